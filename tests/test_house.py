@@ -1,0 +1,386 @@
+"""The house as drawn in docs and kept in code: who may import whom, where numba and Ray live, one word per thing.
+
+The tables below are the drawing. Rooms are closed transitively: a room may import whatever the rooms it may import may
+import, and every room may import ``values``.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("farm", "cluster", "infra")
+
+# Room of farm/ -> the rooms it may import directly, besides ``values``. The order is that of the data flow.
+ROOMS: dict[str, tuple[str, ...]] = {
+    "values": (),
+    "kernels": (),
+    "store": (),
+    "shard": ("store",),
+    "columns": (),
+    "feed": ("shard", "columns", "kernels"),
+    "indicators": ("kernels",),
+    "strategy": ("indicators",),
+    "engine": ("strategy", "indicators", "feed", "kernels"),
+    "result": ("engine", "kernels"),
+    "study": ("strategy", "result", "shard"),
+}
+# Modules that stand on all rooms, in the order in which they stand on one another.
+TOP = ("catalog", "run", "api", "cli")
+
+# Modules of cluster/ by kind: values know nothing, pure modules know values, edges know both.
+CLUSTER_VALUES = ("submission", "messages")
+CLUSTER_PURE = ("queue", "affinity", "lease", "scale", "machine", "invariants")
+RAY_MODULES = ("ray_backend", "worker", "jobs", "telemetry")
+
+KERNEL_LIBRARIES = ("numba", "llvmlite")
+
+# Word in an identifier -> the word to use instead. The project has one word per thing.
+FORBIDDEN = {
+    "task": "cell, block or lease",
+    "tasks": "cells, blocks or leases",
+    "sweep": "study",
+    "sweeps": "studies",
+    "candle": "bar",
+    "candles": "bars",
+    "leak": "lookahead",
+    "leaks": "lookahead",
+    "job": "block or lease; a Ray job is ray_job",
+    "jobs": "blocks or leases; Ray jobs are ray_jobs",
+}
+# Other people's names that code has to say: Ray's options.
+FOREIGN = {"max_task_retries"}
+FILE_LINES_MAX = 500
+
+
+@cache
+def sources(package: str) -> tuple[Path, ...]:
+    return tuple(sorted((ROOT / package).rglob("*.py")))
+
+
+def all_sources() -> tuple[Path, ...]:
+    return tuple(path for package in PACKAGES for path in sources(package))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def module_of(path: Path) -> tuple[str, ...]:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return parts[:-1] if parts[-1] == "__init__" else parts
+
+
+def imports(module: ast.Module, of: tuple[str, ...], *, is_package: bool) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """(line, dotted name as a tuple) of each import, also of those inside functions and under TYPE_CHECKING."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, tuple(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            base: tuple[str, ...] = ()
+            if node.level:
+                here = of if is_package else of[:-1]
+                base = here[: len(here) - (node.level - 1)]
+            start = base + tuple(node.module.split(".") if node.module else ())
+            for alias in node.names:
+                # `from farm import store` and `from farm.store import base` both name what they import.
+                yield node.lineno, (*start, alias.name)
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    return imports(tree(path), module_of(path), is_package=path.name == "__init__.py")
+
+
+@cache
+def reachable(room: str) -> frozenset[str]:
+    """The room, ``values``, and every room it may import, directly or through others."""
+    found = {room, "values"}
+    for other in ROOMS[room]:
+        found |= reachable(other)
+    return frozenset(found)
+
+
+def farm_may_import(importer: tuple[str, ...], imported: tuple[str, ...]) -> bool:
+    """Both names begin with "farm"."""
+    if len(importer) < 2 or len(imported) < 2:
+        return len(importer) >= 2  # ``import farm`` is harmless; farm/__init__.py imports nothing
+    here, there = importer[1], imported[1]
+    if here in TOP:
+        return there in ROOMS or (there in TOP and TOP.index(there) <= TOP.index(here))
+    return there in reachable(here)
+
+
+def cluster_may_import(importer: tuple[str, ...], imported: tuple[str, ...]) -> bool:
+    """The importer begins with "cluster", the imported with "cluster" or "farm"."""
+    here = importer[1] if len(importer) > 1 else ""
+    if here in CLUSTER_VALUES + CLUSTER_PURE:
+        if imported[0] == "farm":
+            return len(imported) > 1 and imported[1] == "values"
+        known = CLUSTER_VALUES if here in CLUSTER_VALUES else CLUSTER_VALUES + CLUSTER_PURE
+        return len(imported) > 1 and imported[1] in known
+    return True
+
+
+def place(path: Path, line: int) -> str:
+    return f"{path.relative_to(ROOT)}:{line}"
+
+
+def test_rooms_are_those_of_the_drawing() -> None:
+    """A folder of farm/ that the drawing lacks, or a module beside the four at the top, would go unchecked."""
+    folders = {path.name for path in (ROOT / "farm").iterdir() if path.is_dir() and any(path.glob("*.py"))}
+    assert folders <= set(ROOMS)
+    modules = {path.stem for path in (ROOT / "farm").glob("*.py")} - {"__init__"}
+    assert modules <= set(TOP)
+
+
+def test_drawing_has_no_cycle() -> None:
+    order = list(ROOMS)
+    for room, others in ROOMS.items():
+        assert all(order.index(other) < order.index(room) for other in others), room
+
+
+def test_farm_imports_follow_the_drawing() -> None:
+    """No room imports a room that the data flow puts after it; farm knows neither cluster nor infra nor Ray."""
+    wrong = []
+    for path in sources("farm"):
+        importer = module_of(path)
+        for line, name in imports_of(path):
+            if name[0] in ("cluster", "infra", "tests", "ray"):
+                wrong.append(f"{place(path, line)}: farm imports {'.'.join(name)}")
+            elif name[0] == "farm" and not farm_may_import(importer, name):
+                wrong.append(f"{place(path, line)}: {'.'.join(importer[:2])} may not import {'.'.join(name)}")
+    assert wrong == []
+
+
+def test_cluster_imports_follow_the_drawing() -> None:
+    """Values and pure modules of the scheduler see no edge; nothing in cluster imports infra."""
+    wrong = []
+    for path in sources("cluster"):
+        importer = module_of(path)
+        for line, name in imports_of(path):
+            if name[0] in ("infra", "tests"):
+                wrong.append(f"{place(path, line)}: cluster imports {'.'.join(name)}")
+            elif name[0] in ("cluster", "farm") and not cluster_may_import(importer, name):
+                wrong.append(f"{place(path, line)}: {'.'.join(importer)} may not import {'.'.join(name)}")
+    assert wrong == []
+
+
+def test_only_four_modules_import_ray() -> None:
+    wrong = [
+        place(path, line)
+        for path in all_sources()
+        for line, name in imports_of(path)
+        if name[0] == "ray" and not (module_of(path)[0] == "cluster" and path.stem in RAY_MODULES)
+    ]
+    assert wrong == []
+
+
+def test_pure_scheduler_reads_no_clock_and_no_randomness() -> None:
+    """Time and randomness arrive inside events, or a simulation with a seed would not repeat."""
+    outside = {"time", "random", "os", "secrets", "threading", "asyncio", "socket", "uuid", "datetime"}
+    wrong = [
+        f"{place(path, line)}: {name[0]}"
+        for path in sources("cluster")
+        if path.stem in CLUSTER_VALUES + CLUSTER_PURE
+        for line, name in imports_of(path)
+        if name[0] in outside
+    ]
+    assert wrong == []
+
+
+def test_kernels_live_in_one_room() -> None:
+    """numba is imported in farm/kernels alone; its plain twins there do without."""
+    wrong = []
+    for path in all_sources():
+        module = module_of(path)
+        is_twin = module[:2] == ("farm", "kernels") and any(part.startswith("reference") for part in module[2:])
+        for line, name in imports_of(path):
+            if name[0] in KERNEL_LIBRARIES and (module[:2] != ("farm", "kernels") or is_twin):
+                wrong.append(place(path, line))
+    assert wrong == []
+
+
+def test_kernels_are_strict() -> None:
+    """No kernel trades its bits for speed."""
+    wrong = []
+    for path in (ROOT / "farm" / "kernels").rglob("*.py"):
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.keyword) and node.arg in ("fastmath", "parallel"):
+                if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                    wrong.append(f"{place(path, node.value.lineno)}: {node.arg}")
+            elif (isinstance(node, ast.Name) and node.id == "prange") or (
+                isinstance(node, ast.Attribute) and node.attr == "prange"
+            ):
+                wrong.append(f"{place(path, node.lineno)}: prange")
+    assert wrong == []
+
+
+def test_init_files_are_empty() -> None:
+    """Import the module that owns a name: busy __init__ files are where import cycles are born."""
+    assert [str(path) for path in all_sources() if path.name == "__init__.py" and path.stat().st_size] == []
+
+
+def test_every_module_states_its_rules() -> None:
+    missing = [
+        place(path, 1) for path in all_sources() if path.name != "__init__.py" and not ast.get_docstring(tree(path))
+    ]
+    assert missing == []
+
+
+def test_long_files_give_a_reason() -> None:
+    """A file beyond 500 lines usually holds a second noun; if it does not, its docstring gives the reason."""
+    wrong = []
+    for path in all_sources():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > FILE_LINES_MAX and "reason" not in (ast.get_docstring(tree(path)) or "").lower():
+            wrong.append(f"{path.relative_to(ROOT)}: {lines} lines")
+    assert wrong == []
+
+
+def identifiers(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, name) of everything that this file itself names: functions, classes, arguments, variables, attributes."""
+    for node in ast.walk(module):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.alias) and node.asname:
+            yield node.lineno, node.asname
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.lineno, node.name
+
+
+def words(name: str) -> list[str]:
+    """The words of a name in snake_case, camelCase or CAPITALS, in lower case."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+
+
+def wrong_word(name: str, module: tuple[str, ...]) -> str | None:
+    """The word of ``name`` that the project does not use, or None."""
+    if name in FOREIGN:
+        return None
+    parts = words(name)
+    for position, word in enumerate(parts):
+        if word not in FORBIDDEN:
+            continue
+        is_ray_job = word in ("job", "jobs") and (
+            module[:2] == ("cluster", "jobs") or (position > 0 and parts[position - 1] == "ray")
+        )
+        if not is_ray_job:
+            return word
+    return None
+
+
+def test_one_word_per_thing() -> None:
+    """Names and files use the project's words; a Ray job is a "ray_job", except in the module about them."""
+    wrong = []
+    for path in all_sources():
+        module = module_of(path)
+        for line, name in identifiers(tree(path)):
+            word = wrong_word(name, module)
+            if word:
+                wrong.append(f"{place(path, line)}: {name}: say {FORBIDDEN[word]}, not {word}")
+        if module != ("cluster", "jobs"):
+            wrong += [f"{path.relative_to(ROOT)}: {part}" for part in module if wrong_word(part, module)]
+    assert wrong == []
+
+
+def test_comments_and_text_hold_no_unfinished_work() -> None:
+    """No placeholder is left in the packages."""
+    pattern = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError")
+    wrong = [
+        place(path, number)
+        for path in all_sources()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert wrong == []
+
+
+def test_lock_names_no_host() -> None:
+    """The lock file serves whoever installs from wherever; each entry has its hashes."""
+    for lock in (ROOT / "requirements.lock", ROOT / "requirements-build.lock", ROOT / "infra/minio/requirements.lock"):
+        text = lock.read_text(encoding="utf-8")
+        assert "://" not in text and "--index" not in text, lock.name
+        entries = re.split(r"(?m)^(?=[A-Za-z0-9])", text)[1:]
+        assert entries and all("--hash=sha256:" in entry for entry in entries), lock.name
+
+
+class TestTheTestItself:
+    """Rules that nobody can break check nothing."""
+
+    @pytest.mark.parametrize(
+        ("importer", "imported", "allowed"),
+        [
+            ("farm.shard.reader", "farm.store.base", True),
+            ("farm.shard.reader", "farm.columns.cache", False),
+            ("farm.feed.source", "farm.store.base", True),
+            ("farm.store.base", "farm.shard.layout", False),
+            ("farm.study.block", "farm.engine.loop", True),
+            ("farm.engine.loop", "farm.result.metrics", False),
+            ("farm.result.metrics", "farm.study.block", False),
+            ("farm.run", "farm.catalog", True),
+            ("farm.catalog", "farm.run", False),
+            ("farm.store.base", "farm.values.errors", True),
+            ("farm.study.block", "farm.catalog", False),
+            ("farm.values.canon", "farm.kernels.rolling", False),
+        ],
+    )
+    def test_imports(self, importer: str, imported: str, allowed: bool) -> None:
+        assert farm_may_import(tuple(importer.split(".")), tuple(imported.split("."))) is allowed
+
+    @pytest.mark.parametrize(
+        ("importer", "imported", "allowed"),
+        [
+            ("cluster.machine", "cluster.messages", True),
+            ("cluster.machine", "cluster.driver", False),
+            ("cluster.messages", "cluster.machine", False),
+            ("cluster.machine", "farm.values.errors", True),
+            ("cluster.machine", "farm.store.base", False),
+            ("cluster.driver", "farm.run", True),
+        ],
+    )
+    def test_cluster_imports(self, importer: str, imported: str, allowed: bool) -> None:
+        assert cluster_may_import(tuple(importer.split(".")), tuple(imported.split("."))) is allowed
+
+    @pytest.mark.parametrize(
+        ("name", "module", "wrong"),
+        [
+            ("run_task", "cluster.driver", "task"),
+            ("TaskQueue", "cluster.queue", "task"),
+            ("multitasking", "cluster.queue", None),
+            ("JOB_COUNT", "cluster.queue", "job"),
+            ("ray_job_id", "cluster.cli", None),
+            ("RayJobStatus", "cluster.cli", None),
+            ("job_id", "cluster.jobs", None),
+            ("sweeps", "farm.study.space", "sweeps"),
+            ("candles", "farm.feed.batch", "candles"),
+            ("max_task_retries", "cluster.ray_backend", None),
+            ("joblib", "farm.run", None),
+        ],
+    )
+    def test_words(self, name: str, module: str, wrong: str | None) -> None:
+        assert wrong_word(name, tuple(module.split("."))) == wrong
+
+    def test_relative_imports_are_resolved(self) -> None:
+        module = ast.parse("from . import base\nfrom ..values import errors\nimport numba.core\nfrom farm import store")
+        found = [name for _, name in imports(module, ("farm", "store", "s3"), is_package=False)]
+        expected = [
+            ("farm", "store", "base"),
+            ("farm", "values", "errors"),
+            ("numba", "core"),
+            ("farm", "store"),
+        ]
+        assert found == expected
