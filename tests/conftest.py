@@ -16,6 +16,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+
 from farm.values.errors import FarmError
 from infra.minio import binary
 from infra.minio.administer import Administrator

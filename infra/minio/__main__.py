@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
 def _find() -> None:
     found = binary.find()
     if found is None:
-        raise MinioError("MinIO is neither in MINIO_BIN nor on PATH nor in the cache", hint="python -m infra.minio build")
+        raise MinioError(
+            "MinIO is neither in MINIO_BIN nor on PATH nor in the cache", hint="python -m infra.minio build"
+        )
     print(found)
 
 

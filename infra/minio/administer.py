@@ -118,7 +118,9 @@ class Administrator:
 
     def _refused(self, what: str, error: Exception) -> MinioError:
         return MinioError(
-            f"cannot {what}: {error}", place=self._endpoint, hint="is the server up, and are these its root credentials?"
+            f"cannot {what}: {error}",
+            place=self._endpoint,
+            hint="is the server up, and are these its root credentials?",
         )
 
 

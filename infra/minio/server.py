@@ -1,8 +1,8 @@
 """One MinIO server on loopback, started and stopped by whoever needs a real bucket.
 
 Rules of the room: loopback only; ports the kernel says are free; credentials made up for this server and handed to
-nobody but its user; healthy means ``/minio/health/cluster`` (``live`` is always 200); every wait has a bound; stopped by
-its process id; the log stays beside the data so that a failure can be read afterwards.
+nobody but its user; healthy means ``/minio/health/cluster`` (``live`` is always 200); every wait has a bound; stopped
+by its process id; the log stays beside the data so that a failure can be read afterwards.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ class Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
