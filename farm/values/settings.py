@@ -1,0 +1,131 @@
+"""Settings: frozen values, built once at the edge and passed down; below the edge nobody reads the environment.
+
+None of them affects a result, only speed, patience and memory. Every default is written here and nowhere else.
+Relations between limits are checked when settings are built.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from farm.values.errors import UsageError
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+
+def _require(holds: bool, message: str, place: str) -> None:
+    if not holds:
+        raise UsageError(message, place=place)
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """How a store is reached, and how patient the farm is with it.
+
+    Three layers of retries, each counted apart: *client* (5xx, throttling, a connection that broke), *range* (a short
+    or wrong body), *span* (ranges of one read that failed together, tried again after a longer pause). The watchdog is
+    no retry: it ends a request, retries included, after ``watchdog_s`` plus the time its bytes may take.
+    """
+
+    url: str = ""
+    in_flight_max: int = 16
+    connect_timeout_s: float = 5.0
+    request_timeout_s: float = 30.0
+    watchdog_s: float = 120.0
+    throughput_bytes_s_min: int = 128 * KIB
+    client_retries_max: int = 4
+    range_retries_max: int = 2
+    span_retries_max: int = 1
+    backoff_s: float = 0.05
+    backoff_s_max: float = 5.0
+    gap_bytes_max: int = 1 * MIB
+    fetch_bytes_max: int = 8 * MIB
+
+    def __post_init__(self) -> None:
+        _require(self.in_flight_max >= 1, "in_flight_max must be at least 1", "settings.store")
+        for name in ("connect_timeout_s", "request_timeout_s", "watchdog_s", "throughput_bytes_s_min"):
+            _require(getattr(self, name) > 0, f"{name} must be positive", "settings.store")
+        for name in ("client_retries_max", "range_retries_max", "span_retries_max", "backoff_s", "gap_bytes_max"):
+            _require(getattr(self, name) >= 0, f"{name} must not be negative", "settings.store")
+        _require(self.backoff_s <= self.backoff_s_max, "backoff_s is above backoff_s_max", "settings.store")
+        _require(
+            self.connect_timeout_s <= self.request_timeout_s <= self.watchdog_s,
+            "timeouts must grow: connect_timeout_s <= request_timeout_s <= watchdog_s",
+            "settings.store",
+        )
+        _require(self.fetch_bytes_max > 0, "fetch_bytes_max must be positive", "settings.store")
+        _require(self.gap_bytes_max <= self.fetch_bytes_max, "gap_bytes_max is above fetch_bytes_max", "settings.store")
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Byte budgets of the process."""
+
+    cache_bytes_max: int = 2 * GIB
+    series_bytes_max: int = 1 * GIB
+
+    def __post_init__(self) -> None:
+        _require(self.cache_bytes_max >= 0, "cache_bytes_max must not be negative", "settings.cache")
+        _require(self.series_bytes_max >= 0, "series_bytes_max must not be negative", "settings.cache")
+
+
+@dataclass(frozen=True)
+class FarmSettings:
+    """Everything a process of the farm is told from outside."""
+
+    store: StoreSettings = field(default_factory=StoreSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    threads: int = 1
+    dataset: str = "main"
+
+    def __post_init__(self) -> None:
+        _require(self.threads >= 1, f"threads is {self.threads}, must be at least 1", "settings")
+        _require(bool(self.dataset), "the dataset needs a name", "settings")
+
+    def with_store(self, url: str) -> FarmSettings:
+        """Return these settings for the store at ``url``."""
+        return replace(self, store=replace(self.store, url=url))
+
+
+def from_environment() -> FarmSettings:
+    """Return the settings that FARM_* variables give; what they do not name keeps its default.
+
+    Variables: FARM_STORE (URL or path), FARM_DATASET, FARM_THREADS, FARM_CACHE_BYTES and FARM_SERIES_BYTES (2147483648,
+               "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S.
+    Errors:    UsageError naming the variable.
+    """
+    # Imported here: pydantic costs 0.1 s, and `farm --help` needs no settings.
+    from pydantic import ByteSize, ValidationError
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+
+    class Environment(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix="FARM_", env_ignore_empty=True, extra="ignore")
+
+        store: str = StoreSettings.url
+        dataset: str = FarmSettings.dataset
+        threads: int = FarmSettings.threads
+        cache_bytes: ByteSize = ByteSize(CacheSettings.cache_bytes_max)
+        series_bytes: ByteSize = ByteSize(CacheSettings.series_bytes_max)
+        in_flight: int = StoreSettings.in_flight_max
+        request_timeout_s: float = StoreSettings.request_timeout_s
+        watchdog_s: float = StoreSettings.watchdog_s
+
+    try:
+        read = Environment()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "FARM_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise UsageError(f"{first['input']!r} does not do: {first['msg']}", place=name) from error
+    return FarmSettings(
+        store=StoreSettings(
+            url=read.store,
+            in_flight_max=read.in_flight,
+            request_timeout_s=read.request_timeout_s,
+            watchdog_s=read.watchdog_s,
+        ),
+        cache=CacheSettings(cache_bytes_max=int(read.cache_bytes), series_bytes_max=int(read.series_bytes)),
+        threads=read.threads,
+        dataset=read.dataset,
+    )
