@@ -52,11 +52,10 @@ bench: $(STAMP) ## how fast: a table and JSON
 soak: $(STAMP) ## 10,000 seeds of the scheduler's simulator
 	@$(PY) -m cluster.sim --seeds 10000
 
-lint: $(STAMP) ## ruff, and mypy: strict on farm/ and cluster/
+lint: $(STAMP) ## ruff, and mypy: strict on farm/, cluster/ and infra/
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m mypy --no-strict --allow-untyped-defs --follow-imports=silent -p infra
 
 format: $(STAMP) ## let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .

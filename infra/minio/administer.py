@@ -21,7 +21,7 @@ from typing import Any
 
 import urllib3
 from minio import Minio, MinioAdmin
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from minio.error import MinioAdminException, MinioException, S3Error
 
 from infra.minio.errors import MinioError
