@@ -1,12 +1,13 @@
 """Buckets, users and policies of the farm's bucket, made with the ``minio`` client.
 
-Least privilege by role. Nobody but the root user deletes or lists other people's prefixes, and no role can write what
-another role must be able to trust:
+Least privilege by role: below the farm's prefix each role reads everything and writes its own part, nothing outside
+that prefix is seen, and in a shared farm nobody deletes data or results.
 
     reader     reads everything of the farm
     ingester   reads everything; writes data, indexes, calendars, snapshots and refs
     submitter  reads everything; writes studies and the inbox
     worker     reads everything; writes results, and what it did in the lease records of a study
+    owner      one person who does all of it in a bucket of their own, and may clean up
 
 Immutability is the store's conditional put; a bucket policy cannot ask for it.
 """
@@ -33,10 +34,13 @@ WRITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "ingester": ("data/", "index/", "calendars/", "snapshots/", "refs/", "probe/"),
         "submitter": ("studies/", "inbox/", "probe/"),
         "worker": ("results/", "studies/", "probe/"),
+        "owner": ("",),
     }
 )
 # The start-up probe of conditional puts cleans up after itself.
-DELETES: Mapping[str, tuple[str, ...]] = MappingProxyType({role: ("probe/",) for role in WRITES if role != "reader"})
+DELETES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"reader": (), "ingester": ("probe/",), "submitter": ("probe/",), "worker": ("probe/",), "owner": ("",)}
+)
 _REQUEST_SECONDS_MAX = 15.0
 
 
@@ -56,7 +60,7 @@ def role_policy(role: str, bucket: str, prefix: str = "") -> dict[str, Any]:
         # Aborting and listing parts belongs to a multipart upload, which a client chooses for large objects.
         actions = ["s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
         statements.append(_allow(actions, [f"{objects}{part}*" for part in WRITES[role]]))
-    if DELETES.get(role):
+    if DELETES[role]:
         statements.append(_allow(["s3:DeleteObject"], [f"{objects}{part}*" for part in DELETES[role]]))
     return {"Version": "2012-10-17", "Statement": statements}
 
