@@ -19,7 +19,7 @@ setup: $(STAMP) ## the virtual environment .venv, from the hash-pinned lock file
 $(STAMP): pyproject.toml $(LOCKS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	    echo 'error: python3 is older than 3.11; name a newer one: make PYTHON=python3.12 $(MAKECMDGOALS)' >&2; exit 1; }
-	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { \
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || { \
 	    echo 'error: python3 has no venv module; on Debian: apt-get install python3-venv' >&2; rm -rf $(VENV); exit 1; }
 	@start=$$(date +%s) && \
 	$(PIP) install --quiet --require-hashes --no-deps -r requirements-build.lock && \
