@@ -1,0 +1,250 @@
+"""The catalog: study records and result segments in the bucket, found by key, written once.
+
+    studies/<name>/study.json                    the record of a study, with its blocks
+    results/<family>/<name>-<block>.parquet      the rows of one block; family = template hash
+
+Rules: everything is created with ``put_if_absent`` and never changed. Who finds an object already there compares
+content: equal is a success (determinism makes it the normal case), different is a ``ResultConflict``. The catalog of a
+family is the union of its segments; a cell that several of them hold must have one fingerprint. A damaged object is a
+``DataError`` that names it, never a cell that is silently computed again.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from farm.shard.layout import results_prefix, segment_key, study_key
+from farm.store.base import Store
+from farm.study.results import Results, gather
+from farm.study.segment import Segment, decode, encode
+from farm.study.trials import Study, study_from_bytes
+from farm.values.arrays import I32
+from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
+
+SEGMENT_BYTES_MAX = 256 * 1024 * 1024
+READS_IN_FLIGHT = 16
+
+_SEGMENT_NAME = re.compile(r"-(\d{6})\.parquet$")
+
+
+def block_name(study: str, block: int) -> str:
+    """Return the name of a block's segment within its family."""
+    return f"{study}-{block:06d}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where cells were found. ``place`` (n,): for each cell an index into ``segments``, or -1; ``row``: its row there."""
+
+    segments: tuple[str, ...]
+    place: I32
+    row: I32
+
+    @property
+    def count(self) -> int:
+        """Number of cells found."""
+        return int((self.place >= 0).sum())
+
+
+@dataclass
+class _Kept:
+    """Decoded segments, least recently used out first, within a byte budget."""
+
+    bytes_max: int
+    bytes_used: int = 0
+    segments: OrderedDict[str, tuple[int, Segment]] = field(default_factory=OrderedDict)
+
+
+class Catalog:
+    """Results by key, over one store. Safe for many threads."""
+
+    def __init__(self, store: Store, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._kept = _Kept(segment_bytes_max)
+
+    # Study records
+
+    def find_study(self, name: str) -> Study | None:
+        """Return the stored study of this name, or None."""
+        key = study_key(name)
+        try:
+            return study_from_bytes(self.store.get(key), key)
+        except NotFound:
+            return None
+
+    def read_study(self, name: str) -> Study:
+        """Return the stored study of this name, or of the one name that begins with it (8 or more digits)."""
+        study = self.find_study(name)
+        if study is not None:
+            return study
+        known = self.study_names(name) if len(name) >= 8 else []
+        if len(known) == 1 and (study := self.find_study(known[0])) is not None:
+            return study
+        raise UsageError(
+            f"no such study: {name}" if not known else f"{len(known)} studies begin with {name}",
+            place=self.store.url,
+            allowed="a study id, or the first 8 or more digits of one",
+            hint="farm status lists the studies of a store",
+        )
+
+    def study_names(self, prefix: str = "") -> list[str]:
+        """Return the names of the stored studies that begin with ``prefix``, in bytewise order."""
+        names = []
+        for meta in self.store.list(f"studies/{prefix}"):
+            if meta.key.endswith("/study.json"):
+                names.append(meta.key.split("/")[1])
+        return names
+
+    def put_study(self, study: Study) -> Study:
+        """Store the study's record if it has none; return the stored one, which decides about blocks."""
+        try:
+            self.store.put_if_absent(study_key(study.name), study.to_bytes())
+        except AlreadyExists:
+            return self.read_study(study.name)
+        return study
+
+    # Segments
+
+    def put_segment(self, study: Study, block: int, segment: Segment) -> bool:
+        """Store the rows of a block; return whether they are new.
+
+        Errors: ResultConflict when the block is stored with other rows; DataError when what is stored is damaged.
+        """
+        key = segment_key(study.family, block_name(study.name, block))
+        try:
+            self.store.put_if_absent(key, encode(segment))
+        except AlreadyExists:
+            stored = decode(self.store.get(key), key)
+            if stored.digest() != segment.digest():
+                raise _conflict(stored, segment, key, study) from None
+            return False
+        return True
+
+    def finished_blocks(self, study: Study) -> frozenset[int]:
+        """Return the blocks of the study that have a segment."""
+        finished = set()
+        for meta in self.store.list(f"{results_prefix(study.family)}{study.name}-"):
+            number = _SEGMENT_NAME.search(meta.key)
+            if number:
+                finished.add(int(number.group(1)))
+        return frozenset(finished)
+
+    def read_segments(self, keys: Sequence[str]) -> list[Segment]:
+        """Return the segments under ``keys``, in order, fetched concurrently; NotFound, DataError."""
+        if len(keys) <= 1:
+            return [self._read(key) for key in keys]
+        with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
+            return list(pool.map(self._read, keys))
+
+    def _read(self, key: str) -> Segment:
+        with self._lock:
+            kept = self._kept.segments.get(key)
+            if kept is not None:
+                self._kept.segments.move_to_end(key)
+                return kept[1]
+        data = self.store.get(key)
+        segment = decode(data, key)
+        with self._lock:
+            if key not in self._kept.segments and len(data) <= self._kept.bytes_max:
+                self._kept.segments[key] = (len(data), segment)
+                self._kept.bytes_used += len(data)
+                while self._kept.bytes_used > self._kept.bytes_max:
+                    _, (size, _) = self._kept.segments.popitem(last=False)
+                    self._kept.bytes_used -= size
+        return segment
+
+    def lookup(self, family: str, keys: Sequence[bytes]) -> Found:
+        """Return where the cells with these keys are stored in the family.
+
+        Errors: ResultConflict when two segments hold one of them with different fingerprints; DataError.
+        """
+        names = tuple(meta.key for meta in self.store.list(results_prefix(family)))
+        return self._locate(keys, names)
+
+    def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
+        number = {key: cell for cell, key in enumerate(keys)}
+        place = np.full(len(keys), -1, np.int32)
+        row = np.zeros(len(keys), np.int32)
+        segments = self.read_segments(names)
+        for index, segment in enumerate(segments):
+            for position, key in enumerate(segment.keys()):
+                cell = number.get(key)
+                if cell is None:
+                    continue
+                if place[cell] < 0:
+                    place[cell], row[cell] = index, position
+                else:
+                    _compare(
+                        segments[place[cell]], int(row[cell]), segment, position, (names[place[cell]], names[index])
+                    )
+        used = sorted({int(index) for index in place if index >= 0})
+        renumber = np.full(len(names) + 1, -1, np.int32)
+        renumber[used] = np.arange(len(used), dtype=np.int32)
+        return Found(tuple(names[index] for index in used), renumber[place], row)
+
+    def results(self, study: Study) -> Results:
+        """Return the results of every cell of a finished study.
+
+        Errors: DataError when a block has no segment (the study is not finished), or a segment is gone or damaged;
+        ResultConflict when two segments disagree about a cell.
+        """
+        own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
+        try:
+            found = self._locate(study.keys, study.segments + own)
+        except NotFound as error:
+            raise DataError(
+                f"a result segment of the study is missing: {error.message}",
+                place=error.place or f"study {study.name}",
+                hint="run the same study again; finished blocks are kept",
+            ) from error
+        absent = np.flatnonzero(found.place < 0)
+        if len(absent):
+            raise DataError(
+                f"{len(absent)} of {study.cells} cells have no stored result",
+                place=f"study {study.name}",
+                hint="run the same study with --fresh",
+            )
+        return gather(study, self.read_segments(found.segments), found.place, found.row)
+
+    def check_overlaps(self, study: Study) -> None:
+        """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""
+        self.lookup(study.family, study.keys)
+
+
+def _compare(first: Segment, row: int, second: Segment, other: int, places: Iterable[str]) -> None:
+    """Raise ResultConflict unless the two rows, of one key, have the same fingerprints."""
+    if (first.stats[row] == second.stats[other]).all() and (first.ledger[row] == second.ledger[other]).all():
+        return
+    raise ResultConflict(
+        f"cell {first.key[row].tobytes().hex()} has two different results: "
+        f"stats {first.stats[row].tobytes().hex()[:16]} and {second.stats[other].tobytes().hex()[:16]}",
+        place=" and ".join(places),
+        hint="one of them was computed on a machine whose numerics differ, or by changed code with the same "
+        "semantics version",
+    )
+
+
+def _conflict(stored: Segment, segment: Segment, key: str, study: Study) -> ResultConflict:
+    """Name the first row in which two versions of a block differ."""
+    message = f"the block is stored with other rows ({stored.rows} rows, {segment.rows} now)"
+    for row in range(min(stored.rows, segment.rows)):
+        same = all(
+            (getattr(stored, name)[row] == getattr(segment, name)[row]).all() for name in ("key", "stats", "ledger")
+        )
+        if not same:
+            instrument = segment.instrument[row] or "-"
+            message = f"trial {segment.trial[row]}, instrument {instrument}: the stored result differs from the one computed now"
+            break
+    return ResultConflict(
+        message,
+        place=key,
+        hint=f"determinism is broken between two machines or versions; study {study.id[:12]} keeps the stored rows",
+    )

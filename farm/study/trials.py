@@ -1,0 +1,242 @@
+"""The study as a value: its trials, what they read, its blocks; and the record that is stored of it.
+
+    studies/<name>/study.json, name = study id, or study id + "-fresh"
+
+The record is written once, by whoever submits first, and read by everyone after: workers get a study name and block
+numbers, nothing else. It holds the spec as submitted, the trials as columns, the read windows, the blocks and the
+segments that held reused cells at submission. Cell keys are not stored: they follow from the rest at about a
+microsecond each. Equal submissions against one snapshot have one id, whatever the catalog holds; a *fresh* study
+(``--fresh``) has the same id and blocks of its own over all cells.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from farm.study.block import Block
+from farm.study.keys import KeyPrefix, trial_key
+from farm.values.canon import canonical_json, sha256_hex
+from farm.values.errors import DataError, UsageError
+
+FORMAT = "farm-study-1"
+FRESH = "-fresh"
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Read:
+    """What the cells of one instrument (or of the whole universe) read with one length of history.
+
+    ``bars``: the instrument's own bars in the run window; ``rows``: bars read, history included; ``first_day``: first
+    history day; ``read_set`` and ``sessions``: the digests that enter the cell key.
+    """
+
+    instrument: str | None
+    bars: int
+    rows: int
+    first_day: int
+    read_set: str
+    sessions: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A submitted study.
+
+    Fields: ``names`` and ``values``, the parameters of each trial, by trial number; ``instruments``, ids in bytewise
+    order, None without ``each``; ``symbols``, the tickers of all instruments read, by id; ``windows``, per trial an
+    index into ``reads_of``; ``reads_of``, per length of history one index into ``reads`` for each cell of a trial;
+    ``columns``, bar columns read; ``segments``, keys of the segments that held reused cells when it was submitted;
+    ``duplicates`` and ``excluded``, points of the grid that equal an earlier trial, and that a constraint removed.
+    """
+
+    id: str
+    fresh: bool
+    family: str
+    dataset: str
+    snapshot: str
+    spec: Mapping[str, Any]
+    split: Mapping[str, Any] | None
+    sessions: int
+    names: tuple[str, ...]
+    values: tuple[tuple[Any, ...], ...]
+    windows: tuple[int, ...]
+    reads_of: tuple[tuple[int, ...], ...]
+    reads: tuple[Read, ...]
+    instruments: tuple[str, ...] | None
+    symbols: Mapping[str, str]
+    columns: tuple[str, ...]
+    duplicates: int
+    excluded: int
+    blocks: tuple[Block, ...]
+    segments: tuple[str, ...]
+    _texts: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What workers know the study by."""
+        return study_name(self.id, self.fresh)
+
+    @property
+    def trials(self) -> int:
+        """Number of trials."""
+        return len(self.values)
+
+    @property
+    def cell_instruments(self) -> tuple[str | None, ...]:
+        """The cells of a trial: its instruments, or one None without ``each``."""
+        return (None,) if self.instruments is None else self.instruments
+
+    @property
+    def cells(self) -> int:
+        """Number of cells."""
+        return self.trials * len(self.cell_instruments)
+
+    def params(self, trial: int) -> dict[str, Any]:
+        """Return the parameters of a trial by name."""
+        return dict(zip(self.names, self.values[trial], strict=True))
+
+    def params_text(self, trial: int) -> str:
+        """Return the canonical JSON of a trial's parameters."""
+        text = self._texts.get(trial)
+        if text is None:
+            text = self._texts[trial] = canonical_json(self.params(trial)).decode()
+        return text
+
+    def read(self, trial: int, position: int) -> Read:
+        """Return what the cell at ``position`` among the trial's cells reads."""
+        return self.reads[self.reads_of[self.windows[trial]][position]]
+
+    @cached_property
+    def keys(self) -> list[bytes]:
+        """Cell keys, 32 bytes each, in the order trial, instrument."""
+        prefixes = [
+            KeyPrefix(self.family, self.split, read.instrument, read.read_set, read.sessions) for read in self.reads
+        ]
+        rows = [[prefixes[index] for index in indexes] for indexes in self.reads_of]
+        keys: list[bytes] = []
+        for trial, window in enumerate(self.windows):
+            parameters = self.params_text(trial).encode()
+            keys += [prefix.key(parameters) for prefix in rows[window]]
+        return keys
+
+    def trial_key(self, trial: int) -> str:
+        """Return the key of a trial, hex."""
+        width = len(self.cell_instruments)
+        return trial_key(self.keys[trial * width : (trial + 1) * width])
+
+    def cells_of(self, block: Block) -> list[int]:
+        """Return the cell numbers (trial x cells per trial + position) of a block, in the order of its segment."""
+        position = {name: place for place, name in enumerate(self.cell_instruments)}
+        places = [position[name] for name in (block.instruments or (None,))]
+        width = len(position)
+        return [trial * width + place for trial in block.trials for place in places]
+
+    def find_trial(self, name: str) -> int:
+        """Return the trial named by its number or by its key (at least 8 hex digits of it); UsageError."""
+        if name.isdigit() and len(name) < 8:
+            if int(name) < self.trials:
+                return int(name)
+        elif len(name) >= 8:
+            found = [trial for trial in range(self.trials) if self.trial_key(trial).startswith(name.lower())]
+            if len(found) == 1:
+                return found[0]
+        raise UsageError(
+            f"no such trial: {name}",
+            place=f"study {self.id[:12]}",
+            allowed=f"a number from 0 to {self.trials - 1}, or the first 8 or more digits of a trial key",
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as a JSON value."""
+        return {
+            "format": FORMAT,
+            "id": self.id,
+            "fresh": self.fresh,
+            "family": self.family,
+            "dataset": self.dataset,
+            "snapshot": self.snapshot,
+            "spec": dict(self.spec),
+            "split": None if self.split is None else dict(self.split),
+            "sessions": self.sessions,
+            "trials": {
+                "names": list(self.names),
+                "values": [list(row) for row in self.values],
+                "windows": list(self.windows),
+            },
+            "reads_of": [list(row) for row in self.reads_of],
+            "reads": [
+                [read.instrument, read.bars, read.rows, read.first_day, read.read_set, read.sessions]
+                for read in self.reads
+            ],
+            "instruments": None if self.instruments is None else list(self.instruments),
+            "symbols": dict(self.symbols),
+            "columns": list(self.columns),
+            "duplicates": self.duplicates,
+            "excluded": self.excluded,
+            "blocks": [block.to_json() for block in self.blocks],
+            "segments": list(self.segments),
+        }
+
+    def to_bytes(self) -> bytes:
+        """Return the record as it is stored: JSON, ``{"sha256": of the study's bytes, "study": {...}}``."""
+        body = canonical_json(self.to_json())
+        return _head(body) + body + b"}"
+
+
+def study_name(study_id: str, fresh: bool) -> str:
+    """Return the name under which the record of a study is stored."""
+    return study_id + FRESH if fresh else study_id
+
+
+def _head(body: bytes) -> bytes:
+    return b'{"sha256":"%s","study":' % sha256_hex(body).encode()
+
+
+def study_from_bytes(data: bytes, place: str) -> Study:
+    """Return the study of a record; DataError naming ``place`` when it is damaged."""
+    head_length = len(_head(b""))
+    body = data[head_length:-1]
+    try:
+        if data != _head(body) + body + b"}":
+            raise ValueError("its content is not what was written")
+        return _from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise DataError(
+            f"study record cannot be read ({type(error).__name__}: {error})",
+            place=place,
+            hint="delete this object and submit the study again; finished cells are kept in the catalog",
+        ) from error
+
+
+def _from_json(value: Mapping[str, Any]) -> Study:
+    if value["format"] != FORMAT:
+        raise ValueError(f"format {value['format']!r}, not {FORMAT!r}")
+    trials = value["trials"]
+    return Study(
+        id=value["id"],
+        fresh=value["fresh"],
+        family=value["family"],
+        dataset=value["dataset"],
+        snapshot=value["snapshot"],
+        spec=value["spec"],
+        split=value["split"],
+        sessions=value["sessions"],
+        names=tuple(trials["names"]),
+        values=tuple(tuple(row) for row in trials["values"]),
+        windows=tuple(trials["windows"]),
+        reads_of=tuple(tuple(row) for row in value["reads_of"]),
+        reads=tuple(Read(*row) for row in value["reads"]),
+        instruments=None if value["instruments"] is None else tuple(value["instruments"]),
+        symbols=value["symbols"],
+        columns=tuple(value["columns"]),
+        duplicates=value["duplicates"],
+        excluded=value["excluded"],
+        blocks=tuple(Block.from_json(index, block) for index, block in enumerate(value["blocks"])),
+        segments=tuple(value["segments"]),
+    )
