@@ -1,0 +1,488 @@
+"""Reductions of a run to numbers: lane sums, drawdown, tails, and every metric of domain.md 4.1 in one pass.
+
+Rules of the file. Money comes in as integers (1e-6 of account currency), so differences and sums are exact and each
+ratio is rounded once. Float sums use eight fixed lanes: element t is added to lane t mod 8 in time order, the lanes
+are combined as ``((0+1)+(2+3))+((4+5)+(6+7))``; eight-wide vector code and a plain loop then agree to the bit.
+"All equal" is tested by max = min, because the floating deviation of a constant series is not exactly 0. What is
+undefined is NaN, which becomes null in documents: never 0, never infinity.
+
+A kernel calls only kernels of its own file, and powers live in ``transcend.py``: the two growth factors come in as
+arguments, and alpha leaves as the mean residual per session, which ``result/metrics.py`` compounds.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+from numba.types import Array, float64, int32, int64
+
+from farm.values.arrays import F64, I32, I64
+
+METRICS = (
+    "total_return",
+    "pct_change",
+    "cagr",
+    "vol",
+    "sharpe",
+    "sortino",
+    "max_dd",
+    "calmar",
+    "dd_duration",
+    "dd_duration_days",
+    "ulcer",
+    "var95",
+    "cvar95",
+    "tail_ratio",
+    "beta",
+    "alpha",
+    "tracking_error",
+    "ir",
+    "orders",
+    "fills",
+    "trades",
+    "open_trades",
+    "win_rate",
+    "profit_factor",
+    "expectancy",
+    "expectancy_pct",
+    "tim",
+    "timar",
+    "timar_geo",
+    "exposure",
+    "turnover",
+    "fees",
+    "fees_commission",
+    "fees_slippage",
+    "fees_borrow",
+    "fees_exercise",
+)
+"""The fixed order of the metric vector; its bits enter the stats digest, so it changes with the semantics version."""
+
+(
+    TOTAL_RETURN,
+    PCT_CHANGE,
+    CAGR,
+    VOL,
+    SHARPE,
+    SORTINO,
+    MAX_DD,
+    CALMAR,
+    DD_DURATION,
+    DD_DURATION_DAYS,
+    ULCER,
+    VAR95,
+    CVAR95,
+    TAIL_RATIO,
+    BETA,
+    ALPHA,
+    TRACKING_ERROR,
+    IR,
+    ORDERS,
+    FILLS,
+    TRADES,
+    OPEN_TRADES,
+    WIN_RATE,
+    PROFIT_FACTOR,
+    EXPECTANCY,
+    EXPECTANCY_PCT,
+    TIM,
+    TIMAR,
+    TIMAR_GEO,
+    EXPOSURE,
+    TURNOVER,
+    FEES,
+    FEES_COMMISSION,
+    FEES_SLIPPAGE,
+    FEES_BORROW,
+    FEES_EXERCISE,
+) = range(len(METRICS))
+
+TOTALS = (
+    "orders",
+    "fills",
+    "open_trades",
+    "decision_bars",
+    "market_bars",
+    "traded_micro",
+    "commission_micro",
+    "slippage_micro",
+    "borrow_micro",
+    "exercise_micro",
+)
+"""The order of the counts and money totals that a run (or a bucket of it) hands to ``session_metrics``."""
+
+MICRO = 1e6
+
+_F64 = Array(float64, 1, "C", readonly=True)
+_I64 = Array(int64, 1, "C", readonly=True)
+_I32 = Array(int32, 1, "C", readonly=True)
+_OUT = Array(float64, 1, "C")
+# Without a signature: compiled as parts of the public kernel, not loaded a second time by themselves.
+_inner = njit(nogil=True, error_model="numpy")
+
+
+@njit(float64(_F64), nogil=True, cache=True, error_model="numpy")
+def lane_sum(x: F64) -> float:
+    """Return the eight-lane sum of ``x`` (n,)."""
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
+    n = len(x)
+    full = n - n % 8
+    for t in range(0, full, 8):
+        a0 += x[t]
+        a1 += x[t + 1]
+        a2 += x[t + 2]
+        a3 += x[t + 3]
+        a4 += x[t + 4]
+        a5 += x[t + 5]
+        a6 += x[t + 6]
+        a7 += x[t + 7]
+    rest = n - full
+    if rest > 0:
+        a0 += x[full]
+    if rest > 1:
+        a1 += x[full + 1]
+    if rest > 2:
+        a2 += x[full + 2]
+    if rest > 3:
+        a3 += x[full + 3]
+    if rest > 4:
+        a4 += x[full + 4]
+    if rest > 5:
+        a5 += x[full + 5]
+    if rest > 6:
+        a6 += x[full + 6]
+    return ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
+
+
+@njit(float64(_F64, _F64), nogil=True, cache=True, error_model="numpy")
+def lane_dot(x: F64, y: F64) -> float:
+    """Return the eight-lane sum of the products of ``x`` and ``y``, both (n,)."""
+    a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
+    n = len(x)
+    full = n - n % 8
+    for t in range(0, full, 8):
+        a0 += x[t] * y[t]
+        a1 += x[t + 1] * y[t + 1]
+        a2 += x[t + 2] * y[t + 2]
+        a3 += x[t + 3] * y[t + 3]
+        a4 += x[t + 4] * y[t + 4]
+        a5 += x[t + 5] * y[t + 5]
+        a6 += x[t + 6] * y[t + 6]
+        a7 += x[t + 7] * y[t + 7]
+    rest = n - full
+    if rest > 0:
+        a0 += x[full] * y[full]
+    if rest > 1:
+        a1 += x[full + 1] * y[full + 1]
+    if rest > 2:
+        a2 += x[full + 2] * y[full + 2]
+    if rest > 3:
+        a3 += x[full + 3] * y[full + 3]
+    if rest > 4:
+        a4 += x[full + 4] * y[full + 4]
+    if rest > 5:
+        a5 += x[full + 5] * y[full + 5]
+    if rest > 6:
+        a6 += x[full + 6] * y[full + 6]
+    return ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
+
+
+@_inner
+def session_returns(base: int, equity: I64, r: F64) -> int:
+    """Write ``r_i = (E_i - E_{i-1}) / E_{i-1}``; return the first session that moves a ruined account, or -1.
+
+    After ruin (equity at or below 0) the account stays as it is, and its returns are 0.
+    """
+    moved = -1
+    before = base
+    for i in range(len(equity)):
+        now = equity[i]
+        if before > 0:
+            r[i] = float(now - before) / float(before)
+        else:
+            r[i] = 0.0
+            if now != before and moved < 0:
+                moved = i
+        before = now
+    return moved
+
+
+@_inner
+def drawdowns(base: int, base_day: int, equity: I64, day: I32, dd: F64) -> tuple[float, int, int]:
+    """Write the drawdown at each session; return the largest, the longest in sessions and in calendar days.
+
+    The peak includes the starting equity. A drawdown lasts from its peak to the first session at or above that peak,
+    or to the end; sessions and days are the two longest ones, each taken for itself.
+    """
+    peak, peak_at, peak_day = base, -1, base_day
+    worst, longest, longest_days = 0.0, 0, 0
+    under = False
+    for i in range(len(equity)):
+        now = equity[i]
+        if now < peak:
+            under = True
+            dd[i] = float(peak - now) / float(peak)
+            worst = max(worst, dd[i])
+        else:
+            dd[i] = 0.0
+        if under:
+            longest = max(longest, i - peak_at)
+            longest_days = max(longest_days, day[i] - peak_day)
+        if now >= peak:
+            peak, peak_at, peak_day = now, i, day[i]
+            under = False
+    return worst, longest, longest_days
+
+
+@_inner
+def sift_down(heap: F64, at: int, size: int) -> None:
+    """Move ``heap[at]`` down to its place in a heap whose largest value is on top."""
+    value = heap[at]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        if child + 1 < size and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= value:
+            break
+        heap[at] = heap[child]
+        at = child
+    heap[at] = value
+
+
+@_inner
+def lowest(x: F64, sign: float, out: F64) -> None:
+    """Write the ``len(out)`` lowest values of ``sign * x`` into ``out``, ascending. ``1 <= len(out) <= len(x)``.
+
+    A heap of the lowest so far: most values fail one predictable comparison, and nothing but the tail is sorted.
+    """
+    size = len(out)
+    for i in range(size):
+        out[i] = sign * x[i]
+    for i in range(size // 2 - 1, -1, -1):
+        sift_down(out, i, size)
+    for i in range(size, len(x)):
+        value = sign * x[i]
+        if value < out[0]:
+            out[0] = value
+            sift_down(out, 0, size)
+    for end in range(size - 1, 0, -1):
+        out[0], out[end] = out[end], out[0]
+        sift_down(out, 0, end)
+
+
+@_inner
+def tails(r: F64, out: F64) -> None:
+    """Write var95, cvar95 and tail_ratio of the session returns: 5th and 95th percentiles, linear interpolation.
+
+    The position 0.05 (n - 1) is split by integers into ``whole`` and ``part / 20``; the 95th percentile is the 5th of
+    ``-r``, negated.
+    """
+    n = len(r)
+    whole, part = (n - 1) // 20, (n - 1) % 20
+    tail = np.empty(min(whole + 2, n))
+    lowest(r, 1.0, tail)
+    low = tail[whole]
+    if part > 0:
+        low += (tail[whole + 1] - tail[whole]) * (part / 20.0)
+    out[VAR95] = low
+    out[CVAR95] = lane_sum(tail[: whole + 1]) / (whole + 1)
+    lowest(r, -1.0, tail)
+    high = tail[whole]
+    if part > 0:
+        high += (tail[whole + 1] - tail[whole]) * (part / 20.0)
+    if low != 0.0:
+        out[TAIL_RATIO] = abs(high) / abs(low)
+
+
+@_inner
+def is_constant(x: F64) -> bool:
+    """Return whether all values are equal."""
+    first = x[0]
+    for i in range(1, len(x)):  # noqa: SIM110  numba has no any() over a generator
+        if x[i] != first:
+            return False
+    return True
+
+
+@_inner
+def variance(n: int, s1: float, s2: float) -> float:
+    """Return ``(S2 - S1 S1/n)/(n - 1)``, not below 0: rounding may push a tiny one there."""
+    return max((s2 - s1 * s1 / n) / (n - 1), 0.0)
+
+
+@_inner
+def spread_metrics(r: F64, ann: float, rf_p: float, out: F64) -> None:
+    """Write vol, sharpe and sortino. A constant series has no deviation: vol 0, sharpe undefined."""
+    n = len(r)
+    s1 = lane_sum(r)
+    mean = s1 / n
+    root = math.sqrt(ann)
+    if is_constant(r):
+        out[VOL] = 0.0
+    else:
+        deviation = math.sqrt(variance(n, s1, lane_dot(r, r)))
+        out[VOL] = deviation * root
+        if deviation > 0.0:
+            out[SHARPE] = (mean - rf_p) / deviation * root
+    below = np.empty(n)
+    for i in range(n):
+        below[i] = min(r[i] - rf_p, 0.0)
+    downside = math.sqrt(lane_dot(below, below) / n)
+    if downside > 0.0:
+        out[SORTINO] = (mean - rf_p) / downside * root
+
+
+@_inner
+def benchmark_metrics(r: F64, benchmark: F64, ann: float, rf_p: float, out: F64) -> None:
+    """Write beta, alpha (as the mean residual per session), tracking_error and ir.
+
+    Only sessions that have a benchmark return (not NaN) count, in time order.
+    """
+    n = 0
+    for i in range(len(r)):
+        if benchmark[i] == benchmark[i]:
+            n += 1
+    if n < 2:
+        return
+    a = np.empty(n)
+    b = np.empty(n)
+    d = np.empty(n)
+    k = 0
+    for i in range(len(r)):
+        if benchmark[i] == benchmark[i]:
+            a[k] = r[i]
+            b[k] = benchmark[i]
+            d[k] = r[i] - benchmark[i]
+            k += 1
+    sum_a, sum_b = lane_sum(a), lane_sum(b)
+    var_b = variance(n, sum_b, lane_dot(b, b))
+    if not is_constant(b) and var_b > 0.0:
+        out[BETA] = (lane_dot(a, b) - sum_a * sum_b / n) / (n - 1) / var_b
+        out[ALPHA] = (sum_a / n - rf_p) - out[BETA] * (sum_b / n - rf_p)
+    out[TRACKING_ERROR] = 0.0
+    if not is_constant(d):
+        sum_d = lane_sum(d)
+        deviation = math.sqrt(variance(n, sum_d, lane_dot(d, d)))
+        out[TRACKING_ERROR] = deviation * math.sqrt(ann)
+        if deviation > 0.0:
+            out[IR] = sum_d / n / deviation * math.sqrt(ann)
+
+
+@_inner
+def trade_metrics(pnl: I64, notional: I64, out: F64) -> None:
+    """Write trades, win_rate, profit_factor, expectancy and expectancy_pct of the closed trades (micro-units)."""
+    n = len(pnl)
+    out[TRADES] = n
+    if n == 0:
+        return
+    wins, won, lost = 0, 0, 0
+    based = True
+    share = np.empty(n)
+    for i in range(n):
+        if pnl[i] > 0:
+            wins += 1
+            won += pnl[i]
+        else:
+            lost += pnl[i]
+        if notional[i] == 0:
+            based = False
+            share[i] = 0.0
+        else:
+            share[i] = float(pnl[i]) / float(notional[i])
+    out[WIN_RATE] = wins / n
+    if lost < 0:
+        out[PROFIT_FACTOR] = float(won) / float(-lost)
+    out[EXPECTANCY] = float(won + lost) / (n * MICRO)
+    if based:
+        out[EXPECTANCY_PCT] = lane_sum(share) / n
+
+
+@_inner
+def holding_metrics(equity: I64, position: I64, totals: I64, ann: float, growth_market: float, out: F64) -> None:
+    """Write tim, timar, timar_geo, exposure and turnover. Needs cagr."""
+    n = len(equity)
+    if totals[3] > 0:
+        tim = totals[4] / totals[3]
+        out[TIM] = tim
+        if tim > 0.0:
+            out[TIMAR] = out[CAGR] / tim
+            out[TIMAR_GEO] = growth_market - 1.0
+    share = np.empty(n)
+    value = np.empty(n)
+    for i in range(n):
+        value[i] = float(equity[i])
+        share[i] = float(position[i]) / value[i] if equity[i] > 0 else 0.0
+    out[EXPOSURE] = lane_sum(share) / n
+    mean = lane_sum(value) / n
+    if mean > 0.0:
+        out[TURNOVER] = float(totals[5]) / (2.0 * mean) * ann / n
+
+
+@njit(
+    int64(
+        int64, int64, _I64, _I32, _F64, _I64, _I64, _I64, _I64, float64, float64, float64, float64, _OUT
+    ),
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+)  # fmt: skip
+def session_metrics(
+    base: int,
+    base_day: int,
+    equity: I64,
+    day: I32,
+    benchmark: F64,
+    position: I64,
+    pnl: I64,
+    notional: I64,
+    totals: I64,
+    ann: float,
+    rf_p: float,
+    growth_year: float,
+    growth_market: float,
+    out: F64,
+) -> int:
+    """Write every metric into ``out`` (len(METRICS),), NaN where undefined; return -1, or the first session in error.
+
+    Shapes:  equity, day, position (n,), n >= 1; benchmark (n,) with NaN where it has no return, or (0,) without one;
+             pnl, notional (closed trades,); totals in the order of ``TOTALS``.
+    Units:   base, equity, position (sum of absolute position values), pnl, notional: micro-units of account currency;
+             day: days since 1970-01-01; ann: sessions per year; rf_p: risk-free return per session;
+             growth_year = (E_n/E_0)^(ann/n), growth_market = (E_n/E_0)^(ann/(n tim)), both NaN where undefined.
+    Errors:  the returned session changes the equity of a ruined account.
+    Source:  domain.md 4.1, 4.3.
+    """
+    n = len(equity)
+    out[:] = math.nan
+    r = np.empty(n)
+    moved = session_returns(base, equity, r)
+    if base > 0:
+        out[TOTAL_RETURN] = float(equity[n - 1]) / float(base) - 1.0
+        out[PCT_CHANGE] = out[TOTAL_RETURN] * 100.0
+        out[CAGR] = growth_year - 1.0
+    if n > 1:
+        spread_metrics(r, ann, rf_p, out)
+    dd = np.empty(n)
+    worst, sessions, days = drawdowns(base, base_day, equity, day, dd)
+    out[MAX_DD] = worst
+    out[DD_DURATION] = sessions
+    out[DD_DURATION_DAYS] = days
+    if worst > 0.0:
+        out[CALMAR] = out[CAGR] / worst
+    out[ULCER] = math.sqrt(lane_dot(dd, dd) / n)
+    tails(r, out)
+    if len(benchmark) == n:
+        benchmark_metrics(r, benchmark, ann, rf_p, out)
+    out[ORDERS] = totals[0]
+    out[FILLS] = totals[1]
+    out[OPEN_TRADES] = totals[2]
+    trade_metrics(pnl, notional, out)
+    holding_metrics(equity, position, totals, ann, growth_market, out)
+    out[FEES] = float(totals[6] + totals[7] + totals[8] + totals[9]) / MICRO
+    out[FEES_COMMISSION] = float(totals[6]) / MICRO
+    out[FEES_SLIPPAGE] = float(totals[7]) / MICRO
+    out[FEES_BORROW] = float(totals[8]) / MICRO
+    out[FEES_EXERCISE] = float(totals[9]) / MICRO
+    return moved
