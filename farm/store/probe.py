@@ -1,0 +1,47 @@
+"""Does this store keep its word on conditional writes?
+
+Deduplication, refs and the queue stand on ``put_if_absent`` being atomic. Some servers accept the condition and ignore
+it, which loses work silently; so the farm asks once at start-up, with a race.
+"""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from farm.store.base import Store
+from farm.values.errors import AlreadyExists, StoreError
+
+RACERS: Final = 8
+
+
+def probe_conditional_put(store: Store) -> None:
+    """Raise StoreError unless exactly one of 8 concurrent conditional puts wins and its bytes stay.
+
+    Leaves nothing in the store. Other errors of the store (no bucket, no permission) pass through.
+    """
+    key = f"probe/{secrets.token_hex(16)}"
+    offers = [f"{key} racer {racer}".encode() for racer in range(RACERS)]
+
+    def race(data: bytes) -> bool:
+        try:
+            store.put_if_absent(key, data)
+        except AlreadyExists:
+            return False
+        return True
+
+    try:
+        with ThreadPoolExecutor(RACERS) as pool:
+            wins = list(pool.map(race, offers))
+        kept = store.get(key) if any(wins) else b""
+        late = race(b"too late")
+    finally:
+        store.delete(key)
+    if sum(wins) != 1 or kept != offers[wins.index(True)] or late:
+        raise StoreError(
+            f"of {RACERS} racing conditional writes {sum(wins)} won, and {'one' if late else 'none'} after the race",
+            place=store.url,
+            allowed="exactly one",
+            hint="this server ignores If-None-Match: use MinIO, AWS S3, R2, Tigris, or a directory",
+        )
