@@ -58,6 +58,7 @@ _ERRORS: Final[dict[int, tuple[type[StoreError], str]]] = {
     errno.EINTR: (Unavailable, ""),
     errno.EAGAIN: (Unavailable, ""),
 }
+_NO_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 class LocalStore:
@@ -105,7 +106,7 @@ class LocalStore:
     def put_if_absent(self, key: str, data: bytes) -> None:
         path = self._path(key)
         with _translated(path):
-            if path.exists():  # Only to spare the write; link(2) below decides.
+            if path.is_file():  # Only to spare the write; link(2) below decides.
                 raise AlreadyExists("there is a file under this key", place=str(path))
             self._place(path, data, replace=False)
 
@@ -177,14 +178,31 @@ class LocalStore:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if replace:
-                aside.replace(path)
-            else:
-                os.link(aside, path)
+            self._name(aside, path, replace=replace)
         finally:
             aside.unlink(missing_ok=True)
         _sync_directory(path.parent)
+
+    def _name(self, aside: Path, path: Path, *, replace: bool) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise _no_folder(path) from error
+        if path.is_dir():
+            raise _no_folder(path)
+        if replace:
+            aside.replace(path)
+            return
+        try:
+            os.link(aside, path)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            raise ConfigError(
+                "this file system has no hard links, which atomic writes need",
+                place=str(self.root),
+                hint="put the store on a local disk, or in an S3 bucket",
+            ) from error
 
     def _sweep(self) -> None:
         """Remove what writers that were killed left aside a day or more ago; no reader can see it."""
@@ -192,6 +210,10 @@ class LocalStore:
             for entry in entries:
                 if entry.stat().st_mtime < time.time() - _ABANDONED_S:
                     Path(entry.path).unlink(missing_ok=True)
+
+
+def _no_folder(path: Path) -> ConfigError:
+    return ConfigError("in a directory store a key cannot lie below another key", place=str(path))
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 import obstore
 from obstore.exceptions import (
@@ -45,6 +45,9 @@ from farm.values.errors import (
 )
 from farm.values.settings import StoreSettings
 
+if TYPE_CHECKING:
+    from obstore.store import S3Config
+
 _T = TypeVar("_T")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -64,6 +67,7 @@ _CREDENTIALS_HINT: Final = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones) to credentials "
     "that may use this bucket, and AWS_ENDPOINT_URL unless it is on AWS"
 )
+_NO_CREDENTIALS: Final = "there are no credentials in the environment"
 _ENDPOINT_HINT: Final = "is AWS_ENDPOINT_URL right, and the server up?"
 
 
@@ -133,9 +137,7 @@ class S3Store:
                 f"not a bucket name: {bucket!r}", place=self.url, allowed="3 to 63 of a-z, 0-9, '.' and '-'"
             )
         if os.environ.get("AWS_EC2_METADATA_DISABLED") == "true" and not any(map(os.environ.get, _PROVIDERS)):
-            raise PermissionDenied(
-                "there are no credentials in the environment", place=self.url, hint=_CREDENTIALS_HINT
-            )
+            raise PermissionDenied(_NO_CREDENTIALS, place=self.url, hint=_CREDENTIALS_HINT)
         # Ranges are bounded, so their time is; whole objects may be larger and get the watchdog's patience.
         range_s = settings.request_timeout_s + settings.fetch_bytes_max / settings.throughput_bytes_s_min
         self._fetch_bytes_max = settings.fetch_bytes_max
@@ -227,7 +229,7 @@ class S3Store:
     def _client(self, prefix: str, settings: StoreSettings, timeout_s: float) -> Client:
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         pause = timedelta(seconds=settings.backoff_s)
-        config = {} if not endpoint else {"endpoint": endpoint}
+        config: S3Config = {} if not endpoint else {"endpoint": endpoint}
         if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
             config["region"] = "us-east-1"
         try:
@@ -285,7 +287,7 @@ def translate(error: BaseException, *, place: str, bucket: str) -> StoreError:
         kind = Unavailable if status[1].startswith("5") else StoreError
         return kind(_summary(text), place=place)
     if "169.254.169.254" in text or "instance credentials" in text.lower():
-        return PermissionDenied("there are no credentials in the environment", place=place, hint=_CREDENTIALS_HINT)
+        return PermissionDenied(_NO_CREDENTIALS, place=place, hint=_CREDENTIALS_HINT)
     if "scheme is not allowed" in text or "builder error" in text:
         return ConfigError(_summary(text), place=place, hint=_ENDPOINT_HINT)
     return Unavailable(_summary(text), place=place, hint=_ENDPOINT_HINT)

@@ -123,7 +123,7 @@ class RangePastEnd(ShortRead):
 
 
 class WriteFailed(StoreError):
-    """A write to a local directory failed (disk full, file too large, input/output error). Nothing was left behind."""
+    """A write did not fit or did not reach the disk: full, quota, file-size limit, input/output. Nothing was left."""
 
 
 class Watchdog(StoreError):
