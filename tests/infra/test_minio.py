@@ -17,6 +17,7 @@ import pytest
 from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError
 from obstore.store import S3Store
 
+from farm.shard import layout
 from infra.minio import binary
 from infra.minio.administer import WRITES, Administrator, role_policy
 from infra.minio.errors import BuildError, MinioError, ServerError
@@ -324,6 +325,14 @@ class TestRoles:
             admin.make_bucket("another")
         with pytest.raises(MinioError, match="root credentials"):
             admin.users()
+
+    def test_roles_cover_the_key_grammar(self) -> None:
+        """A prefix that the bucket's grammar renames would lock a role out of its own part."""
+        sha = "0" * 64
+        assert layout.shard_key("stock_daily", "1d", "2000s", sha).startswith(WRITES["ingester"])
+        for key in (layout.index_key(sha), layout.calendar_key(sha), layout.snapshot_key(sha)):
+            assert key.startswith(WRITES["ingester"])
+        assert layout.refs_prefix("main").startswith(WRITES["ingester"])
 
     def test_unknown_role(self) -> None:
         with pytest.raises(MinioError, match="reader, ingester, submitter, worker, owner"):
