@@ -333,6 +333,10 @@ class TestRoles:
         for key in (layout.index_key(sha), layout.calendar_key(sha), layout.snapshot_key(sha)):
             assert key.startswith(WRITES["ingester"])
         assert layout.refs_prefix("main").startswith(WRITES["ingester"])
+        for key in (layout.study_key("s"), layout.inbox_key("s")):
+            assert key.startswith(WRITES["submitter"])
+        for key in (layout.lease_key("s", "l"), layout.results_prefix("f")):
+            assert key.startswith(WRITES["worker"])
 
     def test_unknown_role(self) -> None:
         with pytest.raises(MinioError, match="reader, ingester, submitter, worker, owner"):
