@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 from numba import njit
-from numba.types import Array, float64, int32, int64
+from numba.core.types import Array, float64, int32, int64
 
 from farm.values.arrays import F64, I32, I64
 
