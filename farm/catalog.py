@@ -41,7 +41,7 @@ def block_name(study: str, block: int) -> str:
 
 @dataclass(frozen=True)
 class Found:
-    """Where cells were found. ``place`` (n,): for each cell an index into ``segments``, or -1; ``row``: its row there."""
+    """Where cells were found: (n,) each, an index into ``segments`` or -1, and the row there."""
 
     segments: tuple[str, ...]
     place: I32
@@ -236,12 +236,10 @@ def _conflict(stored: Segment, segment: Segment, key: str, study: Study) -> Resu
     """Name the first row in which two versions of a block differ."""
     message = f"the block is stored with other rows ({stored.rows} rows, {segment.rows} now)"
     for row in range(min(stored.rows, segment.rows)):
-        same = all(
-            (getattr(stored, name)[row] == getattr(segment, name)[row]).all() for name in ("key", "stats", "ledger")
-        )
-        if not same:
-            instrument = segment.instrument[row] or "-"
-            message = f"trial {segment.trial[row]}, instrument {instrument}: the stored result differs from the one computed now"
+        pairs = [(getattr(stored, name)[row], getattr(segment, name)[row]) for name in ("key", "stats", "ledger")]
+        if not all((first == second).all() for first, second in pairs):
+            where = f"trial {segment.trial[row]}, instrument {segment.instrument[row] or '-'}"
+            message = f"{where}: the stored result differs from the one computed now"
             break
     return ResultConflict(
         message,

@@ -111,9 +111,7 @@ def _cells(results: Results) -> list[dict[str, Any]]:
 def _nullable(matrix: F64) -> list[list[Any]]:
     """Return the rows with None for NaN; whole numbers stay floats, as the schema says ``number``."""
     if not np.isnan(matrix).any():
-        rows: list[list[Any]] = matrix.tolist()
-        return rows
+        return list(matrix.tolist())
     boxed = matrix.astype(object)
     boxed[np.isnan(matrix)] = None
-    rows = boxed.tolist()
-    return rows
+    return list(boxed.tolist())

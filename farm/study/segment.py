@@ -74,7 +74,7 @@ class Segment:
         """Return the SHA-256 of the content, whatever file holds it."""
         shape = [list(self.metrics), self.rows, self.in_sample is not None]
         text = {name: list(getattr(self, name)) for name in _TEXT}
-        # The C encoder of json, not canonical_json: texts only, in a fixed order, escaped to ASCII, and ten times faster.
+        # The C encoder of json, not canonical_json: texts only, in a fixed order, and ten times faster.
         hashed = hashlib.sha256(json.dumps([FORMAT, shape, text]).encode())
         for array in (self.key, self.trial, self.equity_end_micro, self.simulated, self.full, self.in_sample):
             if array is not None:
