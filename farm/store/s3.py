@@ -46,6 +46,7 @@ from farm.values.errors import (
 from farm.values.settings import StoreSettings
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import S3Config
 
 _T = TypeVar("_T")
@@ -167,9 +168,12 @@ class S3Store:
         check_range(key, start, length)
         client = self._hasty if length <= self._fetch_bytes_max else self._patient
         end = start + length
+        options: GetOptions = {"range": (start, end)}
+        if if_match is not None:
+            options["if_match"] = if_match
 
         def read() -> tuple[bytes, tuple[int, int], int]:
-            answer = obstore.get(client, key, options={"range": (start, end), "if_match": if_match})
+            answer = obstore.get(client, key, options=options)
             first, stop = answer.range
             return bytes(answer.bytes()), (int(first), int(stop)), int(answer.meta["size"])
 

@@ -10,6 +10,7 @@ own bytes has succeeded before, and only its answer was lost.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import threading
@@ -337,9 +338,11 @@ class Faulty(Around):
             raise Throttled("injected: slow down", place=place)
         if kind == "unavailable":
             raise Unavailable("injected: connection reset", place=place)
-        result = action()
         if kind == "lost_answer":
+            with contextlib.suppress(StoreError):  # Whatever the answer was, nobody hears it.
+                action()
             raise Unavailable("injected: the answer was lost", place=place)
+        result = action()
         if kind is not None and isinstance(result, bytes) and result:
             return _damaged(result, kind)  # type: ignore[return-value]  # _T is bytes here
         return result
