@@ -1,0 +1,163 @@
+"""Exchange calendars, frozen: which days are sessions, and when they open and close.
+
+A calendar enters the store once, at ingest, as an Arrow object named by its content; every run reads that object. So a
+newer calendar library changes no result, and reading needs neither that library nor pandas. Only ``freeze_calendar``
+knows them. ``24x7`` (every day, midnight to midnight UTC) is computed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from farm.values.arrays import BOOL, I32, I64, readonly
+from farm.values.canon import canonical_array_bytes
+from farm.values.errors import DataError, UsageError
+from farm.values.units import NS_PER_DAY, day_of, iso, parse_date
+
+ALWAYS_OPEN = "24x7"
+FIRST_DATE = "1970-01-01"
+LAST_DATE = "2035-12-31"
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("day", pa.int32(), nullable=False),
+        pa.field("open_ts", pa.int64(), nullable=False),
+        pa.field("close_ts", pa.int64(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Calendar:
+    """Sessions in time order.
+
+    Shapes: day, open_ts, close_ts (n,), read-only. ``day`` is the exchange-local date, and strictly rises.
+    Units:  days since 1970-01-01; instants int64 ns UTC. A session is [open_ts, close_ts].
+    covers: first and last day about which the calendar knows; None: no bound is known, nothing is checked.
+    """
+
+    name: str
+    day: I32
+    open_ts: I64
+    close_ts: I64
+    covers: tuple[int, int] | None = None
+
+    def slice(self, first_day: int, last_day: int) -> Calendar:
+        """Return the sessions in [first_day, last_day], as views; DataError beyond what the calendar covers."""
+        low, high = self._bounds(first_day, last_day)
+        return Calendar(
+            self.name, self.day[low:high], self.open_ts[low:high], self.close_ts[low:high], (first_day, last_day)
+        )
+
+    def digest(self, first_day: int, last_day: int) -> str:
+        """Return the SHA-256 (hex) of the sessions in [first_day, last_day]: their count, days and instants."""
+        low, high = self._bounds(first_day, last_day)
+        digest = hashlib.sha256(b"sessions\0" + (high - low).to_bytes(8, "little"))
+        for column in (self.day, self.open_ts, self.close_ts):
+            digest.update(canonical_array_bytes(column[low:high]))
+        return digest.hexdigest()
+
+    def is_session(self, days: I32) -> BOOL:
+        """Return which of ``days`` are sessions, same shape."""
+        if not self.day.size:
+            return np.zeros(days.shape, np.bool_)
+        at = np.minimum(np.searchsorted(self.day, days), self.day.size - 1)
+        found: BOOL = self.day[at] == days
+        return found
+
+    def session_count(self, first_day: int, last_day: int) -> int:
+        """Return how many sessions lie in [first_day, last_day]; DataError beyond what the calendar covers."""
+        low, high = self._bounds(first_day, last_day)
+        return high - low
+
+    def _bounds(self, first_day: int, last_day: int) -> tuple[int, int]:
+        if self.covers is not None and first_day <= last_day:
+            first, last = self.covers
+            if first_day < first or last_day > last:
+                raise DataError(
+                    f"the days {iso(first_day)} .. {iso(last_day)} reach beyond the calendar",
+                    place=f"calendar {self.name}",
+                    allowed=f"{iso(first)} .. {iso(last)}",
+                )
+        low = int(np.searchsorted(self.day, first_day, side="left"))
+        return low, max(low, int(np.searchsorted(self.day, last_day, side="right")))
+
+
+def calendar_to_bytes(calendar: Calendar) -> bytes:
+    """Return the Arrow IPC stream of ``calendar``; the same sessions give the same bytes."""
+    covers = calendar.covers if calendar.covers is not None else (0, -1)
+    metadata = {"farm.calendar": "1", "name": calendar.name, "first": str(covers[0]), "last": str(covers[1])}
+    schema = _SCHEMA.with_metadata(metadata)
+    columns = [pa.array(column) for column in (calendar.day, calendar.open_ts, calendar.close_ts)]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def calendar_from_bytes(data: bytes, *, place: str) -> Calendar:
+    """Return the calendar in ``data``, which the caller has verified; DataError at ``place`` when it is none."""
+    try:
+        table = pa.ipc.open_stream(pa.py_buffer(data)).read_all()
+        metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        if not table.schema.equals(_SCHEMA) or metadata.get("farm.calendar") != "1":
+            raise DataError("not a calendar of this format", place=place)
+        day, open_ts, close_ts = (_column(table, name) for name in ("day", "open_ts", "close_ts"))
+        covers = int(metadata["first"]), int(metadata["last"])
+        name = metadata["name"]
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise DataError(f"not a calendar: {error}", place=place) from error
+    if np.any(np.diff(day) <= 0) or np.any(open_ts >= close_ts):
+        raise DataError("sessions are not in order", place=place)
+    return Calendar(name, day, open_ts, close_ts, covers if covers[0] <= covers[1] else None)
+
+
+def _column(table: pa.Table, name: str) -> Any:
+    return readonly(table[name].combine_chunks().to_numpy(zero_copy_only=False))
+
+
+def freeze_calendar(name: str) -> Calendar:
+    """Return the calendar ``name`` (an ``exchange_calendars`` name or alias, or 24x7) over the widest known range.
+
+    The name of the result is the canonical one: ``NYSE`` freezes XNYS.
+    Errors: UsageError for a name that nobody knows, with close ones.
+    """
+    if name in (ALWAYS_OPEN, "24/7"):
+        return _always_open()
+    # Imported here: it brings pandas along, which no read path needs.
+    import exchange_calendars
+    import pandas
+
+    names = exchange_calendars.get_calendar_names()
+    if name not in names:
+        close = difflib.get_close_matches(name.upper(), names, n=5) or ["XNYS", "XNAS", "XLON"]
+        raise UsageError(f"no such calendar: {name!r}", place="calendar", allowed=", ".join([*close, ALWAYS_OPEN]))
+    canonical = exchange_calendars.resolve_alias(name)
+    try:
+        known = exchange_calendars.get_calendar(canonical)
+        first = max(bound for bound in (known.bound_min(), pandas.Timestamp(FIRST_DATE)) if bound is not None)
+        last = min(bound for bound in (known.bound_max(), pandas.Timestamp(LAST_DATE)) if bound is not None)
+        sessions = exchange_calendars.get_calendar(canonical, start=first, end=last)
+    except ValueError as error:
+        raise UsageError(f"the calendar library cannot make {canonical}: {error}", place="calendar") from error
+    return Calendar(
+        canonical,
+        readonly((sessions.sessions.as_unit("s").asi8 // 86_400).astype(np.int32)),
+        readonly(sessions.opens.dt.as_unit("ns").astype("int64").to_numpy(copy=True)),
+        readonly(sessions.closes.dt.as_unit("ns").astype("int64").to_numpy(copy=True)),
+        (day_of(first.date()), day_of(last.date())),
+    )
+
+
+def _always_open() -> Calendar:
+    first, last = parse_date(FIRST_DATE, "calendar"), parse_date(LAST_DATE, "calendar")
+    day = np.arange(first, last + 1, dtype=np.int32)
+    open_ts = day.astype(np.int64) * NS_PER_DAY
+    return Calendar(ALWAYS_OPEN, readonly(day), readonly(open_ts), readonly(open_ts + NS_PER_DAY), (first, last))

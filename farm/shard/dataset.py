@@ -1,0 +1,234 @@
+"""A snapshot as planners see it: instruments, calendars, months and their digests, access plans. No column is read.
+
+Indexes, the master and calendars are fetched once, verified against their content names, and kept: a ``Dataset`` is
+cheap to ask and safe for many threads. What it answers depends on the snapshot alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from farm.shard.calendar import Calendar, calendar_from_bytes
+from farm.shard.index import MonthRows, ShardIndex, decode_index, merge_months
+from farm.shard.kinds import INSTRUMENTS, Kind, kind_of
+from farm.shard.layout import calendar_key, index_key
+from farm.shard.plan import AccessPlan, plan_access
+from farm.shard.snapshot import ShardRef, Snapshot
+from farm.store.base import Store
+from farm.values.canon import sha256_hex
+from farm.values.errors import BucketNotFound, DataError, NotFound, SpecError
+
+INDEX_FETCHES_MAX = 8
+CLOSE_NAMES_MAX = 5
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """One row of the master. ``lot_micro``: the lot in millionths; None: not known, or still listed.
+
+    ``price_scale`` (decimals seen at creation) is a remark; every series finds its own.
+    """
+
+    id: str
+    symbol: str
+    type: str
+    calendar: str
+    currency: str
+    price_scale: int
+    lot_micro: int
+    multiplier: int
+    listed_day: int | None
+    delisted_day: int | None
+    delisting_value: float | None
+
+
+class Dataset:
+    """One snapshot, and what is known of it so far."""
+
+    def __init__(self, store: Store, snapshot: Snapshot) -> None:
+        self.store = store
+        self.snapshot = snapshot
+        self._lock = threading.Lock()
+        self._refs = {ref.sha256: ref for ref in snapshot.shards}
+        self._indexes: dict[str, ShardIndex] = {}
+        self._calendars: dict[str, Calendar] = {}
+        self._months: dict[tuple[str, str], list[MonthRows]] = {}
+
+    def instruments(self) -> Mapping[str, Instrument]:
+        """Return the master, by permanent id in bytewise order."""
+        return self._instruments
+
+    @cached_property
+    def _instruments(self) -> Mapping[str, Instrument]:
+        found: dict[str, Instrument] = {}
+        for ref in self.snapshot.of_kind(INSTRUMENTS.name):
+            [index] = self._load([ref])
+            for row in read_table(self.store, ref).to_pylist():
+                if row["id"] in found:
+                    raise DataError(f"the instrument {row['id']} is there twice", place=ref.key)
+                found[row["id"]] = _instrument(row, index.scale_of(row["id"]))
+        return MappingProxyType(dict(sorted(found.items())))
+
+    @cached_property
+    def _symbols(self) -> Mapping[str, str]:
+        by_id = {name: name for name in self._instruments}
+        return by_id | {instrument.symbol: instrument.id for instrument in self._instruments.values()}
+
+    def resolve(self, symbol: str, place: str) -> str:
+        """Return the permanent id of ``symbol``; SpecError at ``place`` that lists close names."""
+        found = self._symbols.get(symbol)
+        if found is not None:
+            return found
+        names = sorted(self._symbols)
+        close = difflib.get_close_matches(symbol.upper(), names, n=CLOSE_NAMES_MAX, cutoff=0.5)
+        shown = close or names[:CLOSE_NAMES_MAX]
+        more = "" if len(shown) == len(names) else f" (of {len(names)})"
+        raise SpecError(
+            f"unknown ticker: {symbol!r} is not in the snapshot {self.snapshot.id[:12]}",
+            place=place,
+            allowed=(", ".join(shown) + more) if shown else "",
+            hint="ingest its bars first, or check the spelling" if names else "the snapshot holds no instruments",
+        )
+
+    def calendar(self, name: str) -> Calendar:
+        """Return the frozen calendar ``name``; DataError that lists those in the snapshot."""
+        with self._lock:
+            found = self._calendars.get(name)
+        if found is not None:
+            return found
+        ref = self.snapshot.calendars.get(name)
+        if ref is None:
+            raise DataError(
+                f"no calendar {name!r} in the snapshot {self.snapshot.id[:12]}",
+                place=f"calendar {name}",
+                allowed=", ".join(self.snapshot.calendars),
+                hint="calendars are frozen when instruments that use them are ingested",
+            )
+        key = calendar_key(ref.sha256)
+        data = _get(self.store, key, "calendar")
+        if sha256_hex(data) != ref.sha256:
+            raise DataError("the calendar is damaged: its bytes are not those it is named by", place=key)
+        calendar = calendar_from_bytes(data, place=key)
+        with self._lock:
+            return self._calendars.setdefault(name, calendar)
+
+    def months(self, kind: str, instrument_id: str) -> list[MonthRows]:
+        """Return the months in which the instrument has rows of ``kind``, in time order, merged over shards."""
+        key = (kind, instrument_id)
+        with self._lock:
+            found = self._months.get(key)
+        if found is None:
+            indexes = self._load(self.snapshot.of_kind(kind_of(kind).name))
+            found = merge_months([month for index in indexes for month in index.months_of(instrument_id)])
+            with self._lock:
+                self._months[key] = found
+        return list(found)
+
+    def read_set(self, kind: str, instrument_id: str, first_day: int, last_day: int) -> tuple[str, ...]:
+        """Return the digests of the months whose rows touch [first_day, last_day], in time order.
+
+        For a kind without time (the master) the days do not matter.
+        """
+        is_timeless = kind_of(kind).time_column is None
+        return tuple(
+            month.digest
+            for month in self.months(kind, instrument_id)
+            if is_timeless or (month.first_day <= last_day and month.last_day >= first_day)
+        )
+
+    def needs(
+        self, kind: str, instrument_ids: Iterable[str], first_day: int, last_day: int, columns: Iterable[str]
+    ) -> AccessPlan:
+        """Return the plan to read ``columns`` of the instruments on [first_day, last_day]."""
+        entry = kind_of(kind)
+        indexes, shards_pruned = self.indexes(entry, first_day, last_day)
+        return plan_access(entry, indexes, instrument_ids, first_day, last_day, columns, shards_pruned=shards_pruned)
+
+    def indexes(self, kind: Kind, first_day: int, last_day: int) -> tuple[list[ShardIndex], int]:
+        """Return the indexes of the shards whose span may hold days of [first_day, last_day], and how many may not."""
+        refs = self.snapshot.of_kind(kind.name)
+        kept = [ref for ref in refs if _may_hold(kind, ref.span, first_day, last_day)]
+        return self._load(kept), len(refs) - len(kept)
+
+    def index(self, shard_sha256: str) -> ShardIndex:
+        """Return the index of one shard of the snapshot."""
+        [index] = self._load([self._refs[shard_sha256]])
+        return index
+
+    def _load(self, refs: Iterable[ShardRef]) -> list[ShardIndex]:
+        wanted = list(refs)
+        # The lock is held over the fetch: a second thread that wants the same indexes waits for them.
+        with self._lock:
+            missing = [ref for ref in wanted if ref.sha256 not in self._indexes]
+            if len(missing) > 1:
+                with ThreadPoolExecutor(min(len(missing), INDEX_FETCHES_MAX)) as pool:
+                    loaded = list(pool.map(self._fetch_index, missing))
+            else:
+                loaded = [self._fetch_index(ref) for ref in missing]
+            self._indexes.update((index.ref.sha256, index) for index in loaded)
+            return [self._indexes[ref.sha256] for ref in wanted]
+
+    def _fetch_index(self, ref: ShardRef) -> ShardIndex:
+        key = index_key(ref.index_sha256)
+        return decode_index(_get(self.store, key, f"index of {ref.key}"), ref, place=key)
+
+
+def _may_hold(kind: Kind, span: str, first_day: int, last_day: int) -> bool:
+    days = kind.span_days(span)
+    return days is None or (days[0] <= last_day and days[1] >= first_day)
+
+
+def _get(store: Store, key: str, what: str) -> bytes:
+    try:
+        return store.get(key)
+    except BucketNotFound:
+        raise
+    except NotFound as error:
+        raise DataError(
+            f"the {what} is missing", place=key, hint="restore the object; the snapshot names it"
+        ) from error
+
+
+def read_table(store: Store, ref: ShardRef) -> pa.Table:
+    """Return a whole shard as stored, verified against its name: for the small kinds, and for tools.
+
+    Errors: DataError when it is missing or damaged.
+    """
+    data = _get(store, ref.key, "shard")
+    if sha256_hex(data) != ref.sha256:
+        raise DataError(
+            f"the shard is damaged: {len(data)} bytes that are not the {ref.bytes} bytes it is named by",
+            place=f"{ref.key}, all row groups and columns",
+            hint="restore the object, or delete it and ingest its rows again",
+        )
+    return pq.read_table(pa.BufferReader(data))
+
+
+def _instrument(row: Mapping[str, Any], scale: int) -> Instrument:
+    def optional(name: str) -> int | None:
+        return row[name] if row[f"{name}_valid"] else None
+
+    value = optional("delisting_value")
+    return Instrument(
+        id=row["id"],
+        symbol=row["symbol"],
+        type=row["type"],
+        calendar=row["calendar"],
+        currency=row["currency"],
+        price_scale=row["price_scale"],
+        lot_micro=row["lot_micro"],
+        multiplier=row["multiplier"],
+        listed_day=optional("listed_day"),
+        delisted_day=optional("delisted_day"),
+        delisting_value=None if value is None else value / 10**scale,
+    )

@@ -1,0 +1,131 @@
+"""The key grammar of the bucket: what lies where. Nothing else in the project spells a key.
+
+    data/<kind>/<interval>/<span>/<sha256>.parquet      a shard
+    index/<sha256>.arrow                                its index
+    calendars/<sha256>.arrow                            a frozen calendar
+    snapshots/<sha256>.json                             a root that names shards, indexes and calendars
+    refs/<dataset>/<n>.json                             create-only log; the highest n is the head
+    studies/<study>/study.json                          the record of a study and its blocks
+    studies/<study>/leases/<lease>.json                 who ran what, and why
+    inbox/<name>.json                                   submissions
+    results/<family>/<segment>.parquet                  rows of results
+
+Names that people choose (datasets) are letters, digits, ``_``, ``-`` and ``.``, not starting with a dot.
+"""
+
+from __future__ import annotations
+
+import re
+
+from farm.values.errors import DataError, UsageError
+
+REF_DIGITS = 10
+
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_REF = re.compile(rf"refs/(?P<dataset>[^/]+)/(?P<number>[0-9]{{{REF_DIGITS}}})\.json")
+_SHARD = re.compile(r"data/(?P<kind>[^/]+)/(?P<interval>[^/]+)/(?P<span>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet")
+
+
+def check_dataset(name: str) -> str:
+    """Return ``name`` if it can be a dataset's name; UsageError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"not a dataset name: {name!r}",
+            place="dataset",
+            allowed="1 to 64 letters, digits, _, - and ., not starting with a dot",
+        )
+    return name
+
+
+def check_sha256(text: str, place: str) -> str:
+    """Return ``text`` if it is a SHA-256 in lower-case hex; UsageError otherwise."""
+    if not _SHA256.fullmatch(text):
+        raise UsageError(f"not a content name: {text!r}", place=place, allowed="64 lower-case hex digits")
+    return text
+
+
+def shard_key(kind: str, interval: str, span: str, sha256: str) -> str:
+    """Key of a shard."""
+    return f"data/{kind}/{interval}/{span}/{sha256}.parquet"
+
+
+def parse_shard_key(key: str) -> tuple[str, str, str, str]:
+    """Return kind, interval, span and sha256 of a shard's key; DataError for any other key."""
+    match = _SHARD.fullmatch(key)
+    if match is None:
+        raise DataError("not the key of a shard", place=key, allowed="data/<kind>/<interval>/<span>/<sha256>.parquet")
+    return match["kind"], match["interval"], match["span"], match["sha256"]
+
+
+def index_key(sha256: str) -> str:
+    """Key of a shard's index."""
+    return f"index/{sha256}.arrow"
+
+
+def calendar_key(sha256: str) -> str:
+    """Key of a frozen calendar."""
+    return f"calendars/{sha256}.arrow"
+
+
+def snapshot_key(sha256: str) -> str:
+    """Key of a snapshot root."""
+    return f"snapshots/{sha256}.json"
+
+
+def refs_prefix(dataset: str) -> str:
+    """Prefix of a dataset's log."""
+    return f"refs/{check_dataset(dataset)}/"
+
+
+def ref_key(dataset: str, number: int) -> str:
+    """Key of entry ``number`` (from 1) of a dataset's log."""
+    return f"{refs_prefix(dataset)}{number:0{REF_DIGITS}d}.json"
+
+
+def parse_ref_key(key: str) -> tuple[str, int]:
+    """Return dataset and number of a log entry; DataError for any other key."""
+    match = _REF.fullmatch(key)
+    if match is None:
+        raise DataError(
+            "a stranger among the refs",
+            place=key,
+            allowed=f"refs/<dataset>/<{REF_DIGITS} digits>.json",
+            hint="remove what does not belong there",
+        )
+    return match["dataset"], int(match["number"])
+
+
+def study_prefix(study: str) -> str:
+    """Prefix of all that belongs to a study but its results."""
+    return f"studies/{study}/"
+
+
+def study_key(study: str) -> str:
+    """Key of a study's record."""
+    return f"{study_prefix(study)}study.json"
+
+
+def leases_prefix(study: str) -> str:
+    """Prefix of a study's lease records."""
+    return f"{study_prefix(study)}leases/"
+
+
+def lease_key(study: str, lease: str) -> str:
+    """Key of one lease record."""
+    return f"{leases_prefix(study)}{lease}.json"
+
+
+def inbox_key(name: str) -> str:
+    """Key of a submission."""
+    return f"inbox/{name}.json"
+
+
+def results_prefix(family: str) -> str:
+    """Prefix of all result segments of a family."""
+    return f"results/{family}/"
+
+
+def segment_key(family: str, name: str) -> str:
+    """Key of one result segment."""
+    return f"{results_prefix(family)}{name}.parquet"

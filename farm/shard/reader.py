@@ -1,0 +1,311 @@
+"""Executes access plans: fetches column chunks in few requests, verifies each, decodes, and cuts out rows.
+
+Steps of a cold read, all on behalf of the column cache:
+
+1. The wanted chunks of a shard are coalesced into few ranges; all ranges of a shard, and the shards, go out at once.
+2. Every chunk is compared with the checksum in the index before anything looks inside. The footer comes from the
+   index too, so no byte of a shard is believed unverified.
+3. One row group at a time is decoded from a segment file, which knows only the verified chunks and raises on any
+   other range.
+
+Rows are filtered after the cache, so the cache knows neither universes nor windows.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import xxhash
+
+from farm.shard.dataset import Dataset
+from farm.shard.index import ShardIndex, decode_prices
+from farm.shard.kinds import kind_of
+from farm.shard.plan import AccessPlan, ChunkRef, needed_columns
+from farm.store.base import Store
+from farm.store.coalesce import coalesce
+from farm.values.arrays import F64, I32, I64, readonly
+from farm.values.errors import BucketNotFound, DataError, NotFound, ShortRead
+from farm.values.settings import StoreSettings
+from farm.values.units import iso
+
+SHARDS_MAX = 8
+"""Shards read at once; the store itself limits the requests in flight."""
+
+ColumnKey: TypeAlias = tuple[str, int, str]
+Values: TypeAlias = npt.NDArray[Any]
+
+
+class ColumnLoader(Protocol):
+    """What the reader asks of the column cache."""
+
+    def get_many(
+        self, keys: Sequence[ColumnKey], load: Callable[[Sequence[ColumnKey]], Mapping[ColumnKey, Values]]
+    ) -> dict[ColumnKey, Values]:
+        """Return a read-only column per key, calling ``load`` for those that nobody holds."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of one instrument in time order, raw as stored: ``rows["close"]`` is int64 ticks of 10**-scale.
+
+    Shapes: every column (n,), read-only; often views into the cache. The time column strictly rises.
+    scale:  the fewest decimals that hold every price in these rows: it depends on the rows, not on their shards.
+    """
+
+    instrument_id: str
+    columns: Mapping[str, Values]
+    scale: int
+
+    def __getitem__(self, name: str) -> Values:
+        return self.columns[name]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def prices(self, name: str) -> F64:
+        """Return a price column as float64: one correctly rounded division."""
+        return readonly(decode_prices(self.columns[name], self.scale))
+
+
+def read_columns(
+    store: Store,
+    dataset: Dataset,
+    plan: AccessPlan,
+    cache: ColumnLoader,
+    *,
+    gap_bytes_max: int = StoreSettings.gap_bytes_max,
+    fetch_bytes_max: int = StoreSettings.fetch_bytes_max,
+) -> dict[ColumnKey, Values]:
+    """Return every column of ``plan``, decoded, read-only, by (shard sha256, row group, column).
+
+    Numbers keep their stored type; the instrument column is int32 codes into ``dataset.index(shard).symbols``.
+    Errors: DataError naming key, row group and column for a chunk that is missing, cut off or damaged.
+    """
+    chunks = {chunk.column_key: chunk for chunk in plan.chunks}
+
+    def load(keys: Sequence[ColumnKey]) -> Mapping[ColumnKey, Values]:
+        by_shard: dict[str, list[ChunkRef]] = {}
+        for key in keys:
+            by_shard.setdefault(key[0], []).append(chunks[key])
+
+        def load_shard(wanted: list[ChunkRef]) -> dict[ColumnKey, Values]:
+            index = dataset.index(wanted[0].shard_sha)
+            return _decode(index, wanted, _fetch(store, index, wanted, gap_bytes_max, fetch_bytes_max))
+
+        groups = list(by_shard.values())
+        if len(groups) == 1:
+            return load_shard(groups[0])
+        with ThreadPoolExecutor(min(len(groups), SHARDS_MAX)) as pool:
+            return {key: column for part in pool.map(load_shard, groups) for key, column in part.items()}
+
+    return cache.get_many(list(chunks), load) if chunks else {}
+
+
+def _fetch(
+    store: Store, index: ShardIndex, chunks: list[ChunkRef], gap_bytes_max: int, fetch_bytes_max: int
+) -> list[memoryview]:
+    """Return the verified bytes of each chunk."""
+    ranges = [(chunk.offset, chunk.length) for chunk in chunks]
+    fetches = coalesce(ranges, gap_bytes_max=gap_bytes_max, fetch_bytes_max=fetch_bytes_max)
+    key = index.ref.key
+    try:
+        bodies = store.get_ranges(key, [(fetch.start, fetch.length) for fetch in fetches])
+    except BucketNotFound:
+        raise
+    except NotFound as error:
+        raise _damaged("the shard is missing", chunks[0]) from error
+    except ShortRead as error:
+        size = store.head(key).size
+        if size >= index.ref.bytes:
+            raise
+        lost = next((chunk for chunk in chunks if chunk.offset + chunk.length > size), chunks[0])
+        raise _damaged(f"the shard is cut off: {size} of {index.ref.bytes} bytes", lost) from error
+    found: list[memoryview] = [memoryview(b"")] * len(chunks)
+    for fetch, body in zip(fetches, bodies, strict=True):
+        if len(body) != fetch.length:
+            raise _damaged(f"{len(body)} bytes came for a range of {fetch.length}", chunks[fetch.parts[0]])
+        for part in fetch.parts:
+            start = ranges[part][0] - fetch.start
+            found[part] = memoryview(body)[start : start + ranges[part][1]]
+    for chunk, data in zip(chunks, found, strict=True):
+        if len(data) != chunk.length or xxhash.xxh3_64_intdigest(data) != chunk.checksum:
+            raise _damaged("the bytes of the column chunk are not those that were written", chunk)
+    return found
+
+
+def _damaged(message: str, chunk: ChunkRef) -> DataError:
+    return DataError(
+        message,
+        place=f"{chunk.key}, row group {chunk.row_group}, column {chunk.column}",
+        hint="restore the object, or delete it and ingest its rows again",
+    )
+
+
+def _decode(index: ShardIndex, chunks: list[ChunkRef], data: list[memoryview]) -> dict[ColumnKey, Values]:
+    segment = _Segment(index.ref, {chunk.offset: part for chunk, part in zip(chunks, data, strict=True)})
+    file = pq.ParquetFile(
+        pa.PythonFile(segment, mode="r"),
+        metadata=index.metadata,
+        pre_buffer=False,
+        read_dictionary=[index.kind.instrument_column],
+    )
+    by_group: dict[int, list[ChunkRef]] = {}
+    for chunk in chunks:
+        by_group.setdefault(chunk.row_group, []).append(chunk)
+    found: dict[ColumnKey, Values] = {}
+    for group, wanted in by_group.items():
+        try:
+            table = file.read_row_group(group, [chunk.column for chunk in wanted], use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise _damaged(f"the row group cannot be decoded: {error}", wanted[0]) from error
+        for chunk in wanted:
+            if table.num_rows != int(index.group_rows[group]):
+                raise _damaged(f"{table.num_rows} rows instead of {int(index.group_rows[group])}", chunk)
+            found[chunk.column_key] = _numpy(index, table[chunk.column])
+    return found
+
+
+def _numpy(index: ShardIndex, column: pa.ChunkedArray) -> Values:
+    whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if isinstance(whole, pa.ChunkedArray):
+        whole = pa.concat_arrays(whole.chunks)
+    if not pa.types.is_dictionary(whole.type):
+        return readonly(whole.to_numpy(zero_copy_only=True))
+    # Codes differ between row groups: map them to positions in the symbol table of the shard.
+    codes = np.array([index.code_of(symbol) for symbol in whole.dictionary.to_pylist()], np.int32)
+    return readonly(codes[whole.indices.to_numpy(zero_copy_only=True)])
+
+
+class _Segment(io.RawIOBase):
+    """A file that holds only the verified chunks of a shard; reading anything else is an error, never zeros."""
+
+    def __init__(self, ref: Any, parts: Mapping[int, memoryview]) -> None:
+        super().__init__()
+        self._ref = ref
+        self._parts = parts
+        self._starts = sorted(parts)
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._ref.bytes}[whence]
+        self._at = base + offset
+        return self._at
+
+    def read(self, size: int = -1) -> bytes:  # type: ignore[override]  # pyarrow takes any buffer; RawIOBase says None too
+        at = int(np.searchsorted(self._starts, self._at, side="right")) - 1
+        if at >= 0 and size >= 0:
+            start = self._starts[at]
+            part = self._parts[start]
+            if self._at + size <= start + len(part):
+                data = part[self._at - start : self._at - start + size]
+                self._at += size
+                return bytes(data)
+        raise OSError(f"bytes {self._at} + {size} of {self._ref.key} were not planned")
+
+
+def read_rows(
+    dataset: Dataset,
+    cache: ColumnLoader,
+    kind: str,
+    instrument_id: str,
+    first_day: int,
+    last_day: int,
+    columns: Iterable[str],
+) -> Rows:
+    """Return the rows of one instrument on [first_day, last_day]: ``columns`` and the time column.
+
+    Errors: DataError as ``read_columns``, and when rows of several shards are out of order or there twice.
+    """
+    entry = kind_of(kind)
+    names = needed_columns(entry, columns)
+    indexes, _ = dataset.indexes(entry, first_day, last_day)
+    plan = dataset.needs(kind, [instrument_id], first_day, last_day, columns)
+    loaded = read_columns(dataset.store, dataset, plan, cache)
+    pieces: list[tuple[int, dict[str, Values], int]] = []
+    for index in indexes:
+        for at in index.positions(instrument_id, first_day, last_day):
+            start, group = int(index.member_start[at]), int(index.member_group[at])
+            stop = start + int(index.member_rows[at])
+            piece = {name: loaded[index.ref.sha256, group, name][start:stop] for name in names}
+            if entry.time_column is not None:
+                piece = _within(piece, entry.time_column, first_day, last_day)
+            first = int(piece[entry.time_column][0]) if entry.time_column and len(piece[names[0]]) else 0
+            pieces.append((first, piece, index.scale_of(instrument_id)))
+    pieces = [piece for piece in pieces if len(piece[1][names[0]])]
+    pieces.sort(key=lambda piece: piece[0])
+    prices = [column.name for column in entry.columns if column.is_price and column.name in names]
+    scale = max((_fewest_decimals(piece, prices, own) for _, piece, own in pieces), default=0)
+    joined = _join(entry.name, names, [_rescaled(piece, prices, own, scale) for _, piece, own in pieces])
+    if entry.time_column is not None:
+        joined = _in_order(joined, entry.time_column, f"{kind} {instrument_id}")
+    return Rows(instrument_id, joined, scale)
+
+
+def _within(piece: dict[str, Values], time_column: str, first_day: int, last_day: int) -> dict[str, Values]:
+    day = piece[time_column]
+    low, high = int(np.searchsorted(day, first_day)), int(np.searchsorted(day, last_day, side="right"))
+    return {name: values[low:high] for name, values in piece.items()}
+
+
+def _fewest_decimals(piece: Mapping[str, Values], prices: Sequence[str], scale: int) -> int:
+    """Return the fewest decimals that hold every price of ``piece``, whose ticks have ``scale`` decimals."""
+    for decimals in range(scale):
+        power = 10 ** (scale - decimals)
+        if all(not np.any(piece[name] % power) for name in prices):
+            return decimals
+    return scale
+
+
+def _rescaled(piece: dict[str, Values], prices: Sequence[str], own: int, scale: int) -> dict[str, Values]:
+    """Return ``piece`` with ticks of ``scale`` decimals. Exact: ``scale`` holds every price."""
+    if own == scale:
+        return piece
+    change: dict[str, Values] = {}
+    for name in prices:
+        ticks: I64 = piece[name]
+        change[name] = ticks * 10 ** (scale - own) if scale > own else ticks // 10 ** (own - scale)
+    return piece | change
+
+
+def _join(kind: str, names: Sequence[str], pieces: Sequence[Mapping[str, Values]]) -> dict[str, Values]:
+    if len(pieces) == 1:
+        return {name: readonly(pieces[0][name]) for name in names}
+    columns = kind_of(kind).by_name
+    dtypes = {name: np.int32 if columns[name].type == "utf8" else np.dtype(columns[name].type) for name in names}
+    return {
+        name: readonly(np.concatenate([piece[name] for piece in pieces]) if pieces else np.empty(0, dtypes[name]))
+        for name in names
+    }
+
+
+def _in_order(columns: dict[str, Values], time_column: str, place: str) -> dict[str, Values]:
+    """Return the rows in time order; appended shards may hold days between those of others."""
+    day: I32 = columns[time_column]
+    if np.all(np.diff(day) > 0):
+        return columns
+    order = np.argsort(day, kind="stable")
+    twice = np.flatnonzero(np.diff(day[order]) == 0)
+    if twice.size:
+        raise DataError(
+            f"two shards hold the row of {iso(int(day[order][twice[0]]))}",
+            place=place,
+            hint="the snapshot was not written by ingest, which refuses this",
+        )
+    return {name: readonly(values[order]) for name, values in columns.items()}
