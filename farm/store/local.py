@@ -66,7 +66,9 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(os.path.abspath(root))  # noqa: PTH100 (resolve() would follow links, which may move)
-        if self.root.exists() and not self.root.is_dir():
+        with _translated(self.root):
+            is_taken = self.root.exists() and not self.root.is_dir()
+        if is_taken:
             raise ConfigError("not a directory", place=str(self.root), allowed="a directory, or a path to make one at")
         self.url = self.root.as_uri()
         self._numbers = itertools.count()

@@ -54,6 +54,7 @@ _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _REASON = re.compile(r"<Message>([^<]*)</Message>")
+_OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got")
 _TRANSPORT = re.compile(r"kind: (Connect|Timeout|Request|Interrupted|Decode)")
 
 _SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -266,8 +267,15 @@ class S3Store:
     def _raise(self, error: BaseException, key: str) -> NoReturn:
         translated = translate(error, place=self._place(key), bucket=self._bucket)
         if type(translated) is NotFound and not self._is_bucket_seen:
-            # The answer to HEAD has no body, so a missing bucket looks like a missing key. A listing tells.
-            self._call("", lambda: next(iter(obstore.list(self._hasty, chunk_size=1)), None))
+            # The answer to HEAD has no body, so a missing bucket looks like a missing key. A listing tells; if it
+            # fails for another reason (no right to list), the key is what was asked for, and is not there.
+            try:
+                next(iter(obstore.list(self._hasty, chunk_size=1)), None)
+                self._is_bucket_seen = True
+            except (BaseError, OSError) as second:
+                reason = translate(second, place=self.url, bucket=self._bucket)
+                if isinstance(reason, BucketNotFound):
+                    translated = reason
         # Without ``from``: the client's text quotes the request, and with it what must stay secret.
         raise translated from None
 
@@ -290,6 +298,8 @@ def translate(error: BaseException, *, place: str, bucket: str) -> StoreError:
     if status is not None:
         kind = Unavailable if status[1].startswith("5") else StoreError
         return kind(_summary(text), place=place)
+    if _OTHER_RANGE.search(text):
+        return ShortRead(_summary(text), place=place)
     if "169.254.169.254" in text or "instance credentials" in text.lower():
         return PermissionDenied(_NO_CREDENTIALS, place=place, hint=_CREDENTIALS_HINT)
     if "scheme is not allowed" in text or "builder error" in text:

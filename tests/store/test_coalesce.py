@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +39,7 @@ def test_every_range_lies_whole_in_exactly_one_fetch(ranges: list[tuple[int, int
 def test_gaps_are_bounded_and_neighbours_join(ranges: list[tuple[int, int]], gap: int) -> None:
     """Without a size limit, fetches lie more than the gap apart, and inside one no larger gap is bought."""
     fetches = coalesce(ranges, gap_bytes_max=gap, fetch_bytes_max=10**6)
-    for left, right in zip(fetches, fetches[1:], strict=False):
+    for left, right in itertools.pairwise(fetches):
         assert right.start - (left.start + left.length) > gap
     for fetch in fetches:
         stop = fetch.start
