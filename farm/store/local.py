@@ -72,7 +72,7 @@ class LocalStore:
             raise ConfigError("not a directory", place=str(self.root), allowed="a directory, or a path to make one at")
         self.url = self.root.as_uri()
         self._numbers = itertools.count()
-        self._sweep()
+        self._remove_abandoned()
 
     def head(self, key: str) -> ObjectMeta:
         path = self._path(key)
@@ -206,7 +206,7 @@ class LocalStore:
                 hint="put the store on a local disk, or in an S3 bucket",
             ) from error
 
-    def _sweep(self) -> None:
+    def _remove_abandoned(self) -> None:
         """Remove what writers that were killed left aside a day or more ago; no reader can see it."""
         with contextlib.suppress(OSError), os.scandir(self.root / INCOMING) as entries:
             for entry in entries:

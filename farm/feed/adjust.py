@@ -1,0 +1,106 @@
+"""Adjustment factors: raw price times factor is the price in the share basis of an anchor day. Pure.
+
+Forward adjustment (domain.md 3.3): F is 1 on the anchor's basis, is multiplied by the split ratio at each ex-day after
+it, and divided by the ratios of the ex-days between an earlier day and it. So F(t) for t after the anchor uses the past
+only, and appended data changes no history. Products are exact integers, divided once: each F is the correctly rounded
+float64 of its rational, whatever the order or the number of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from farm.values.arrays import F64, I32, I64, readonly
+from farm.values.errors import DataError
+from farm.values.units import iso
+
+
+@dataclass(frozen=True)
+class Step:
+    """From ``day`` on, F is ``num / den`` times what it was before."""
+
+    day: int
+    num: int
+    den: int
+
+
+def split_steps(split_day: I32, num: I64, den: I64, place: str) -> list[Step]:
+    """Return one step per split: ``num`` new shares for ``den`` old. DataError for a ratio that is none."""
+    steps = [Step(int(d), int(n), int(m)) for d, n, m in zip(split_day, num, den, strict=True)]
+    for step in steps:
+        if step.num < 1 or step.den < 1:
+            raise DataError(
+                f"a split of {step.num} for {step.den}", place=f"{place}, {iso(step.day)}", allowed="both at least 1"
+            )
+    return steps
+
+
+def dividend_steps(
+    dividend_day: I32,
+    amount_ticks: I64,
+    amount_scale: int,
+    bar_day: I32,
+    close_ticks: I64,
+    close_scale: int,
+    splits: Sequence[Step],
+    place: str,
+) -> list[Step]:
+    """Return one step per dividend: 1 / (1 - d / c), c the last close before the ex-day in the ex-day's shares.
+
+    Several dividends of one ex-day follow each other. Dividends before the first bar have no step: nobody held then.
+    Errors: DataError when a dividend is not below c.
+    """
+    ratio = {step.day: step for step in splits}
+    steps: list[Step] = []
+    for day, ticks in zip(dividend_day.tolist(), amount_ticks.tolist(), strict=True):
+        before = int(np.searchsorted(bar_day, day)) - 1
+        if before < 0:
+            continue
+        # c - d over c, both over one denominator. A split of the same day, and of days without a bar since the last
+        # close, puts that close into new shares first.
+        close, dividend = int(close_ticks[before]) * 10**amount_scale, ticks * 10**close_scale
+        for split in ratio.values():
+            if int(bar_day[before]) < split.day <= day:
+                close, dividend = close * split.den, dividend * split.num
+        if dividend >= close or dividend < 0:
+            raise DataError(
+                f"a dividend of {ticks / 10**amount_scale} after a close of {close_ticks[before] / 10**close_scale}",
+                place=f"{place}, {iso(day)}",
+                allowed="at least 0 and less than the previous close",
+            )
+        steps.append(Step(day, close, close - dividend))
+    return steps
+
+
+def factors(bar_day: I32, anchor_day: int, steps: Sequence[Step]) -> F64:
+    """Return F for each bar day, (n,), read-only: exact products of ``steps``, rounded once each.
+
+    F = product of the steps with anchor_day < day <= bar_day, over that of the steps with bar_day < day <= anchor_day.
+    """
+    factor = np.ones(bar_day.shape[0], np.float64)
+    ordered = sorted(steps, key=lambda step: step.day)
+    num = den = 1
+    for i, step in enumerate(ordered):
+        if step.day <= anchor_day:
+            continue
+        num, den = num * step.num, den * step.den
+        until = ordered[i + 1].day if i + 1 < len(ordered) else None
+        _fill(factor, bar_day, step.day, until, num, den)
+    num = den = 1
+    for i in range(len(ordered) - 1, -1, -1):
+        step = ordered[i]
+        if step.day > anchor_day:
+            continue
+        num, den = num * step.den, den * step.num
+        since = ordered[i - 1].day if i > 0 else None
+        _fill(factor, bar_day, since, step.day, num, den)
+    return readonly(factor)
+
+
+def _fill(factor: F64, bar_day: I32, first: int | None, stop: int | None, num: int, den: int) -> None:
+    low = 0 if first is None else int(np.searchsorted(bar_day, first))
+    high = bar_day.shape[0] if stop is None else int(np.searchsorted(bar_day, stop))
+    factor[low:high] = num / den  # Python divides integers of any size with one correct rounding.
