@@ -38,7 +38,7 @@ def grid_of(x: F64, factor: F64, scale: int) -> Grid | None:
 
 
 def mean_on_grid(x: F64, grid: Grid, begin: int, n: int) -> F64:
-    """Return the means of the last ``n`` values of ``x[begin:]``; ``grid`` is that of the whole ``x`` before factors."""
+    """Return the means of the last ``n`` values of ``x[begin:]``; ``grid`` is that of all of ``x`` before factors."""
     out = np.empty(x.shape[0] - begin)
     rolling.mean_on_grid(x[begin:], grid.sums[begin:], grid.off[begin:], grid.unit, n, out)
     return out

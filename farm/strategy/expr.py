@@ -25,48 +25,34 @@ Scalar: TypeAlias = int | float | str | bool
 PRICES = ("open", "high", "low", "close")
 FIELDS = (*PRICES, "volume", "close_raw", "close_tr")
 _FIELD_BASIS = {"volume": (-1, "split"), "close_raw": (0, ""), "close_tr": (1, "tr")}
-_COMBINING = ("add", "sub", "min", "max", "clip", "if", "gt", "ge", "lt", "le", "between", "cross_up", "cross_dn")
-SESSIONS_STALE_MAX = 5
-"""Age in sessions beyond which the last bar of a fixed instrument is unknown (domain.md 2.2)."""
 MONTH_BARS_MAX = 31
 """Most daily bars in a calendar month: an anchor may move that far when it snaps to the month's first session."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One expression. ``args`` are its parts, ``values`` its constants; ``is_truth`` if it is three-valued."""
+    """One expression. ``args`` are its parts, ``values`` its constants; ``is_truth`` if it is three-valued.
+
+    ``own_lookback`` counts the bars of its parts, ``lookback`` those of the bar columns.
+    """
 
     op: str
     args: tuple[Node, ...]
     values: tuple[Scalar, ...]
     key: str
     is_truth: bool
+    is_recursive: bool
     power: int
     basis: str
     sym: str | None
+    own_lookback: int
     lookback: int
     settle: int
     label: str
     _reach: dict[Warmup, int] = field(default_factory=dict, repr=False)
 
-    @property
-    def is_recursive(self) -> bool:
-        """Whether its bits depend on where it started."""
-        return self.op in INDICATORS and INDICATORS[self.op].is_recursive
-
-    @property
-    def own_lookback(self) -> int:
-        """Bars of its parts that it needs before its first value."""
-        if self.op in INDICATORS:
-            return INDICATORS[self.op].lookback(int(self.values[0]))
-        if self.op in ("lag", "diff"):
-            return int(self.values[0])
-        if self.op in ("for", "within"):
-            return int(self.values[0]) - 1
-        return 1 if self.op in ("cross_up", "cross_dn") else 0
-
     def reach(self, warmup: Warmup) -> int:
-        """Bars needed before the run's first bar, settling included, to know the node there: an upper bound.
+        """Return the bars needed before a bar, settling included, to know the node there: an upper bound.
 
         The start of an outer recursive indicator may snap back to the first session of its month, so its parts must
         be known up to a month earlier; the history itself is loaded in whole months and needs no such margin.
@@ -109,19 +95,34 @@ class Expressions:
 
 
 def _make(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> Node:
+    indicator = INDICATORS.get(op)
     power, basis = _scale(op, args, values)
-    own = Node(
-        op, args, values, "", op in TRUTHS, power, basis, _sym(op, args, values), 0,
-        INDICATORS[op].settle(int(values[0])) if op in INDICATORS else 0, "",
-    )  # fmt: skip
+    own_lookback = _own_lookback(op, values)
     return Node(
-        op, args, values,
-        sha256_hex("|".join((op, repr(values), *(part.key for part in args))).encode()),
-        own.is_truth, power, basis, own.sym,
-        own.own_lookback + max((part.lookback for part in args), default=0),
-        own.settle,
-        _label(op, args, values),
-    )  # fmt: skip
+        op=op,
+        args=args,
+        values=values,
+        key=sha256_hex("|".join((op, repr(values), *(part.key for part in args))).encode()),
+        is_truth=op in TRUTHS,
+        is_recursive=indicator is not None and indicator.is_recursive,
+        power=power,
+        basis=basis,
+        sym=_sym(op, args, values),
+        own_lookback=own_lookback,
+        lookback=own_lookback + max((part.lookback for part in args), default=0),
+        settle=indicator.settle(int(values[0])) if indicator else 0,
+        label=_label(op, args, values),
+    )
+
+
+def _own_lookback(op: str, values: tuple[Scalar, ...]) -> int:
+    if op in INDICATORS:
+        return INDICATORS[op].lookback(int(values[0]))
+    if op in ("lag", "diff"):
+        return int(values[0])
+    if op in ("for", "within"):
+        return int(values[0]) - 1
+    return 1 if op in ("cross_up", "cross_dn") else 0
 
 
 TRUTHS = frozenset(
@@ -161,7 +162,7 @@ def numbers(op: str, args: tuple[Node, ...]) -> tuple[Node, ...]:
 def is_joint(op: str, args: tuple[Node, ...]) -> bool:
     """Whether the numeric parts can be combined as they are, on the adjusted basis."""
     parts = numbers(op, args)
-    syms = {part.sym for part in parts} - {""}
+    syms = {part.sym for part in args} - {""}
     bases = {part.basis for part in parts if part.power}
     if len(syms) > 1 or len(bases) > 1:
         return False

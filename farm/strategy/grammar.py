@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from farm.indicators.registry import INDICATORS
 
-
 SPEC_VERSION = 1
 
 TOP = ("spec", "name", "note", "strategy", "run", "study")
@@ -110,5 +109,3 @@ METRICS = (
     "exposure", "turnover", "fees",
 )  # fmt: skip
 """Metrics that an objective may name (domain.md 4.1)."""
-
-

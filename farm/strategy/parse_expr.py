@@ -74,9 +74,7 @@ class ExpressionParser:
             raise SpecError(f"not a condition: {show(value)}", place=place, allowed=allowed)
         head = next((name for name in grammar.TRUTH_HEADS if name in value), None)
         if head is None:
-            raise self._no_head(
-                value, place, grammar.TRUTH_HEADS, grammar.TRUTH_HEADS_NOT_BUILT, grammar.NUMERIC_HEADS
-            )
+            raise self._no_head(value, place, grammar.TRUTH_HEADS, grammar.TRUTH_HEADS_NOT_BUILT, grammar.NUMERIC_HEADS)
         if len(value) != 1:
             other = next(key for key in value if key != head)
             hint = 'join several conditions with {"all": [...]}'
@@ -138,7 +136,9 @@ class ExpressionParser:
         ]
         reader.object(value, place, grammar.INDICATOR, required=("n",), unbuilt=grammar.INDICATOR_NOT_BUILT)
         least = max(INDICATORS[name].n_min for name in names)
-        bars = reader.scalar(value["n"], join(place, "n"), lambda v, p: reader.integer(v, p, least=least, most=BARS_MAX))
+        bars = reader.scalar(
+            value["n"], join(place, "n"), lambda v, p: reader.integer(v, p, least=least, most=BARS_MAX)
+        )
         if "sym" in value:
             sym = self._fixed(value["sym"], join(place, "sym"))
         return {"i": value["i"], "n": bars, "of": self.numeric(value.get("of", "close"), join(place, "of"), sym)}
@@ -211,4 +211,6 @@ class ExpressionParser:
             )  # fmt: skip
             return SpecError(what, place=place, allowed=one_of(built))
         key = next(iter(value), "")
-        return SpecError("unknown key", place=join(place, key), allowed=one_of(built), hint=near(key, (*built, *unbuilt)))
+        return SpecError(
+            "unknown key", place=join(place, key), allowed=one_of(built), hint=near(key, (*built, *unbuilt))
+        )

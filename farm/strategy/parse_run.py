@@ -80,9 +80,7 @@ def run_of(document: Document, dataset: str = "") -> RunSpec:
         max_gross=float(document["max_gross"]) if "max_gross" in document else None,
         lot=document["lot"],
         costs=Costs(float(costs["bps"]), float(costs["per_share"]), float(costs["min"])),
-        exec=Exec(
-            float(execution["slip_bps"]), float(execution["reserve"]["pct"]), bool(execution["reserve"]["fees"])
-        ),
+        exec=Exec(float(execution["slip_bps"]), float(execution["reserve"]["pct"]), bool(execution["reserve"]["fees"])),
         warmup=Warmup(match[2], int(match[1])) if match else Warmup(document["warmup"]),
         benchmark=document.get("benchmark"),
         rf=float(document["rf"]),

@@ -54,7 +54,12 @@ class SleeveParser:
     """Checks the sleeves of one strategy. ``each`` is the universe whose members are run one by one, or None."""
 
     def __init__(
-        self, reader: Reader, parser: ExpressionParser, universes: Mapping[str, Universe], run: RunSpec, each: str | None
+        self,
+        reader: Reader,
+        parser: ExpressionParser,
+        universes: Mapping[str, Universe],
+        run: RunSpec,
+        each: str | None,
     ) -> None:
         self.reader = reader
         self.parser = parser
@@ -147,7 +152,9 @@ class SleeveParser:
         if "v" not in value:
             return {"mode": value["mode"]}
         most = self._gross_max() if "pct_equity" in modes else float("inf")
-        hint = FRACTION_HINT + f"; this account holds at most {most:g} times its equity" if "pct_equity" in modes else ""
+        hint = (
+            FRACTION_HINT + f"; this account holds at most {most:g} times its equity" if "pct_equity" in modes else ""
+        )
         check: Check = lambda v, p: reader.number(v, p, above=0.0, most=most, hint=hint)  # noqa: E731
         return {"mode": value["mode"], "v": reader.scalar(value["v"], join(place, "v"), check)}
 
