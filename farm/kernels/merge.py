@@ -2,8 +2,8 @@
 
 A binary heap holds the sources; the one whose next row has the smallest key is on top. Keys are unique by law, so a row
 that is not greater than the row before it is a fault of the input: the merge stops there and says where. That one
-comparison finds both faults: an unsorted source brings a smaller row, a duplicate an equal one. The twin is in
-``reference/merge.py``.
+comparison finds both faults: an unsorted source brings a smaller row, a duplicate an equal one. Among equal keys the
+earlier source comes first, so that even the stop is always the same. The twin is in ``reference/merge.py``.
 """
 
 from numba import boolean, int8, int32, int64, njit, types
@@ -18,9 +18,9 @@ I64_OUT = int64[::1]
 COMPLETE = -1
 
 
-@njit(boolean(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, int64, int64), nogil=True, cache=True)
-def is_before(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, a: int, b: int) -> bool:
-    """Decide whether the key of row ``a`` is smaller than that of row ``b``."""
+@njit(boolean(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, int64, int64, boolean), nogil=True, cache=True)
+def is_before(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, a: int, b: int, is_tie_open: bool) -> bool:
+    """Decide whether the key of row ``a`` is smaller than that of row ``b``; equal keys: by row if ``is_tie_open``."""
     if ts[a] != ts[b]:
         return bool(ts[a] < ts[b])
     if phase[a] != phase[b]:
@@ -29,7 +29,9 @@ def is_before(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, a: int, 
         return bool(rank[a] < rank[b])
     if instrument[a] != instrument[b]:
         return bool(instrument[a] < instrument[b])
-    return bool(seq[a] < seq[b])
+    if seq[a] != seq[b]:
+        return bool(seq[a] < seq[b])
+    return is_tie_open and a < b
 
 
 @njit(int64(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, I64_IN, I64_OUT), nogil=True, cache=True)
@@ -53,7 +55,7 @@ def merge_order(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, offset
         size += 1
         while at > 0:
             parent = (at - 1) // 2
-            if not is_before(ts, phase, rank, instrument, seq, head[source], head[heap[parent]]):
+            if not is_before(ts, phase, rank, instrument, seq, head[source], head[heap[parent]], True):
                 break
             heap[at] = heap[parent]
             at = parent
@@ -62,7 +64,7 @@ def merge_order(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, offset
         source = heap[0]
         row = head[source]
         out[position] = row
-        if position > 0 and not is_before(ts, phase, rank, instrument, seq, out[position - 1], row):
+        if position > 0 and not is_before(ts, phase, rank, instrument, seq, out[position - 1], row, False):
             return position
         head[source] += 1
         if head[source] == offsets[source + 1]:
@@ -76,9 +78,9 @@ def merge_order(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, offset
             if child >= size:
                 break
             right = child + 1
-            if right < size and is_before(ts, phase, rank, instrument, seq, head[heap[right]], head[heap[child]]):
+            if right < size and is_before(ts, phase, rank, instrument, seq, head[heap[right]], head[heap[child]], True):
                 child = right
-            if not is_before(ts, phase, rank, instrument, seq, head[heap[child]], head[source]):
+            if not is_before(ts, phase, rank, instrument, seq, head[heap[child]], head[source], True):
                 break
             heap[at] = heap[child]
             at = child

@@ -129,7 +129,7 @@ def canonical_array_bytes(a: npt.NDArray[Any]) -> bytes:
     Types:   bool, integers, float32, float64, fixed bytes, and records of these (packed, in field order).
     Errors:  ValueError for object, text, date and complex arrays.
     """
-    return _canonical(np.asarray(a)).tobytes("C")
+    return _canonical(np.atleast_1d(a)).tobytes("C")
 
 
 def _canonical(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -141,7 +141,7 @@ def _canonical(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return packed
     if a.dtype.kind in "biuS":
         return a.astype(a.dtype.newbyteorder("<"), copy=False)
-    if a.dtype == np.float64 or a.dtype == np.float32:
+    if a.dtype.kind == "f" and a.dtype.itemsize in (4, 8):
         # Adding +0.0 turns -0.0 into +0.0 and changes nothing else; the copy keeps the caller's array as it was.
         clean = a.astype(a.dtype.newbyteorder("<")) + a.dtype.type(0.0)
         bits: npt.NDArray[Any] = clean.view(np.dtype("<u8") if a.dtype.itemsize == 8 else np.dtype("<u4"))
