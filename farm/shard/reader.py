@@ -208,7 +208,7 @@ class _Segment(io.RawIOBase):
         self._at = base + offset
         return self._at
 
-    def read(self, size: int = -1) -> bytes:  # type: ignore[override]  # pyarrow takes any buffer; RawIOBase says None too
+    def read(self, size: int = -1) -> bytes:
         at = int(np.searchsorted(self._starts, self._at, side="right")) - 1
         if at >= 0 and size >= 0:
             start = self._starts[at]

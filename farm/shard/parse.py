@@ -1,0 +1,330 @@
+"""Turns the columns of a source into numbers, ids, days and instants, or names the row that cannot be one.
+
+Nothing is guessed and nothing is repaired: text that is not a number, a missing value, a date in an order that could be
+read two ways is a DataError with the data row (from 1) and the column. A price keeps exactly the decimals it was
+printed with (the shortest text that reads back as the same float), so that ticks divided by a power of ten give back
+the same bits.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from farm.shard.kinds import PRICE_SCALE_MAX, TICKS_MAX
+from farm.shard.source import Source
+from farm.values.arrays import BOOL, F64, I32, I64
+from farm.values.errors import DataError, UsageError
+from farm.values.units import NS_PER_S, NS_PER_US, date_of, day_of
+
+_NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity|n/a|na|null|none|-)", re.IGNORECASE)
+_ID = re.compile(r"[A-Za-z0-9._:^=+/-]{1,64}")
+_DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
+_RATIO = re.compile(r"(\d+)\s*[:/]\s*(\d+)")
+EXACT_MAX = 2**53
+
+
+@dataclass(frozen=True, eq=False)
+class Field:
+    """One column of a source: our name for it, and theirs. ``at``: the source's rows (from 0) it holds; None: all."""
+
+    source: Source
+    ours: str
+    theirs: str
+    column: pa.ChunkedArray
+    at: I64 | None = None
+
+    def part(self, at: I64) -> Field:
+        """Return the rows ``at`` (from 0) of a whole column."""
+        return Field(self.source, self.ours, self.theirs, self.column.take(pa.array(at)), at)
+
+    def refuse(self, row: int, message: str, *, hint: str = "") -> DataError:
+        """Return the error for row ``row`` (from 0) of this field."""
+        number = 1 + (row if self.at is None else int(self.at[row]))
+        return DataError(f"column {self.theirs!r} ({self.ours}): {message}", place=self.source.row(number), hint=hint)
+
+    def texts(self) -> pa.ChunkedArray:
+        """Return the column as trimmed text; DataError for a missing value."""
+        column = self.column
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if not pa.types.is_string(column.type):
+            try:
+                column = column.cast(pa.string())
+            except pa.ArrowException as error:
+                raise self.wrong_type("text") from error
+        column = pc.utf8_trim_whitespace(column)
+        self.refuse_missing(pc.fill_null(pc.equal(column, ""), True))
+        return column
+
+    def refuse_missing(self, is_missing: pa.ChunkedArray) -> None:
+        """Raise DataError for the first row that has no value."""
+        mask = is_missing.to_numpy()
+        if mask.any():
+            raise self.refuse(int(np.argmax(mask)), "the value is missing", hint="a missing day has no row at all")
+
+    def wrong_type(self, wanted: str) -> DataError:
+        """Return the error for a column whose type cannot hold ``wanted``."""
+        return DataError(
+            f"column {self.theirs!r} ({self.ours}) has type {self.column.type}, which is no {wanted}",
+            place=self.source.name,
+        )
+
+
+def parse_numbers(field: Field) -> F64:
+    """Return finite float64 values; DataError for a missing value, text that is no number, NaN, infinity."""
+    column = field.column
+    kind = column.type
+    if pa.types.is_float32(kind):
+        # The shortest text of the float32 is the number that was meant; widening would add digits nobody wrote.
+        field.refuse_missing(pc.is_null(column))
+        values: F64 = column.to_numpy().astype(np.str_).astype(np.float64)
+    elif pa.types.is_floating(kind) or pa.types.is_integer(kind):
+        field.refuse_missing(pc.is_null(column))
+        values = column.to_numpy().astype(np.float64)
+    elif pa.types.is_decimal(kind) or _is_text(kind):
+        values = _numbers_of_texts(field)
+    else:
+        raise field.wrong_type("number")
+    is_bad = ~np.isfinite(values)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        raise field.refuse(row, f"{values[row]} is not a number", hint="remove the row, or repair the source")
+    return values
+
+
+def _numbers_of_texts(field: Field) -> F64:
+    texts = field.texts()
+    is_bad = ~pc.match_substring_regex(texts, _NUMBER).to_numpy()
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        text = texts[row].as_py()
+        what = "NaN or missing" if _NOT_FINITE.fullmatch(text) else "not a number"
+        raise field.refuse(row, f"{text!r} is {what}", hint="numbers are written like 1234.5, without separators")
+    values: F64 = texts.cast(pa.float64()).to_numpy()
+    return values
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+
+
+def parse_integers(field: Field) -> I64:
+    """Return int64 values; DataError beside what ``parse_numbers`` refuses for fractions and beyond 2**53."""
+    values = parse_numbers(field)
+    is_bad = (np.rint(values) != values) | (np.abs(values) >= EXACT_MAX)
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53")
+    return values.astype(np.int64)
+
+
+def scale_of(values: F64) -> tuple[int, BOOL]:
+    """Return the fewest decimals (at most 8) that hold every value exactly, and a mask of those that none holds.
+
+    A float64 has d decimals when the nearest integer t to value x 10**d gives the value back as t / 10**d, which is
+    correctly rounded for t up to 2**53: exactly the decimals of its shortest text.
+    """
+    is_open = np.ones(values.size, np.bool_)
+    flat = values.reshape(-1)
+    for scale in range(PRICE_SCALE_MAX + 1):
+        power = float(10**scale)
+        ticks = np.rint(flat[is_open] * power)
+        is_held = (ticks / power == flat[is_open]) & (np.abs(ticks) <= TICKS_MAX)
+        is_open[np.flatnonzero(is_open)[is_held]] = False
+        if not is_open.any():
+            return scale, is_open.reshape(values.shape)
+    return PRICE_SCALE_MAX, is_open.reshape(values.shape)
+
+
+def to_ticks(values: F64, scale: int) -> I64:
+    """Return the nearest ticks of ``scale`` decimals (halves to even)."""
+    return np.rint(values * float(10**scale)).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Ids:
+    """A column of ids: ``names`` in bytewise order, each used, and per row the position in them, I32 (n,)."""
+
+    names: tuple[str, ...]
+    code: I32
+
+    def __getitem__(self, row: int) -> str:
+        return self.names[int(self.code[row])]
+
+
+def parse_ids(field: Field) -> Ids:
+    """Return the ids of a column; DataError for what cannot be an id."""
+    names, codes = _encoded(field)
+    for code, name in enumerate(names):
+        if not _ID.fullmatch(name):
+            row = int(np.argmax(codes == code))
+            raise field.refuse(row, f"{name!r} cannot be a symbol", hint="1 to 64 of A-Z a-z 0-9 . _ : ^ = + / -")
+    order = sorted(range(len(names)), key=names.__getitem__)
+    rank = np.empty(len(names), np.int32)
+    rank[order] = np.arange(len(names), dtype=np.int32)
+    return Ids(tuple(names[at] for at in order), rank[codes])
+
+
+def _encoded(field: Field) -> tuple[list[str], I64]:
+    """Return the distinct texts of a column, in order of appearance, and per row which of them it is."""
+    encoded = field.texts().combine_chunks()
+    encoded = (encoded.chunk(0) if isinstance(encoded, pa.ChunkedArray) else encoded).dictionary_encode()
+    return encoded.dictionary.to_pylist(), encoded.indices.to_numpy().astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One date or timestamp: ``moment`` is local to the zone it was read in (naive if none); a date has none."""
+
+    day: int
+    moment: datetime.datetime | None
+
+    @property
+    def is_midnight(self) -> bool:
+        """Whether it is a timestamp exactly at local midnight."""
+        return self.moment is not None and self.moment.time() == datetime.time()
+
+
+def parse_zone(name: str) -> ZoneInfo:
+    """Return the time zone ``name``; UsageError when nobody knows it."""
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise UsageError(
+            f"no such time zone: {name!r}", place="tz", allowed="an IANA name such as America/New_York, or UTC"
+        ) from error
+
+
+def parse_stamps(field: Field, zone: ZoneInfo | None) -> tuple[list[Stamp], I64]:
+    """Return the distinct stamps of the column and, per row, which of them it is.
+
+    A stamp with an offset is turned into the local time of ``zone`` (UsageError without one); one without is local
+    already. Allowed: dates (YYYY-MM-DD, YYYYMMDD) and ISO 8601 timestamps as text, and the date and timestamp types.
+    """
+    kind = field.column.type
+    if pa.types.is_date(kind):
+        values, codes = _distinct(field, field.column.cast(pa.date32()).cast(pa.int32()))
+        return [Stamp(value, None) for value in values], codes
+    if pa.types.is_timestamp(kind):
+        values, codes = _distinct(field, field.column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()))
+        return [_stamp(_moment(value, kind.tz), zone, field) for value in values], codes
+    if pa.types.is_integer(kind) or _is_text(kind):
+        texts, codes = _encoded(field)
+        return [_stamp_of_text(text, zone, field, codes, code) for code, text in enumerate(texts)], codes
+    raise field.wrong_type("date or timestamp")
+
+
+def _distinct(field: Field, column: pa.ChunkedArray) -> tuple[list[int], I64]:
+    field.refuse_missing(pc.is_null(column))
+    values, codes = np.unique(column.to_numpy(), return_inverse=True)
+    return values.tolist(), codes.astype(np.int64)
+
+
+def _moment(ns: int, tz: str | None) -> datetime.datetime:
+    # Below a microsecond nothing can move a stamp to another day or make it a midnight that it is not.
+    seconds, rest = divmod(ns, NS_PER_S)
+    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(
+        seconds=seconds, microseconds=-(-rest // 1000)
+    )
+    return moment if tz is not None else moment.replace(tzinfo=None)
+
+
+def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, code: int) -> Stamp:
+    date = _DATE.fullmatch(text)
+    try:
+        if date is not None:
+            return Stamp(day_of(datetime.date(*(int(part) for part in date.groups()))), None)
+        if len(text) < len("2020-01-31T16:00") or text[4] != "-":
+            raise ValueError(text)
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise field.refuse(
+            int(np.argmax(codes == code)),
+            f"{text!r} is not a date or a timestamp",
+            hint="dates are YYYY-MM-DD or YYYYMMDD, timestamps ISO 8601: 2020-01-31T16:00:00, with Z or +01:00 at will",
+        ) from error
+    return _stamp(moment, zone, field)
+
+
+def _stamp(moment: datetime.datetime, zone: ZoneInfo | None, field: Field) -> Stamp:
+    if moment.tzinfo is not None:
+        if zone is None:
+            raise UsageError(
+                f"column {field.theirs!r} ({field.ours}) holds instants, and no time zone says on which day they fall",
+                place="tz",
+                hint="give the exchange's zone, such as --tz America/New_York",
+            )
+        moment = moment.astimezone(zone)
+    return Stamp(day_of(moment.date()), moment)
+
+
+def parse_days(field: Field, zone: ZoneInfo | None) -> I32:
+    """Return plain days: dates, or timestamps at local midnight; DataError for any other time of day."""
+    stamps, codes = parse_stamps(field, zone)
+    for code, stamp in enumerate(stamps):
+        if stamp.moment is not None and not stamp.is_midnight:
+            row = int(np.argmax(codes == code))
+            raise field.refuse(row, f"{stamp.moment.isoformat()} is not a plain date", hint="give dates here")
+    return np.array([stamp.day for stamp in stamps], np.int32)[codes]
+
+
+def parse_instants(field: Field, zone: ZoneInfo | None) -> I64:
+    """Return instants, ns UTC. A date counts from its end: nobody could act on it while the day lasted."""
+    if zone is None:
+        raise UsageError(
+            f"no time zone given for column {field.theirs!r} ({field.ours})",
+            place="tz",
+            hint="add --tz, such as --tz America/New_York",
+        )
+    stamps, codes = parse_stamps(field, zone)
+    instants: list[int] = []
+    for stamp in stamps:
+        moment = stamp.moment
+        if moment is None:
+            moment = datetime.datetime.combine(date_of(stamp.day + 1), datetime.time())
+        local = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+        gone = local - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+        instants.append(((gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds) * NS_PER_US)
+    return np.array(instants, np.int64)[codes]
+
+
+def parse_ratios(field: Field) -> tuple[I64, I64]:
+    """Return numerator and denominator (new shares, old shares) in lowest terms, from ``2:1``, ``2/1`` or ``2.0``.
+
+    A decimal is taken as printed (1.0027 is 10027/10000): a ratio that a vendor rounded is not made simple again.
+    """
+    column = field.column
+    texts = field.texts().to_pylist() if _is_text(column.type) else [repr(float(x)) for x in parse_numbers(field)]
+    pairs: list[tuple[int, int]] = []
+    for row, text in enumerate(texts):
+        match = _RATIO.fullmatch(text)
+        try:
+            ratio = Fraction(int(match[1]), int(match[2])) if match else Fraction(text)
+        except (ValueError, ZeroDivisionError) as error:
+            raise field.refuse(row, f"{text!r} is not a ratio", hint="new shares per old: 2:1, 2/1 or 2.0") from error
+        if ratio <= 0 or max(ratio.numerator, ratio.denominator) >= EXACT_MAX:
+            raise field.refuse(row, f"{text!r} is not a positive ratio", hint="new shares per old: 2:1, 2/1 or 2.0")
+        pairs.append((ratio.numerator, ratio.denominator))
+    table = np.array(pairs, np.int64).reshape(-1, 2)
+    return table[:, 0].copy(), table[:, 1].copy()
+
+
+def optional_rows(field: Field) -> BOOL:
+    """Return which rows of an optional column hold a value (neither null nor empty text)."""
+    column = field.column
+    if not _is_text(column.type):
+        present: BOOL = pc.is_valid(column).to_numpy()
+        return present
+    text = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    filled: BOOL = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(text), ""), False).to_numpy()
+    return filled
