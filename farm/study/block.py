@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-BLOCK_COST_US = 300_000
-"""Wanted work of a block: long against a dispatch (about 1 ms), short against a lost lease."""
+BLOCK_COST_US = 125_000
+"""Wanted work of a block: long against a dispatch (about 1 ms), short enough that a study of a second is shared evenly
+between workers. A lease of the scheduler takes several."""
 
 CELLS_MAX = 4096
 """Most cells in one block: bounds the size of a segment whatever the cost model says."""

@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from farm.values.canon import canonical_json, fingerprint
+from farm.values.canon import canonical_json
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -48,10 +48,3 @@ def trial_key(cell_keys: Iterable[bytes]) -> str:
 def trial_fingerprint(stats: Iterable[bytes]) -> str:
     """Return the fingerprint of a trial, hex, from its cells' ``stats`` digests in instrument id order."""
     return hashlib.sha256(b"".join(stats)).hexdigest()
-
-
-def read_set_digest(digests: Mapping[str, Mapping[str, Iterable[str]]]) -> str:
-    """Return the digest of a read set: instrument id -> kind (or "master") -> digests of its months, in order."""
-    return fingerprint(
-        {name: {kind: list(months) for kind, months in kinds.items()} for name, kinds in digests.items()}
-    )

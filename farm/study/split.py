@@ -10,18 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-import numpy as np
-
-from farm.values.arrays import BOOL, readonly
 from farm.values.errors import SpecError
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """The two buckets of a split as masks over the sessions of the run, bool (n,), read-only."""
+    """The two buckets of a split as stretches [start, stop) of the run's sessions."""
 
-    is_sessions: BOOL
-    oos_sessions: BOOL
+    in_sample: tuple[int, int]
+    out_of_sample: tuple[int, int]
 
 
 def sessions_in_sample(share: float, sessions: int) -> int:
@@ -38,15 +35,13 @@ def chronological(share: float, embargo: int, sessions: int, place: str = "study
     Errors: SpecError when a bucket is left without a session.
     """
     boundary = sessions_in_sample(share, sessions)
-    position = np.arange(sessions)
-    is_sessions = position < boundary - embargo
-    oos_sessions = position >= boundary + embargo
-    for name, mask in (("in-sample", is_sessions), ("out-of-sample", oos_sessions)):
-        if not mask.any():
+    buckets = Buckets((0, boundary - embargo), (boundary + embargo, sessions))
+    for name, (start, stop) in (("in-sample", buckets.in_sample), ("out-of-sample", buckets.out_of_sample)):
+        if stop <= start:
             raise SpecError(
                 f"the {name} bucket is empty: {boundary} of {sessions} sessions are in sample, "
                 f"and the embargo drops {embargo} on both sides of the boundary",
                 place=place,
                 hint="use a longer window, another share, or a smaller embargo",
             )
-    return Buckets(readonly(is_sessions), readonly(oos_sessions))
+    return buckets

@@ -23,8 +23,8 @@ def test_buckets(percent: int, sessions: int, embargo: int) -> None:
     boundary = int(Fraction(percent, 100) * sessions)
     assume(embargo < boundary and boundary + embargo < sessions)
     buckets = chronological(percent / 100, embargo, sessions)
-    assert buckets.is_sessions.nonzero()[0].tolist() == list(range(boundary - embargo))
-    assert buckets.oos_sessions.nonzero()[0].tolist() == list(range(boundary + embargo, sessions))
+    assert buckets.in_sample == (0, boundary - embargo)
+    assert buckets.out_of_sample == (boundary + embargo, sessions)
 
 
 @pytest.mark.parametrize(("share", "embargo", "sessions"), [(0.1, 0, 9), (0.5, 5, 10), (0.9, 1, 10)])

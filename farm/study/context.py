@@ -1,0 +1,160 @@
+"""What the cells of a study share within a process: programs, markets, tapes, indicator series, benchmark returns.
+
+One context serves every thread that works on the study. Whatever does not depend on the trial is made once, by the
+thread that wants it first, and is read-only after:
+
+    trial                -> resolved spec, program
+    instrument           -> market with the longest history that any trial needs, its tape, benchmark returns
+    (expression, series) -> indicator values, in the series store
+
+A longer history than a trial needs changes no bit of it: indicators find their own anchors (domain.md 2.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farm.columns.cache import ColumnCache
+from farm.engine.clock import Tape, make_tape
+from farm.engine.ledger import Run
+from farm.engine.loop import simulate
+from farm.feed.market import Market
+from farm.feed.source import load_market
+from farm.result.metrics import METRICS
+from farm.result.metrics import METRICS, metrics_of
+from farm.result.record import ledger_digest, stats_digest
+from farm.shard.dataset import Dataset
+from farm.strategy.compile import compile_trial
+from farm.strategy.evaluate import evaluate
+from farm.strategy.expr import Expressions
+from farm.strategy.parse import load_study
+from farm.strategy.program import Program
+from farm.strategy.resolve import ResolvedTrial, Resolver
+from farm.strategy.store import SeriesStore
+from farm.study.benchmark import benchmark_returns
+from farm.study.shared import Shared
+from farm.study.split import Buckets, chronological
+from farm.study.trials import Study
+from farm.values.arrays import F64
+
+PROGRAMS_MAX = 20_000
+MARKETS_MAX = 256
+
+
+@dataclass(frozen=True, eq=False)
+class CellMarket:
+    """What all trials on one instrument (or on the universe) share."""
+
+    market: Market
+    tape: Tape
+    benchmark: F64 | None
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A simulated cell: the run, its metric vectors, its digests (hex)."""
+
+    run: Run
+    full: F64
+    in_sample: F64 | None
+    out_of_sample: F64 | None
+    ledger: str
+    stats: str
+
+
+class StudyContext:
+    """The shared state of one study in this process; safe for many threads."""
+
+    def __init__(self, study: Study, dataset: Dataset, cache: ColumnCache, series: SeriesStore) -> None:
+        self.study = study
+        self.spec = load_study(dict(study.spec))
+        self.dataset = dataset
+        self._cache = cache
+        self._series = series
+        self._resolver = Resolver(self.spec)
+        self._table = Expressions()
+        self._trials: Shared[int, tuple[ResolvedTrial, Program]] = Shared(PROGRAMS_MAX)
+        self._markets: Shared[int, CellMarket] = Shared(MARKETS_MAX)
+        self._buckets = self._make_buckets()
+
+    def _make_buckets(self) -> Buckets | None:
+        split = self.spec.study.split if self.spec.study else None
+        return chronological(split.in_sample, split.embargo, self.study.sessions) if split else None
+
+    def has_data(self, trial: int, position: int) -> bool:
+        """Whether the instruments of the cell have a bar in the window."""
+        return self.study.read(trial, position).bars > 0
+
+    def market(self, position: int) -> CellMarket:
+        """Return the market of the cells at ``position`` among a trial's cells."""
+        return self._markets.get(position, lambda: self._load(position))
+
+    def program(self, trial: int) -> tuple[ResolvedTrial, Program]:
+        """Return the resolved spec and the program of a trial."""
+        return self._trials.get(trial, lambda: self._compile(trial))
+
+    def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
+        resolved = self._resolver.trial(self.study.params(trial))
+        return resolved, compile_trial(resolved, table=self._table)
+
+    def _load(self, position: int) -> CellMarket:
+        study, run = self.study, self.spec.run
+        reads = [study.reads[indexes[position]] for indexes in study.reads_of]
+        first_day = min(read.first_day for read in reads)
+        instrument = study.cell_instruments[position]
+        market = self._load_market(self._names(instrument), first_day)
+        benchmark = None
+        if run.benchmark:
+            name = self.dataset.resolve(run.benchmark, "run.benchmark")
+            series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
+            benchmark = benchmark_returns(series, market.calendar.day)
+        return CellMarket(market, make_tape(market), benchmark)
+
+    def _names(self, instrument: str | None) -> tuple[str, ...]:
+        """Return the ids of the cell's instruments: its own, and those that expressions name."""
+        traded = set(self.study.instruments or ())
+        others = {name for name in self.study.symbols if name not in traded}
+        return tuple(sorted(others | ({instrument} if instrument is not None else set()), key=str.encode))
+
+    def _load_market(self, names: tuple[str, ...], first_day: int, columns: frozenset[str] | None = None) -> Market:
+        run = self.spec.run
+        return load_market(
+            self.dataset,
+            self._cache,
+            names,
+            calendar_name=run.calendar,
+            start_day=run.start_day,
+            end_day=run.end_day,
+            first_day=dict.fromkeys(names, first_day),
+            columns=columns if columns is not None else frozenset(self.study.columns),
+        )
+
+    def simulate(self, trial: int, position: int) -> Run:
+        """Run one cell through the engine."""
+        shared = self.market(position)
+        _, program = self.program(trial)
+        instrument = self.study.cell_instruments[position]
+        if instrument is not None:
+            program = program.on(self.study.symbols[instrument])
+        signals = evaluate(program, shared.market, self._series)
+        return simulate(program, shared.market, signals, tape=shared.tape)
+
+    def score(self, run: Run, trial: int, position: int) -> Scored:
+        """Return the metrics and digests of a run of this cell."""
+        spec, shared = self.spec.run, self.market(position)
+        resolved, _ = self.program(trial)
+        instrument = self.study.cell_instruments[position]
+        ticker = None if instrument is None else self.study.symbols[instrument]
+        books = books_of(run)
+        full = metrics_of(books, ann=spec.ann, rf=spec.rf, benchmark=shared.benchmark)
+        in_sample = out_of_sample = None
+        if self._buckets is not None:
+            in_sample, out_of_sample = (
+                metrics_of(books, ann=spec.ann, rf=spec.rf, benchmark=shared.benchmark, sessions=sessions)
+                for sessions in (self._buckets.in_sample, self._buckets.out_of_sample)
+            )
+        ledger = ledger_digest(run, resolved.cell_hash(ticker))
+        return Scored(run, full, in_sample, out_of_sample, ledger, stats_digest(full))
+
+
+__all__ = ["METRICS", "CellMarket", "Scored", "StudyContext"]
