@@ -40,6 +40,7 @@ td.label { text-align: left; color: var(--ink); white-space: normal; }
 tr.best td { background: #f3f7fb; font-weight: 600; }
 .loss { color: var(--loss); }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0 44px; align-items: start; }
+.months { table-layout: fixed; }
 .months td, .months th { padding: 5px 6px; text-align: right; font-size: 12px; }
 .months td:first-child, .months th:first-child { text-align: left; color: var(--muted); padding-left: 0; }
 .months td:last-child { font-weight: 600; padding-right: 6px; }

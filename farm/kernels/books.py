@@ -1,0 +1,64 @@
+"""Integer sums over a stretch of sessions: what the metrics of a bucket need of the books of a run.
+
+Everything is an integer, so no order of addition matters. An event belongs to the stretch [start, stop) when its
+session does; a trade when the session of its entry does (domain.md 2.6).
+"""
+
+from numba import njit
+from numba.core.types import Array, int8, int32, int64, void
+
+from farm.values.arrays import I8, I32, I64
+
+_I64 = Array(int64, 1, "C", readonly=True)
+_I32 = Array(int32, 1, "C", readonly=True)
+_I8 = Array(int8, 1, "C", readonly=True)
+_OUT = Array(int64, 1, "C")
+
+
+@njit(
+    void(int64, int64, _I32, _I32, _I32, _I32, _I64, _I32, _I8, _I64, _I32, _OUT),
+    nogil=True,
+    cache=True,
+    error_model="numpy",
+)
+def stretch_totals(
+    start: int,
+    stop: int,
+    decision_bars: I32,
+    market_bars: I32,
+    order_session: I32,
+    fill_session: I32,
+    fill_value: I64,
+    fee_session: I32,
+    fee_line: I8,
+    fee_micro: I64,
+    open_session: I32,
+    totals: I64,
+) -> None:
+    """Write the totals of the stretch in the order of ``reduce.TOTALS``: three counts, two bar counts, five sums.
+
+    Shapes:  decision_bars, market_bars (n,) per session; the others per event, any order; fee_line in 0..3;
+             totals (10,).
+    Units:   sessions as indexes, money in micro-units.
+    """
+    totals[:] = 0
+    for i in range(len(order_session)):
+        if start <= order_session[i] < stop:
+            totals[0] += 1
+    for i in range(len(fill_session)):
+        if start <= fill_session[i] < stop:
+            totals[1] += 1
+            totals[5] += fill_value[i]
+    for i in range(len(open_session)):
+        if start <= open_session[i] < stop:
+            totals[2] += 1
+    decided = 0
+    held = 0
+    for t in range(start, stop):
+        decided += decision_bars[t]
+        held += market_bars[t]
+    totals[3] = decided
+    totals[4] = held
+    for i in range(len(fee_session)):
+        if start <= fee_session[i] < stop:
+            totals[6 + fee_line[i]] += fee_micro[i]
