@@ -175,9 +175,7 @@ class _Scopes:
         def numeric(node: Node) -> F64:
             if host.start == host.rows:
                 return readonly(np.full(host.rows, np.nan))
-            if node.args:
-                _note(anchors, self.of(node.sym).entry(node, self._need_of(node)))
-            return readonly(nan_padded(host.part(node, host.start, is_joint=False), host.rows))
+            return readonly(nan_padded(host.part(node, host.start, is_joint=False, anchors=anchors), host.rows))
 
         return Signals(
             instrument=self.index,
@@ -189,10 +187,6 @@ class _Scopes:
             stop_levels=tuple(numeric(level) for level in sleeve.levels),
             anchors={label: iso(day) for label, day in sorted(anchors.items())},
         )
-
-    def _need_of(self, node: Node) -> int:
-        scope = self.of(node.sym)
-        return self.host.start if scope is self.host else self.host.need_in(scope, self.host.start)
 
 
 def _note(anchors: dict[str, int], entry: Series) -> None:
@@ -225,23 +219,22 @@ class _Scope:
 
     # Parts: values of other nodes, brought to these bars.
 
-    def part(self, node: Node, need: int, *, is_joint: bool, anchors: dict[str, int] | None = None) -> F64:
+    def part(self, node: Node, need: int, *, is_joint: bool, anchors: dict[str, int]) -> F64:
         """Return a numeric node on these bars from ``need`` on: as it is if ``is_joint``, else in today's basis."""
-        scope = self if node.sym == "" or self.scopes.of(node.sym) is self else self.scopes.of(node.sym)
+        scope = self if node.sym == "" else self.scopes.of(node.sym)
         begin = need if scope is self else self.need_in(scope, need)
         values = scope._values(node, begin, anchors)
         if not is_joint:
             values = scope._today(node, values, begin)
         return values if scope is self else self._join(scope, values, begin, need)
 
-    def _values(self, node: Node, need: int, anchors: dict[str, int] | None) -> F64:
+    def _values(self, node: Node, need: int, anchors: dict[str, int]) -> F64:
         if node.op == "field":
             return self._adjusted(str(node.values[0]))[need:]
         if node.op == "number":
             return np.full(self.rows - need, float(node.values[0]))
         entry = self.entry(node, need)
-        if anchors is not None:
-            _note(anchors, entry)
+        _note(anchors, entry)
         values: F64 = entry.arrays[0]
         return values
 
@@ -259,7 +252,7 @@ class _Scope:
         return max(0, min(asof, other.start))
 
     def _join(self, other: _Scope, values: F64, begin: int, need: int) -> F64:
-        """Return ``values`` (of ``other`` from ``begin`` on) as known at the close of each bar here from ``need`` on."""
+        """Return ``values`` (of ``other`` from ``begin`` on) as known at the close of each bar from ``need`` on."""
         out = np.full(self.rows - need, np.nan)
         position = np.searchsorted(other.bars.close_ts, self.bars.close_ts[need:], side="right") - 1
         has_bar = position >= begin
@@ -358,10 +351,10 @@ class _Scope:
         else:
             begin = max(0, need - node.own_lookback)
         grid = self._grid(part) if node.op == "sma" else None
-        values = self.part(part, begin, is_joint=True, anchors=anchors)
         if grid is not None:
             out = indicator_series.mean_on_grid(self._adjusted(str(part.values[0])), grid, begin, bars)
         else:
+            values = self.part(part, begin, is_joint=True, anchors=anchors)
             out = _finite(indicator_series.compute(node.op, values, bars))
         return out[need - begin :].copy() if begin <= need else nan_padded(out, self.rows - need)
 
@@ -455,7 +448,7 @@ class _Scope:
 
 
 def _earlier(start_day: int, warmup: Warmup) -> int:
-    """Return the day that lies ``warmup`` before the run's first day; a date that does not exist becomes a month's last."""
+    """Return the day ``warmup`` before the run's first day; a date that does not exist becomes its month's last."""
     if warmup.unit == "d":
         return start_day - warmup.count
     month = month_of(start_day) - warmup.count

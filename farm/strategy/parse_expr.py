@@ -90,8 +90,7 @@ class ExpressionParser:
             return [self.truth(part, f"{place}[{index}]") for index, part in enumerate(parts)]
         if head in ("for", "within"):
             parts = reader.items(body, place, least=2, most=2)
-            bars = reader.scalar(parts[0], f"{place}[0]", lambda v, p: reader.integer(v, p, least=1, most=BARS_MAX))
-            return [bars, self.truth(parts[1], f"{place}[1]")]
+            return [self._bars(parts[0], f"{place}[0]", 1), self.truth(parts[1], f"{place}[1]")]
         if head in ("dow", "month"):
             parts = reader.items(body, place, least=1)
             most = 7 if head == "dow" else 12
@@ -136,9 +135,7 @@ class ExpressionParser:
         ]
         reader.object(value, place, grammar.INDICATOR, required=("n",), unbuilt=grammar.INDICATOR_NOT_BUILT)
         least = max(INDICATORS[name].n_min for name in names)
-        bars = reader.scalar(
-            value["n"], join(place, "n"), lambda v, p: reader.integer(v, p, least=least, most=BARS_MAX)
-        )
+        bars = self._bars(value["n"], join(place, "n"), least)
         if "sym" in value:
             sym = self._fixed(value["sym"], join(place, "sym"))
         return {"i": value["i"], "n": bars, "of": self.numeric(value.get("of", "close"), join(place, "of"), sym)}
@@ -164,12 +161,13 @@ class ExpressionParser:
         ]
         result = {"op": value["op"], "a": spelled}
         if names[0] in ("lag", "diff"):
-            result["n"] = reader.scalar(
-                value.get("n", 1), join(place, "n"), lambda v, p: reader.integer(v, p, least=1, most=BARS_MAX)
-            )
+            result["n"] = self._bars(value.get("n", 1), join(place, "n"), 1)
         elif "n" in value:
             raise SpecError(f"{names[0]} takes no n", place=join(place, "n"), allowed="n with lag, diff")
         return result
+
+    def _bars(self, value: Any, place: str, least: int) -> Any:
+        return self.reader.scalar(value, place, lambda v, p: self.reader.integer(v, p, least=least, most=BARS_MAX))
 
     def _let(self, value: str, place: str, parse: Any) -> Any:
         name = value[1:]

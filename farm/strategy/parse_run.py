@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Any
 
 from farm.strategy import grammar
-from farm.strategy.reader import Reader, join, not_built, show
+from farm.strategy.reader import Reader, is_hole, join, not_built, show
 from farm.strategy.spec import Costs, Document, Exec, RunSpec, Warmup
 from farm.values.errors import SpecError
 from farm.values.units import MICRO, iso, parse_date
@@ -58,7 +58,10 @@ def parse_run(reader: Reader, value: Any, place: str, *, is_resolved: bool) -> t
     }
     _max_gross(reader, value, place, document)
     if "benchmark" in value:
-        document["benchmark"] = reader.text(value["benchmark"], join(place, "benchmark"), "a ticker")
+        where = join(place, "benchmark")
+        document["benchmark"] = reader.text(value["benchmark"], where, "a ticker")
+        if is_hole(value["benchmark"]):
+            raise SpecError("parameters belong to the strategy, not to the run", place=where, allowed="a ticker")
     dataset = "" if is_resolved else _name(reader, value["dataset"], join(place, "dataset"))
     return run_of(document, dataset), document
 

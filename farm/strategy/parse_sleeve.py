@@ -87,10 +87,7 @@ class SleeveParser:
             unbuilt=(*grammar.RULES_NOT_BUILT, *grammar.SLEEVE_OF_OTHER_KINDS),
         )  # fmt: skip
         universe = self._universe(value["universe"], join(place, "universe"))
-        members = 1 if self.each else len(universe.tickers)
-        count: Check = lambda v, p: reader.integer(v, p, least=1, most=_COUNT_MAX)  # noqa: E731
-        bars: Check = lambda v, p: reader.integer(v, p, least=0, most=_COUNT_MAX)  # noqa: E731
-        share: Check = lambda v, p: reader.number(v, p, above=0.0, most=1.0, hint=FRACTION_HINT)  # noqa: E731
+        positions = value.get("max_positions", 1 if self.each else len(universe.tickers))
         sleeve = {
             "id": _name(reader, value["id"], join(place, "id"), taken),
             "kind": value["kind"],
@@ -98,9 +95,9 @@ class SleeveParser:
             "side": self._side(value, place),
             "size": self._size(value["size"], join(place, "size")),
             "stops": self._stops(value.get("stops", []), join(place, "stops")),
-            "max_positions": reader.scalar(value.get("max_positions", members), join(place, "max_positions"), count),
-            "cooldown_bars": reader.scalar(value.get("cooldown_bars", 0), join(place, "cooldown_bars"), bars),
-            "alloc": reader.scalar(value.get("alloc", default_alloc), join(place, "alloc"), share),
+            "max_positions": reader.scalar(positions, join(place, "max_positions"), self._count),
+            "cooldown_bars": reader.scalar(value.get("cooldown_bars", 0), join(place, "cooldown_bars"), self._bars),
+            "alloc": reader.scalar(value.get("alloc", default_alloc), join(place, "alloc"), self._share),
         }
         for key in ("enter", "exit", "enter_short", "exit_short"):
             if key in value:
@@ -108,6 +105,15 @@ class SleeveParser:
         if "prefer" in value:
             sleeve["prefer"] = parser.numeric(value["prefer"], join(place, "prefer"))
         return sleeve
+
+    def _count(self, value: Any, place: str) -> int:
+        return self.reader.integer(value, place, least=1, most=_COUNT_MAX)
+
+    def _bars(self, value: Any, place: str) -> int:
+        return self.reader.integer(value, place, least=0, most=_COUNT_MAX)
+
+    def _share(self, value: Any, place: str) -> float:
+        return self.reader.number(value, place, above=0.0, most=1.0, hint=FRACTION_HINT)
 
     def _universe(self, value: Any, place: str) -> Universe:
         name = self.reader.text(value, place, "the id of a universe")
@@ -151,12 +157,14 @@ class SleeveParser:
             raise SpecError(f"{modes[0]} takes no v", place=join(place, "v"), hint=hint)
         if "v" not in value:
             return {"mode": value["mode"]}
-        most = self._gross_max() if "pct_equity" in modes else float("inf")
-        hint = (
-            FRACTION_HINT + f"; this account holds at most {most:g} times its equity" if "pct_equity" in modes else ""
+        most, hint = float("inf"), ""
+        if "pct_equity" in modes:
+            most = self._gross_max()
+            hint = f"{FRACTION_HINT}; this account holds at most {most:g} times its equity"
+        amount = reader.scalar(
+            value["v"], join(place, "v"), lambda v, p: reader.number(v, p, above=0.0, most=most, hint=hint)
         )
-        check: Check = lambda v, p: reader.number(v, p, above=0.0, most=most, hint=hint)  # noqa: E731
-        return {"mode": value["mode"], "v": reader.scalar(value["v"], join(place, "v"), check)}
+        return {"mode": value["mode"], "v": amount}
 
     def _gross_max(self) -> float:
         if self.run.account == "linear":

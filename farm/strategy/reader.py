@@ -242,7 +242,7 @@ class Reader:
         if isinstance(param, IntParam):
             return (param.lo, param.hi)
         # Ends of a float range that look like integers must not pass for them: what lies between does not.
-        middle = param.lo + (param.hi - param.lo) / 3.0
+        middle = param.lo + (param.hi - param.lo) * 0.3819660112501052
         return (float(param.lo), middle, float(param.hi))
 
 

@@ -1,8 +1,8 @@
 """From a spec to its trials: resolved documents, their hashes, and the template's hash.
 
 A resolved spec is ``{"spec", "run", "strategy"}`` with defaults written in, parameters substituted and the children of
-``all`` and ``any`` sorted by their own hash; its hash is the SHA-256 of its canonical JSON (RFC 8785). A cell's document has
-that one instrument as its universe. Source: domain.md 2, 3.7.
+``all`` and ``any`` sorted by their own hash; its hash is the SHA-256 of its canonical JSON (RFC 8785). A cell's
+has that one instrument as its universe. Source: domain.md 2, 3.7.
 
 Speed: the template is turned into canonical text with holes once. A trial fills the holes; only children of ``all`` and
 ``any`` that hold parameters are sorted again, and each of those is rendered once per value of its own parameters. A
