@@ -395,7 +395,7 @@ def session_metrics(
     r = np.empty(n)
     moved = session_returns(base, equity, r)
     if base > 0:
-        out[TOTAL_RETURN] = float(equity[n - 1]) / float(base) - 1.0
+        out[TOTAL_RETURN] = float(equity[n - 1] - base) / float(base)  # E_n/E_0 - 1, rounded once
         out[PCT_CHANGE] = out[TOTAL_RETURN] * 100.0
         out[CAGR] = growth_year - 1.0
     if n > 1:

@@ -148,7 +148,7 @@ def session_metrics(
     r, moved = session_returns(base, equity)
     found: dict[str, float] = {}
     if base > 0:
-        found["total_return"] = float(equity[-1]) / float(base) - 1.0
+        found["total_return"] = float(equity[-1] - base) / float(base)
         found["pct_change"] = found["total_return"] * 100.0
         found["cagr"] = growth_year - 1.0
     if n > 1:
