@@ -193,24 +193,21 @@ class Catalog:
     def results(self, study: Study) -> Results:
         """Return the results of every cell of a finished study.
 
-        Errors: DataError when a block has no segment (the study is not finished), or a segment is gone or damaged;
-        ResultConflict when two segments disagree about a cell.
+        Errors: DataError when a cell has no stored row (the study is not finished, or a segment was deleted), or a
+        segment is damaged; ResultConflict when two segments disagree about a cell.
         """
         own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
         try:
             found = self._locate(study.keys, study.segments + own)
-        except NotFound as error:
+        except NotFound:
+            # A segment was deleted, or a block is not finished; the cells may well be in others of the family.
+            found = self.lookup(study.family, study.keys)
+        absent = int((found.place < 0).sum())
+        if absent:
             raise DataError(
-                f"a result segment of the study is missing: {error.message}",
-                place=error.place or f"study {study.name}",
-                hint="run the same study again; finished blocks are kept",
-            ) from error
-        absent = np.flatnonzero(found.place < 0)
-        if len(absent):
-            raise DataError(
-                f"{len(absent)} of {study.cells} cells have no stored result",
+                f"{absent} of {study.cells} cells have no stored result",
                 place=f"study {study.name}",
-                hint="run the same study with --fresh",
+                hint="run the study again; where that does not help, with --fresh",
             )
         return gather(study, self.read_segments(found.segments), found.place, found.row)
 

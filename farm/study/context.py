@@ -20,7 +20,6 @@ from farm.engine.ledger import Run
 from farm.engine.loop import simulate
 from farm.feed.market import Market
 from farm.feed.source import load_market
-from farm.result.metrics import METRICS
 from farm.result.metrics import METRICS, metrics_of
 from farm.result.record import ledger_digest, stats_digest
 from farm.shard.dataset import Dataset

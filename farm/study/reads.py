@@ -78,7 +78,9 @@ class Reads:
         key = (instrument_id, first_day)
         found = self._instruments.get(key)
         if found is None:
-            found = fingerprint({kind: list(months) for kind, months in self.read_set(instrument_id, first_day).items()})
+            found = fingerprint(
+                {kind: list(months) for kind, months in self.read_set(instrument_id, first_day).items()}
+            )
             self._instruments[key] = found
         return found
 

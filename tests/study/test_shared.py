@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from farm.study.shared import Shared
 from farm.values.errors import DataError
 

@@ -1,0 +1,148 @@
+"""Specs, stores and rows for the tests of studies: real bars of five stocks, in memory."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from farm.catalog import Catalog
+from farm.columns.cache import ColumnCache
+from farm.kernels.reduce import METRICS
+from farm.shard.dataset import Dataset
+from farm.shard.ingest import ingest_sample
+from farm.shard.snapshot import read_head
+from farm.store.base import Store
+from farm.store.open import open_store
+from farm.strategy.parse import load_study
+from farm.study.plan import plan_study
+from farm.study.rows import BlockRows
+from farm.study.segment import Segment
+from farm.study.trials import Study
+
+TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
+_numbers = itertools.count()
+
+
+def new_store() -> Store:
+    """Return an empty store in memory."""
+    return open_store(f"memory:study-tests-{next(_numbers)}")
+
+
+@cache
+def _sample() -> Store:
+    store = new_store()
+    ingest_sample(store, "main")
+    return store
+
+
+def sample_store() -> Store:
+    """Return a store of one's own that holds the sample, and no study."""
+    store = new_store()
+    for meta in _sample().list(""):
+        store.put(meta.key, _sample().get(meta.key))
+    return store
+
+
+def copy_store(store: Store) -> Store:
+    """Return a store with the same objects."""
+    other = new_store()
+    for meta in store.list(""):
+        other.put(meta.key, store.get(meta.key))
+    return other
+
+
+def cross(
+    *,
+    fast: Any = (5, 15, 5),
+    slow: Any = (20, 40, 10),
+    tickers: tuple[str, ...] = TICKERS,
+    each: bool = True,
+    indicator: str = "sma",
+    **changes: Any,
+) -> dict[str, Any]:
+    """Return the spec of a moving-average cross; ``changes`` replace keys of ``run`` or ``study`` (None drops one)."""
+
+    def average(name: str) -> dict[str, Any]:
+        return {"i": indicator, "n": f"${name}"}
+
+    spec: dict[str, Any] = {
+        "spec": 1,
+        "name": "cross",
+        "strategy": {
+            "params": {"fast": {"int": list(fast)}, "slow": {"int": list(slow)}},
+            "universes": [{"id": "u", "tickers": list(tickers)}],
+            "sleeves": [
+                {
+                    "id": "x",
+                    "kind": "rules",
+                    "universe": "u",
+                    "side": "long",
+                    "enter": {"cross_up": [average("fast"), average("slow")]},
+                    "exit": {"cross_dn": [average("fast"), average("slow")]},
+                    "size": {"mode": "pct_equity", "v": 1.0 if each else 0.2},
+                }
+            ],
+        },
+        "run": {"dataset": "main", "start": "2011-01-03", "end": "2012-12-31", "cash": 100000, "costs": {"bps": 10}},
+        "study": {
+            "search": {"grid": {}},
+            "split": {"mode": "chronological", "is": 0.7, "embargo": 2},
+            "objective": {"max": "sharpe"},
+        },
+    }
+    if each:
+        spec["study"]["each"] = {"instrument": "u"}
+    for key, value in changes.items():
+        part = spec["study"] if key in ("split", "objective", "each", "search") else spec["run"]
+        if value is None:
+            part.pop(key, None)
+        else:
+            part[key] = value
+    return spec
+
+
+def without_params(spec: dict[str, Any], **values: Any) -> dict[str, Any]:
+    """Return the spec with numbers in place of its parameters."""
+    plain = copy.deepcopy(spec)
+    del plain["strategy"]["params"]
+    plain["strategy"].pop("constraints", None)
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: fill(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return values[value[1:]] if isinstance(value, str) and value.startswith("$") else value
+
+    plain["strategy"]["sleeves"] = fill(plain["strategy"]["sleeves"])
+    return plain
+
+
+def planned(spec: dict[str, Any], store: Store, *, fresh: bool = False) -> Study:
+    """Return the study as it would be stored now, nothing run."""
+    parsed = load_study(spec)
+    dataset = Dataset(store, read_head(store, parsed.run.dataset))
+    return plan_study(parsed, dataset, Catalog(store), ColumnCache(1 << 28), fresh=fresh)
+
+
+def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:
+    """Return rows for a block that nobody computed: numbers drawn by cell key, so that equal cells have equal rows."""
+    rows = BlockRows(study, block, METRICS)
+    for row in range(len(rows)):
+        trial, position = rows.cell(row)
+        key = study.keys[trial * len(study.cell_instruments) + position]
+        chance = np.random.default_rng([seed, *key])
+        vectors = tuple(chance.normal(size=len(METRICS)) for _ in range(3))
+        rows.put(
+            row,
+            equity_end_micro=int(chance.integers(1, 2**40)),
+            vectors=vectors if study.split is not None else (vectors[0], None, None),
+            ledger=chance.bytes(32).hex(),
+            stats=chance.bytes(32).hex(),
+        )
+        rows.remark(row, ("fixed_universe",), {"unfilled": row % 2})
+    return rows.segment()
