@@ -1,0 +1,357 @@
+"""Planning, reading, pruning; what damage does, and what it must not do."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from farm.columns.cache import ColumnCache
+from farm.shard.dataset import Dataset
+from farm.shard.kinds import STOCK_DAILY
+from farm.shard.layout import index_key
+from farm.shard.plan import plan_access
+from farm.shard.prune import GroupFacts, Verdict, Wanted, decide
+from farm.shard.reader import Rows, read_columns, read_rows
+from farm.shard.snapshot import read_head
+from farm.store.memory import MemoryStore
+from farm.values.errors import DataError, ShortRead, Unavailable, UsageError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.shard.generators import PRICES, Bar, Meddling, day, histories, put_bars, walk
+
+NAMES = (*PRICES, "volume")
+ALWAYS = (day("1990-01-01"), day("2030-01-01"))
+
+
+def opened(store: MemoryStore) -> Dataset:
+    return Dataset(store, read_head(store, "main"))
+
+
+def all_rows(store: MemoryStore, symbol: str, first: int = ALWAYS[0], last: int = ALWAYS[1]) -> Rows:
+    return read_rows(opened(store), ColumnCache(1 << 28), "stock_daily", symbol, first, last, NAMES)
+
+
+def expect(bars: list[Bar], symbol: str, first: int, last: int, rows: Rows) -> None:
+    kept = [bar for bar in bars if bar.symbol == symbol and first <= bar.day <= last]
+    assert [bar.day for bar in kept] == rows["day"].tolist()
+    for name in PRICES:
+        assert [getattr(bar, name) for bar in kept] == rows.prices(name).tolist()
+    assert [bar.volume for bar in kept] == rows["volume"].tolist()
+
+
+@settings(max_examples=40)
+@given(histories(), st.data())
+def test_pruning_and_filtering_reads_what_reading_all_and_filtering_reads(bars: list[Bar], data: st.DataObject) -> None:
+    """Whatever the rows, their cut into ingests, row groups and codec: no row is lost, none is added, none changes."""
+    store = MemoryStore()
+    parts = data.draw(st.integers(1, 3))
+    part_of = data.draw(st.lists(st.integers(0, parts - 1), min_size=len(bars), max_size=len(bars)))
+    for part in range(parts):
+        some = [bar for bar, at in zip(bars, part_of, strict=True) if at == part]
+        codec = data.draw(st.sampled_from(["lz4", "zstd", "snappy", "none"]))
+        if some:
+            put_bars(store, some, row_group_rows=data.draw(st.integers(1, 40)), codec=codec)
+    first = data.draw(st.integers(day("2009-11-01"), day("2010-03-01")))
+    last = data.draw(st.integers(first - 1, day("2010-03-01")))
+    for symbol in ["A", "AA", "B", "missing"]:
+        expect(bars, symbol, first, last, all_rows(store, symbol, first, last))
+
+
+@given(
+    st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pair), max(pair))),
+    st.dictionaries(st.sampled_from("ABCDE"), st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1),
+    st.sets(st.sampled_from("ABCDEF")),
+    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_pruning_errs_in_one_direction_only(
+    window: tuple[int, int], rows: dict[str, tuple[int, int]], symbols: set[str], known: tuple[bool, bool, bool]
+) -> None:
+    """A group with a wanted row is never pruned, whatever is unknown; with all known, only such groups are kept."""
+    members = {symbol: (first, first + length) for symbol, (first, length) in rows.items()}
+    days = min(low for low, _ in members.values()), max(high for _, high in members.values())
+    facts = GroupFacts(
+        days if known[0] else None,
+        (min(members), max(members)) if known[1] else None,
+        members if known[2] else None,
+    )
+    verdict = decide(facts, Wanted(tuple(sorted(symbols)), *window))
+    is_wanted = any(
+        symbol in members and members[symbol][0] <= window[1] and members[symbol][1] >= window[0] for symbol in symbols
+    )
+    if is_wanted:
+        assert verdict.keeps
+        assert (verdict is Verdict.KEEP) == all(known)
+    elif all(known):
+        assert not verdict.keeps
+
+
+def test_the_plan_counts_what_it_prunes_and_why() -> None:
+    store = MemoryStore()
+    bars = [bar for symbol in ("A", "B", "C", "D") for bar in walk(symbol, "2010-01-01", 100)]
+    put_bars(store, bars, row_group_rows=50)
+    put_bars(store, walk("A", "2003-01-01", 10))
+    dataset = opened(store)
+    plan = dataset.needs("stock_daily", ["B"], day("2010-01-10"), day("2010-01-20"), ["close"])
+    assert ["day", "close"] == [chunk.column for chunk in plan.chunks]
+    assert (1, 0, 1) == (plan.kept, plan.unknown, plan.shards_pruned)
+    # The second halves of the four symbols end by time; of the first halves, those of A, C and D by symbol.
+    assert {"time": 4, "symbol range": 3, "membership": 0} == dict(plan.pruned)
+    assert plan.by_shard() == {plan.chunks[0].shard_sha: plan.bytes_needed}
+    across = dataset.needs("stock_daily", ["AA"], *ALWAYS, ["close"])
+    assert (0, 9) == (across.kept, sum(across.pruned.values()))
+
+
+def test_membership_prunes_between_the_first_and_last_symbol_of_a_group() -> None:
+    store = MemoryStore()
+    put_bars(store, [*walk("A", "2010-01-01", 5), *walk("C", "2010-01-01", 5)])
+    plan = opened(store).needs("stock_daily", ["B"], *ALWAYS, ["close"])
+    assert {"time": 0, "symbol range": 0, "membership": 1} == dict(plan.pruned)
+
+
+def test_columns_that_do_not_exist_or_are_text_are_refused() -> None:
+    store = MemoryStore()
+    put_bars(store, walk("A", "2010-01-01", 5))
+    with pytest.raises(UsageError, match=r"no such column: vwap.*open, high"):
+        opened(store).needs("stock_daily", ["A"], *ALWAYS, ["vwap"])
+    with pytest.raises(UsageError, match=r"no such column: source"):
+        opened(store).needs("splits", ["A"], *ALWAYS, ["source"])
+
+
+def test_the_instrument_column_comes_as_codes_into_the_symbols_of_the_shard() -> None:
+    store = MemoryStore()
+    bars = [bar for symbol in ("A", "B", "C") for bar in walk(symbol, "2010-01-01", 4)]
+    put_bars(store, bars, row_group_rows=5)
+    dataset = opened(store)
+    plan = dataset.needs("stock_daily", ["A", "B", "C"], *ALWAYS, ["symbol"])
+    columns = read_columns(store, dataset, plan, ColumnCache(1 << 20))
+    codes = np.concatenate([values for key, values in columns.items() if key[2] == "symbol"])
+    assert [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2] == codes.tolist()
+    assert ("A", "B", "C") == dataset.index(plan.chunks[0].shard_sha).symbols
+
+
+def test_values_are_read_only() -> None:
+    store = MemoryStore()
+    put_bars(store, walk("A", "2010-01-01", 5))
+    put_bars(store, walk("A", "2010-02-01", 5))
+    rows = all_rows(store, "A")
+    for name in ("day", *NAMES):
+        assert not rows[name].flags.writeable
+    assert not rows.prices("close").flags.writeable
+
+
+def test_the_scale_of_rows_does_not_depend_on_their_shards() -> None:
+    """A shard's scale is that of the file it came from; what a reader sees is the scale of the rows it reads."""
+    one, two = MemoryStore(), MemoryStore()
+    coarse, fine = walk("A", "2010-01-01", 5, decimals=1), walk("A", "2010-02-01", 5, decimals=4)
+    put_bars(one, [*coarse, *fine])
+    put_bars(two, coarse)
+    put_bars(two, fine)
+    for first, last in [(day("2010-01-01"), day("2010-01-31")), ALWAYS]:
+        left, right = all_rows(one, "A", first, last), all_rows(two, "A", first, last)
+        assert left.scale == right.scale
+        assert left["close"].tolist() == right["close"].tolist()
+    assert 1 == all_rows(one, "A", day("2010-01-01"), day("2010-01-31")).scale
+
+
+def test_four_threads_pay_one_fetch() -> None:
+    store = MemoryStore()
+    put_bars(store, [bar for symbol in ("A", "B") for bar in walk(symbol, "2010-01-01", 200)])
+    fetched: list[str] = []
+    watched = Meddling(store, lambda verb, key: fetched.append(key) if key.startswith("data/stock") else None)
+    dataset, cache, barrier = Dataset(watched, read_head(watched, "main")), ColumnCache(1 << 20), threading.Barrier(4)
+
+    def run() -> None:
+        barrier.wait()
+        read_rows(dataset, cache, "stock_daily", "A", *ALWAYS, NAMES)
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert 1 == len(fetched)
+    read_rows(dataset, cache, "stock_daily", "B", *ALWAYS, NAMES)
+    assert 1 == len(fetched), "B lies in the same row group"
+
+
+def damaged_copy(store: MemoryStore, key: str, change: Callable[[bytes], bytes]) -> MemoryStore:
+    copy = MemoryStore()
+    for meta in store.list(""):
+        data = store.get(meta.key)
+        copy.put(meta.key, change(data) if meta.key == key else data)
+    return copy
+
+
+def flip(at: int) -> Callable[[bytes], bytes]:
+    return lambda data: data[:at] + bytes([data[at] ^ (1 << (at % 8))]) + data[at + 1 :]
+
+
+@pytest.fixture(scope="module")
+def small() -> tuple[MemoryStore, list[Bar]]:
+    store = MemoryStore()
+    bars = [bar for symbol in ("A", "B") for bar in walk(symbol, "2010-01-01", 40)]
+    put_bars(store, bars, row_group_rows=30)
+    return store, bars
+
+
+def test_no_flipped_byte_of_a_shard_ever_gives_wrong_rows(small: tuple[MemoryStore, list[Bar]]) -> None:
+    """A flip in a column chunk is a DataError that names key, row group and column; elsewhere nobody reads it."""
+    store, bars = small
+    [ref] = read_head(store, "main").of_kind("stock_daily")
+    index = opened(store).index(ref.sha256)
+    covered = {
+        at: (group, name)
+        for (group, name), chunk in index.chunks.items()
+        for at in range(chunk.offset, chunk.offset + chunk.length)
+    }
+    refused = 0
+    for at in range(0, ref.bytes, 13):
+        broken = damaged_copy(store, ref.key, flip(at))
+        where = covered.get(at)
+        for symbol in ("A", "B"):
+            try:
+                rows = all_rows(broken, symbol)
+            except DataError as error:
+                assert where is not None
+                assert f"{ref.key}, row group {where[0]}, column {where[1]}" == error.place
+                refused += 1
+            else:
+                expect(bars, symbol, *ALWAYS, rows)
+                # The symbol column is not read, nor a row group that only the other symbol is in.
+                assert where is None or where[1] == "symbol" or where[0] != 1
+    assert refused > 20
+
+
+def test_no_flipped_byte_of_an_index_is_ever_used(small: tuple[MemoryStore, list[Bar]]) -> None:
+    store, _ = small
+    [ref] = read_head(store, "main").of_kind("stock_daily")
+    for at in range(0, ref.index_bytes, 29):
+        with pytest.raises(DataError) as caught:
+            all_rows(damaged_copy(store, index_key(ref.index_sha256), flip(at)), "A")
+        assert index_key(ref.index_sha256) in caught.value.place
+        assert "row groups and columns" in caught.value.place
+
+
+@pytest.mark.parametrize("part", ["snapshots/", "refs/", "calendars/", "data/instruments/"])
+def test_no_flipped_byte_of_what_leads_to_a_shard_is_ever_used(
+    small: tuple[MemoryStore, list[Bar]], part: str
+) -> None:
+    store, _ = small
+    [meta] = list(store.list(part))
+    for at in range(0, meta.size, max(1, meta.size // 200)):
+        broken = damaged_copy(store, meta.key, flip(at))
+        with pytest.raises(DataError) as caught:
+            dataset = opened(broken)
+            dataset.instruments()
+            dataset.calendar("24x7")
+        assert meta.key in caught.value.place
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, 1000, -1])
+def test_a_truncated_shard_is_named(small: tuple[MemoryStore, list[Bar]], kept: int) -> None:
+    """Cut in the first row group, in the middle or just before the end: never rows of a part of the file."""
+    store, bars = small
+    [ref] = read_head(store, "main").of_kind("stock_daily")
+    broken = damaged_copy(store, ref.key, lambda data: data[:kept])
+    if kept == -1:
+        expect(bars, "A", *ALWAYS, all_rows(broken, "A"))
+        return
+    with pytest.raises(DataError, match=r"cut off") as caught:
+        all_rows(broken, "A")
+    assert re.fullmatch(rf"{re.escape(ref.key)}, row group [01], column \w+", caught.value.place)
+
+
+@pytest.mark.parametrize("kept", [0, 10, -1])
+def test_a_truncated_index_is_named(small: tuple[MemoryStore, list[Bar]], kept: int) -> None:
+    store, _ = small
+    [ref] = read_head(store, "main").of_kind("stock_daily")
+    key = index_key(ref.index_sha256)
+    with pytest.raises(DataError, match=r"the index is damaged") as caught:
+        all_rows(damaged_copy(store, key, lambda data: data[:kept]), "A")
+    assert key in caught.value.place
+
+
+def test_missing_objects_are_named(small: tuple[MemoryStore, list[Bar]]) -> None:
+    store, _ = small
+    [ref] = read_head(store, "main").of_kind("stock_daily")
+    for key in (ref.key, index_key(ref.index_sha256)):
+        broken = damaged_copy(store, "", lambda data: data)
+        broken.delete(key)
+        with pytest.raises(DataError, match=r"is missing") as caught:
+            all_rows(broken, "A")
+        assert key in caught.value.place
+
+
+def test_a_short_read_of_a_whole_object_stays_an_error_of_the_store(small: tuple[MemoryStore, list[Bar]]) -> None:
+    store, _ = small
+
+    def before(verb: str, key: str) -> None:
+        if verb.startswith("get_range"):
+            raise ShortRead("fewer bytes than asked for", place=key)
+
+    watched = Meddling(store, before)
+    with pytest.raises(ShortRead):
+        read_rows(Dataset(watched, read_head(watched, "main")), ColumnCache(0), "stock_daily", "A", *ALWAYS, NAMES)
+
+
+def test_a_store_that_fails_is_not_called_bad_data(small: tuple[MemoryStore, list[Bar]]) -> None:
+    store, _ = small
+
+    def before(verb: str, key: str) -> None:
+        if key.startswith("index/"):
+            raise Unavailable("no answer", place=key)
+
+    watched = Meddling(store, before)
+    with pytest.raises(Unavailable):
+        read_rows(Dataset(watched, read_head(watched, "main")), ColumnCache(0), "stock_daily", "A", *ALWAYS, NAMES)
+
+
+def test_shards_are_plain_parquet(small: tuple[MemoryStore, list[Bar]]) -> None:
+    """Any Parquet reader finds sorted rows, no nulls, statistics, a Bloom filter, page indexes and the scales."""
+    store, bars = small
+    [ref] = read_head(store, "main").of_kind("stock_daily")
+    file = pq.ParquetFile(pa.BufferReader(store.get(ref.key)), page_checksum_verification=True)
+    table = file.read()
+    assert STOCK_DAILY.names == tuple(table.schema.names)
+    assert not any(field.nullable for field in table.schema)
+    assert [(bar.symbol, bar.day) for bar in bars] == list(
+        zip(table["symbol"].to_pylist(), table["day"].to_pylist(), strict=True)
+    )
+    assert b'{"A":2,"B":2}' == file.schema_arrow.metadata[b"farm.scales"]
+    assert [bar.close for bar in bars] == [ticks / 100 for ticks in table["close"].to_pylist()]
+    for group in range(file.metadata.num_row_groups):
+        facts = file.metadata.row_group(group)
+        assert facts.column(0).bloom_filter_length > 0
+        assert all(facts.column(at).statistics.has_min_max for at in range(7))
+        assert all(facts.column(at).has_column_index and facts.column(at).has_offset_index for at in range(7))
+        assert "DELTA_BINARY_PACKED" in facts.column(1).encodings
+        assert "BYTE_STREAM_SPLIT" in facts.column(5).encodings
+        assert "LZ4" == facts.column(5).compression
+
+
+def test_a_plan_is_made_without_opening_a_shard(small: tuple[MemoryStore, list[Bar]]) -> None:
+    store, _ = small
+    touched: list[str] = []
+    watched = Meddling(store, lambda verb, key: touched.append(key))
+    dataset = Dataset(watched, read_head(watched, "main"))
+    dataset.needs("stock_daily", ["A"], *ALWAYS, NAMES)
+    dataset.months("stock_daily", "A")
+    dataset.read_set("stock_daily", "A", *ALWAYS)
+    assert not [key for key in touched if key.startswith("data/")]
+    assert 1 == len([key for key in touched if key.startswith("index/")])
+
+
+def test_an_empty_plan_reads_nothing(small: tuple[MemoryStore, list[Bar]]) -> None:
+    store, _ = small
+    dataset = opened(store)
+    plan = plan_access(STOCK_DAILY, [], ["A"], *ALWAYS, ["close"])
+    assert (0, ()) == (plan.bytes_needed, plan.chunks)
+    assert {} == read_columns(store, dataset, plan, ColumnCache(0))
+    assert 0 == len(all_rows(store, "nobody"))
+    assert np.dtype(np.int64) == all_rows(store, "nobody")["close"].dtype
