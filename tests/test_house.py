@@ -37,7 +37,7 @@ TOP = ("catalog", "run", "api", "show", "cli")
 
 # Modules of cluster/ by kind: values know nothing, pure modules know values, edges know both.
 CLUSTER_VALUES = ("submission", "messages")
-CLUSTER_PURE = ("queue", "affinity", "lease", "scale", "machine", "invariants")
+CLUSTER_PURE = ("queue", "affinity", "lease", "scale", "state", "machine", "invariants")
 RAY_MODULES = ("ray_backend", "worker", "jobs", "telemetry")
 
 KERNEL_LIBRARIES = ("numba", "llvmlite")

@@ -1,0 +1,189 @@
+"""What must outlive every process: submissions, attempts, and the marker that a submission has ended. In the bucket.
+
+    inbox/<study>.json                     a submission that has not ended; its nonce says which one it is
+    studies/<study>/leases/<lease>.json    an attempt: written before it is sent, written again when it has ended
+    studies/<study>/done/<nonce>.json      how a submission ended; written last
+
+Rules: a study is acknowledged once its object in the inbox exists, and submitting it again joins what is there. The
+attempt is recorded before the lease is sent, so that a block that brings everything down is counted all the same. The
+marker is written before the inbox is cleared: who finds both finishes the clearing. So recovery is *inbox minus
+catalog*, the same code as a first start. Failures count within one submission: who submits a study anew, after it ended
+with quarantined blocks, means to try them again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cluster.messages import EndStudy, NoteLease, RunLease
+from cluster.submission import BlockSet, members
+from farm.shard.layout import inbox_key, lease_key, leases_prefix, study_prefix
+from farm.store.base import Store
+from farm.study.block import ranges_of
+from farm.values.canon import canonical_json
+from farm.values.errors import AlreadyExists, DataError, FarmError, NotFound
+
+FORMAT = "farm-inbox-1"
+READS_IN_FLIGHT = 16
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A submission. ``at_ns``: when, by the submitter's clock; it orders the queue, together with the study's name."""
+
+    study: str
+    nonce: str
+    submitter: str
+    priority: int
+    at_ns: int
+
+
+class Inbox:
+    """The durable side of the scheduler, over one store. Safe for many threads."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def submit(self, entry: Entry) -> Entry:
+        """Put the submission into the inbox and return the one that is there now: this one, or an earlier one.
+
+        The study's record must be stored already. Once this returns, no crash loses the study.
+        """
+        body = {**asdict(entry), "at_ns": str(entry.at_ns), "format": FORMAT}
+        for _ in range(2):
+            try:
+                self.store.put_if_absent(inbox_key(entry.study), canonical_json(body))
+            except AlreadyExists:
+                earlier = self._entry(inbox_key(entry.study))
+                if earlier is not None and not self._clear_if_ended(earlier):
+                    return earlier
+            else:
+                return entry
+        raise DataError("a submission that comes and goes", place=inbox_key(entry.study), hint="submit it again")
+
+    def pending(self) -> list[Entry]:
+        """Return the submissions that have not ended, in the order of submission."""
+        entries = [self._entry(meta.key) for meta in self.store.list("inbox/")]
+        waiting = [entry for entry in entries if entry is not None and not self._clear_if_ended(entry)]
+        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study))
+
+    def record(self, run: RunLease) -> None:
+        """Record an attempt that is about to be sent."""
+        self.store.put_if_absent(lease_key(run.study, run.lease), canonical_json(_record(run) | {"outcome": "sent"}))
+
+    def note(self, note: NoteLease) -> None:
+        """Record how an attempt ended."""
+        self.store.put(lease_key(note.run.study, note.run.lease), canonical_json(_record(note.run) | _ending(note)))
+
+    def leases(self, study: str) -> list[dict[str, Any]]:
+        """Return the lease records of a study, in the order they were made."""
+        keys = [meta.key for meta in self.store.list(leases_prefix(study))]
+        with ThreadPoolExecutor(READS_IN_FLIGHT, "leases") as pool:
+            return [record for record in pool.map(self._read, keys) if record is not None]
+
+    def failures(self, study: str, nonce: str) -> dict[int, tuple[int, str]]:
+        """Return how often each block has failed in this submission, and its last error."""
+        found: dict[int, tuple[int, str]] = {}
+        for record in self.leases(study):
+            if record.get("nonce") == nonce:
+                for block, error in record.get("failed", {}).items():
+                    count = found.get(int(block), (0, ""))[0]
+                    found[int(block)] = count + 1, str(error["message"])
+        return found
+
+    def finish(self, end: EndStudy) -> None:
+        """Write the done marker, then clear the inbox."""
+        body = {
+            "study": end.study,
+            "nonce": end.nonce,
+            "is_cancelled": end.is_cancelled,
+            "done": _ranges(end.done),
+            "quarantined": _errors(end.quarantined),
+        }
+        with suppress(AlreadyExists):  # an earlier scheduler came this far
+            self.store.put_if_absent(_done_key(end.study, end.nonce), canonical_json(body))
+        self.store.delete(inbox_key(end.study))
+
+    def _entry(self, key: str) -> Entry | None:
+        record = self._read(key)
+        if record is None:
+            return None
+        try:
+            return Entry(
+                str(record["study"]),
+                str(record["nonce"]),
+                str(record["submitter"]),
+                int(record["priority"]),
+                int(record["at_ns"]),
+            )
+        except (KeyError, ValueError) as error:
+            raise DataError(
+                f"not a submission: {error}", place=key, hint="remove it and submit the study again"
+            ) from error
+
+    def _clear_if_ended(self, entry: Entry) -> bool:
+        try:
+            self.store.head(_done_key(entry.study, entry.nonce))
+        except NotFound:
+            return False
+        self.store.delete(inbox_key(entry.study))
+        return True
+
+    def _read(self, key: str) -> dict[str, Any] | None:
+        try:
+            record = json.loads(self.store.get(key))
+        except NotFound:
+            return None  # somebody cleared it in the meantime
+        except ValueError as error:
+            raise DataError("not JSON", place=key, hint="remove it and submit the study again") from error
+        if not isinstance(record, dict):
+            raise DataError("not an object", place=key, hint="remove it and submit the study again")
+        return record
+
+
+def _done_key(study: str, nonce: str) -> str:
+    return f"{study_prefix(study)}done/{nonce}.json"
+
+
+def _ranges(blocks: BlockSet) -> list[list[int]]:
+    return ranges_of(list(members(blocks)))
+
+
+def _record(run: RunLease) -> dict[str, Any]:
+    return {
+        "format": "farm-lease-1",
+        "lease": run.lease,
+        "study": run.study,
+        "nonce": run.nonce,
+        "worker": run.worker,
+        "reason": run.reason,
+        "attempt": run.attempt,
+        "blocks": _ranges(run.blocks),
+    }
+
+
+def _ending(note: NoteLease) -> dict[str, Any]:
+    seconds: dict[str, float] = {}
+    for report in note.reports:
+        for stage, spent in report.stages.items():
+            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 6)
+    ending: dict[str, Any] = {
+        "outcome": note.outcome,
+        "cells": sum(report.cells for report in note.reports if report.error is None),
+        "bytes_fetched": sum(report.bytes_fetched for report in note.reports),
+        "seconds": seconds,
+        "wall_s": round(sum(report.seconds for report in note.reports), 6),
+        "failed": _errors(note.failed),
+    }
+    if note.error is not None:
+        ending["error"] = note.error.to_json()
+    return ending
+
+
+def _errors(errors: Mapping[int, FarmError] | Iterable[tuple[int, FarmError]]) -> dict[str, dict[str, str]]:
+    return {str(block): error.to_json() for block, error in dict(errors).items()}

@@ -1,0 +1,128 @@
+"""Who may run what until when: leases, what blocks are expected to cost, and how long a lease should be.
+
+A lease is some blocks of one pile, on one worker incarnation, until a deadline. It is sized by time: long against a
+dispatch, short against what is lost when a worker dies, and shorter towards the end of the backlog, so that all workers
+end together. Costs are learnt from reports, as moving averages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from cluster.messages import BlockReport, RunLease
+from farm.values.errors import UsageError
+
+NEW_WEIGHT = 0.3
+"""Weight of a new observation in a moving average."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the scheduler may do; all times in seconds.
+
+    leases: two per slot in flight (``ahead_per_slot``), ``lease_s`` long; a lease is given up after ``deadline_s`` plus
+    ``deadline_factor`` times what it is expected to take. workers: at least ``workers_min``, at most ``workers_max``,
+    one per ``backlog_s_per_worker`` of expected work (0: all of them as soon as there is work), ``idle_s`` of patience
+    before one too many is drained. fairness: a submitter may be ``fair_s`` of work ahead for the sake of a warm cache,
+    and a study waits ``wait_s_max`` at most while others of its submitter run.
+    """
+
+    workers_max: int
+    workers_min: int = 0
+    backlog_s_per_worker: float = 0.0
+    idle_s: float = 60.0
+    start_s: float = 60.0
+    start_failures_max: int = 3
+    ahead_per_slot: int = 2
+    lease_s: float = 1.0
+    lease_blocks_max: int = 256
+    deadline_s: float = 60.0
+    deadline_factor: float = 20.0
+    cancel_s: float = 2.0
+    attempts_max: int = 3
+    fair_s: float = 10.0
+    wait_s_max: float = 30.0
+    queue_blocks_max: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        holds = (
+            self.workers_max >= 1
+            and 0 <= self.workers_min <= self.workers_max
+            and min(self.ahead_per_slot, self.lease_blocks_max, self.attempts_max, self.start_failures_max) >= 1
+            and min(self.lease_s, self.deadline_s, self.start_s, self.cancel_s) > 0
+        )
+        if not holds:
+            raise UsageError(f"limits that contradict each other: {self}", place="cluster.limits")
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What was learnt. ``cell_s``: seconds per cell, by study; ``byte_s``: seconds to fetch and decode a byte."""
+
+    cell_s: Mapping[str, float] = field(default_factory=dict)
+    byte_s: float = 2e-8
+    block_s_prior: float = 0.3
+    load_s_prior: float = 0.02
+
+    def knows(self, study: str) -> bool:
+        """Whether a block of the study was ever seen to end."""
+        return study in self.cell_s
+
+    def seconds(self, study: str, cells: int, blocks: int) -> float:
+        """Return what ``blocks`` blocks with ``cells`` cells in total are expected to take one thread."""
+        per_cell = self.cell_s.get(study)
+        return blocks * self.block_s_prior if per_cell is None else cells * per_cell
+
+    def load_seconds(self, bytes_needed: int) -> float:
+        """Return what a cold worker is expected to pay before it can begin."""
+        return self.load_s_prior + bytes_needed * self.byte_s
+
+    def learn(self, study: str, report: BlockReport) -> Costs:
+        """Return the costs with one more block seen."""
+        if report.error is not None or report.cells <= 0:
+            return self
+        load_s = report.stages.get("read", 0.0)
+        seen = max(0.0, report.seconds - load_s) / report.cells
+        known = self.cell_s.get(study, seen)
+        cell_s = {**self.cell_s, study: known + NEW_WEIGHT * (seen - known)}
+        byte_s = self.byte_s
+        if report.bytes_fetched > 0 and load_s > 0:
+            byte_s += NEW_WEIGHT * (load_s / report.bytes_fetched - byte_s)
+        return replace(self, cell_s=cell_s, byte_s=byte_s)
+
+    def forget(self, study: str) -> Costs:
+        """Return the costs without those of a study that ended."""
+        return replace(self, cell_s={name: cost for name, cost in self.cell_s.items() if name != study})
+
+
+@dataclass(frozen=True)
+class Lease:
+    """A lease in flight. ``alone``: nothing else may run on its worker, since one of its blocks is under suspicion."""
+
+    run: RunLease
+    pile: str
+    expected_s: float
+    alone: bool = False
+
+    @property
+    def count(self) -> int:
+        return self.run.blocks.bit_count()
+
+
+def block_count(waiting: int, waiting_in_all: int, slots: int, block_s: float, known: bool, limits: Limits) -> int:
+    """Return how many of a pile's ``waiting`` blocks go into the next lease.
+
+    As many as ``lease_s`` holds, but no more than the part of one slot of what is still waiting in all piles. The first
+    lease of a study is one block: its cost is a guess.
+    """
+    if not known:
+        return 1
+    by_time = int(limits.lease_s / block_s) if block_s > 0 else limits.lease_blocks_max
+    share = -(-waiting_in_all // max(1, slots * limits.ahead_per_slot))
+    return max(1, min(by_time, share, waiting, limits.lease_blocks_max))
+
+
+def deadline_s(now_s: float, ahead_s: float, expected_s: float, limits: Limits) -> float:
+    """Return when a lease sent now is given up; ``ahead_s`` is what its slot has to do before."""
+    return now_s + limits.deadline_s + limits.deadline_factor * (ahead_s + expected_s)

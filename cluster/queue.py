@@ -1,0 +1,67 @@
+"""Whose turn it is: priority, then fair share between submitters, then the order of submission.
+
+Each submitter has a meter of expected seconds of work handed out. Within a priority, those within ``fair_s`` of the
+lowest meter are served alike, and affinity chooses among their piles; who is further ahead waits. So a warm cache is
+preferred at a price of ``fair_s``, and nobody starves for it. A submitter that comes (back) starts at the lowest meter
+of those who are waiting: sleeping earns no credit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cluster.lease import Limits
+from cluster.submission import BlockSet, Submission
+from farm.values.errors import FarmError
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study in the queue. Each of its blocks is waiting, suspect, in one lease, done, or quarantined.
+
+    Fields: place, in the order of submission; suspects, groups of blocks that were in a lease that crashed, each to be
+    tried alone on a worker; failures per block; since_s, when it last got a lease.
+    """
+
+    submission: Submission
+    place: int
+    since_s: float
+    waiting: BlockSet
+    done: BlockSet
+    suspects: tuple[BlockSet, ...] = ()
+    failures: Mapping[int, int] = field(default_factory=dict)
+    quarantined: Mapping[int, FarmError] = field(default_factory=dict)
+    is_cancelled: bool = False
+
+    @property
+    def submitter(self) -> str:
+        return self.submission.submitter
+
+
+def turns(
+    waiting: Sequence[Study], served_s: Mapping[str, float], now_s: float, limits: Limits
+) -> Iterator[tuple[list[Study], bool]]:
+    """Yield groups of studies to choose from, best first; the flag marks a single study that waited too long.
+
+    A later group is looked at only if nothing in the earlier ones suits the worker.
+    """
+    for priority in sorted({study.submission.priority for study in waiting}, reverse=True):
+        peers = [study for study in waiting if study.submission.priority == priority]
+        lowest = min(served_s.get(study.submitter, 0.0) for study in peers)
+        ahead = [study for study in peers if served_s.get(study.submitter, 0.0) > lowest + limits.fair_s]
+        level = [study for study in peers if served_s.get(study.submitter, 0.0) <= lowest + limits.fair_s]
+        overdue = [study for study in level if now_s - study.since_s > limits.wait_s_max]
+        if overdue and len(level) > 1:
+            yield [min(overdue, key=lambda study: (study.since_s, study.place))], True
+        yield level, False
+        if ahead:
+            yield ahead, False
+
+
+def meter_at_entry(submitter: str, served_s: Mapping[str, float], active: Sequence[str]) -> float:
+    """Return where the meter of a submitter stands when a study of theirs arrives; ``active``: who is waiting now."""
+    own = served_s.get(submitter, 0.0)
+    if submitter in active or not active:
+        return own
+    return max(own, min(served_s.get(name, 0.0) for name in active))
