@@ -247,6 +247,7 @@ def _cell(cell: CellView, at: int, drawings: dict[str, charts.Figure]) -> str:
         cell.cash, cell.day, cell.equity, cell.comparison, cell.comparison_name, cell.out_of_sample_day
     )
     parts = [
+        f'<h3 class="paper">{text(cell.name)}</h3>',
         _tiles(cell),
         f'<div class="figure" id="curve-{at}"></div>',
         _metric_tables(cell),
