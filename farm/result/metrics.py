@@ -1,4 +1,4 @@
-"""The metrics of a run: plain books of integers in, one vector of float64 in the order of METRICS out.
+"""The metrics of a run: its books in, one vector of float64 in the order of METRICS out.
 
 Rules: fractions, not percent; NaN is null; a bucket (in sample, out of sample) is a stretch of sessions and is measured
 as if it were a run of its own that starts with the equity of the session before it. A session return belongs to the
@@ -15,14 +15,15 @@ from functools import lru_cache
 
 import numpy as np
 
-from farm.kernels import books as sums
+from farm.engine.ledger import Line, Records, Run
 from farm.kernels import reduce
+from farm.kernels import totals as kernel
 from farm.kernels.reduce import ALPHA, METRICS, TOTALS
 from farm.kernels.transcend import power
-from farm.values.arrays import BOOL, F64, I8, I32, I64, readonly
+from farm.values.arrays import BOOL, F64, I32, I64, readonly
 from farm.values.errors import FarmError
 
-__all__ = ["FEE_LINES", "METRICS", "Books", "Stretch", "measure", "rf_per_session", "stretch_of"]
+__all__ = ["FEE_LINES", "METRICS", "bucket_metrics", "compute_metrics", "measure_run"]
 
 FEE_LINES = ("commission", "slippage", "borrow", "exercise")
 Stretch = tuple[int, int]
@@ -32,7 +33,7 @@ _NO_BENCHMARK: F64 = readonly(np.empty(0))
 
 
 @dataclass(frozen=True, eq=False)
-class Books:
+class Facts:
     """What the metrics need of a run.
 
     Shapes:  day, equity, position, decision_bars, market_bars (n,): per session; order_session (orders,); fill_session,
@@ -47,18 +48,90 @@ class Books:
     day: I32
     equity: I64
     position: I64
-    decision_bars: I32
-    market_bars: I32
-    order_session: I32
-    fill_session: I32
+    decision_bars: I64
+    market_bars: I64
+    order_session: I64
+    fill_session: I64
     fill_value: I64
-    fee_session: I32
-    fee_line: I8
+    fee_session: I64
+    fee_line: I64
     fee_micro: I64
-    trade_session: I32
+    trade_session: I64
     trade_pnl: I64
     trade_notional: I64
-    open_session: I32
+    open_session: I64
+
+
+Vectors = tuple[F64, F64 | None, F64 | None]
+"""Metrics of the whole run, in sample, out of sample."""
+
+
+def measure_run(
+    run: Run,
+    *,
+    ann: float,
+    rf: float,
+    benchmark_returns: F64 | None = None,
+    is_sessions: BOOL | None = None,
+    oos_sessions: BOOL | None = None,
+) -> Vectors:
+    """Return the metric vectors (len(METRICS),) of the run and of its buckets; None for a bucket without a mask.
+
+    Shapes:  benchmark_returns (n,) over all sessions, NaN where it has none; masks bool (n,), without a gap.
+    Units:   ann: sessions a year; rf: annual rate, a fraction.
+    Errors:  FarmError when the equity of a ruined account moves: the books are wrong, not the strategy.
+    """
+    facts = facts_of(run)
+    stretches = [(0, len(facts.day))]
+    stretches += [stretch_of(mask) for mask in (is_sessions, oos_sessions) if mask is not None]
+    vectors = iter([measure(facts, stretch, ann=ann, rf=rf, benchmark=benchmark_returns) for stretch in stretches])
+    full = next(vectors)
+    in_sample = None if is_sessions is None else next(vectors)
+    return full, in_sample, None if oos_sessions is None else next(vectors)
+
+
+def compute_metrics(run: Run, *, ann: float, rf: float, benchmark_returns: F64 | None = None) -> F64:
+    """Return the metric vector of the whole run; see ``measure_run``."""
+    return measure_run(run, ann=ann, rf=rf, benchmark_returns=benchmark_returns)[0]
+
+
+def bucket_metrics(run: Run, sessions: BOOL, *, ann: float, rf: float, benchmark_returns: F64 | None = None) -> F64:
+    """Return the metric vector of the sessions that the mask selects; see ``measure_run``."""
+    return measure(facts_of(run), stretch_of(sessions), ann=ann, rf=rf, benchmark=benchmark_returns)
+
+
+def facts_of(run: Run) -> Facts:
+    """Return what the metrics read of a run, as contiguous columns.
+
+    Commission is booked as cash events, slippage is what each fill's price cost against its reference price.
+    """
+    cash, fills, trades = run.cash_events, run.fills, run.trades
+    paid = cash[cash["kind"] == Line.COMMISSION]
+    fill_session, slippage = _column(fills, "session"), _column(fills, "slippage_micro")
+    fee_line = np.zeros(len(paid) + len(fills), np.int64)
+    fee_line[len(paid) :] = FEE_LINES.index("slippage")
+    return Facts(
+        cash_micro=run.cash_micro,
+        day=run.session_day,
+        equity=run.equity,
+        position=run.position,
+        decision_bars=run.decision_bars,
+        market_bars=run.market_bars,
+        order_session=_column(run.orders, "session"),
+        fill_session=fill_session,
+        fill_value=np.abs(fills["amount_micro"]),
+        fee_session=np.concatenate((paid["session"], fill_session)),
+        fee_line=fee_line,
+        fee_micro=np.concatenate((-paid["cash_micro"], slippage)),
+        trade_session=_column(trades, "entry_session"),
+        trade_pnl=_column(trades, "pnl_micro"),
+        trade_notional=_column(trades, "entry_notional_micro"),
+        open_session=_column(run.open_trades, "entry_session"),
+    )
+
+
+def _column(records: Records, name: str) -> I64:
+    return np.ascontiguousarray(records[name])
 
 
 @lru_cache(maxsize=256)
@@ -78,7 +151,7 @@ def stretch_of(sessions: BOOL) -> Stretch:
     return int(chosen[0]), int(chosen[-1]) + 1
 
 
-def measure(books: Books, stretch: Stretch, *, ann: float, rf: float, benchmark: F64 | None) -> F64:
+def measure(facts: Facts, stretch: Stretch, *, ann: float, rf: float, benchmark: F64 | None) -> F64:
     """Return the metric vector (len(METRICS),), read-only, of the sessions [start, stop); (0, n) is the whole run.
 
     Shapes:  benchmark (n,): returns of the benchmark over all sessions of the run, NaN where it has none.
@@ -89,24 +162,24 @@ def measure(books: Books, stretch: Stretch, *, ann: float, rf: float, benchmark:
     count = stop - start
     if count < 1:
         raise ValueError("metrics need at least one session")
-    base = books.cash_micro if start == 0 else int(books.equity[start - 1])
-    totals = _totals(books, start, stop)
+    base = facts.cash_micro if start == 0 else int(facts.equity[start - 1])
+    totals = _totals(facts, start, stop)
     growth_year = growth_market = math.nan
     if base > 0:
-        ratio = int(books.equity[stop - 1]) / base
+        ratio = int(facts.equity[stop - 1]) / base
         growth_year = power(ratio, ann / count)
         market_bars, decision_bars = int(totals[_MARKET_BARS]), int(totals[_DECISION_BARS])
         if market_bars > 0:
             growth_market = power(ratio, ann / (count * (market_bars / decision_bars)))
-    pnl, notional = _trades(books, start, stop)
+    pnl, notional = _trades(facts, start, stop)
     out = np.empty(len(METRICS))
     moved = reduce.session_metrics(
         base,
-        books.day[max(start - 1, 0)],
-        books.equity[start:stop],
-        books.day[start:stop],
+        facts.day[max(start - 1, 0)],
+        facts.equity[start:stop],
+        facts.day[start:stop],
         _NO_BENCHMARK if benchmark is None else benchmark[start:stop],
-        books.position[start:stop],
+        facts.position[start:stop],
         pnl,
         notional,
         totals,
@@ -123,28 +196,28 @@ def measure(books: Books, stretch: Stretch, *, ann: float, rf: float, benchmark:
     return readonly(out)
 
 
-def _totals(books: Books, start: int, stop: int) -> I64:
+def _totals(facts: Facts, start: int, stop: int) -> I64:
     totals = np.empty(len(TOTALS), np.int64)
-    sums.stretch_totals(
+    kernel.stretch_totals(
         start,
         stop,
-        books.decision_bars,
-        books.market_bars,
-        books.order_session,
-        books.fill_session,
-        books.fill_value,
-        books.fee_session,
-        books.fee_line,
-        books.fee_micro,
-        books.open_session,
+        facts.decision_bars,
+        facts.market_bars,
+        facts.order_session,
+        facts.fill_session,
+        facts.fill_value,
+        facts.fee_session,
+        facts.fee_line,
+        facts.fee_micro,
+        facts.open_session,
         totals,
     )
     return totals
 
 
-def _trades(books: Books, start: int, stop: int) -> tuple[I64, I64]:
+def _trades(facts: Facts, start: int, stop: int) -> tuple[I64, I64]:
     """Return profit and entry value of the closed trades that were entered in the stretch."""
-    if stop - start == len(books.day):
-        return books.trade_pnl, books.trade_notional
-    inside = (books.trade_session >= start) & (books.trade_session < stop)
-    return books.trade_pnl[inside], books.trade_notional[inside]
+    if stop - start == len(facts.day):
+        return facts.trade_pnl, facts.trade_notional
+    inside = (facts.trade_session >= start) & (facts.trade_session < stop)
+    return facts.trade_pnl[inside], facts.trade_notional[inside]

@@ -61,7 +61,8 @@ pre { margin: 0; padding: 12px 14px; background: #f6f8fa; border-radius: 4px; wh
 .paper { display: none; }
 @media screen and (max-width: 760px) { body { padding: 24px 16px 48px; } .pair { grid-template-columns: 1fr; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } }
-@media print { body { max-width: none; padding: 0; font-size: 11px; } h2 { margin-top: 26px; } .tabs { display: none; } .paper { display: block; }
+@media print { body { max-width: none; padding: 0; font-size: 11px; } h2 { margin-top: 26px; } .tabs { display: none; }
+  .paper { display: block; }
   .scroll { max-height: none; overflow: visible; } .wide { overflow: visible; } table { font-size: 10px; }
   th, td { padding: 2px 6px; } .months td, .months th { font-size: 9px; padding: 3px 4px; }
   tr, .tile, .figure, pre { break-inside: avoid; } h2, h3 { break-after: avoid; }

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from farm.result.metrics import measure, rf_per_session, stretch_of
 from farm.values.errors import FarmError
-from tests.result.builders import MICRO, books, named
+from tests.result.builders import MICRO, facts, named
 
 CASH = 10_000 * MICRO
 ANN = 252.0
@@ -60,7 +60,7 @@ Curve = Callable[[], list[int]]
 @pytest.mark.parametrize("rf", [0.0, 0.03])
 def test_against_empyrical(curve: Curve, rf: float) -> None:
     equity = curve()
-    r, got, rf_p = returns_of(equity), named(books(equity), rf=rf), rf_per_session(rf, ANN)
+    r, got, rf_p = returns_of(equity), named(facts(equity), rf=rf), rf_per_session(rf, ANN)
     expected = {
         "total_return": empyrical.cum_returns_final(r),
         "cagr": empyrical.cagr(r),
@@ -85,7 +85,7 @@ def test_against_empyrical_with_a_benchmark(curve: Curve) -> None:
     r = returns_of(equity)
     b = 0.4 * r + np.random.default_rng(7).normal(2e-4, 0.01, len(r))
     rf_p = rf_per_session(0.02, ANN)
-    got = named(books(equity), rf=0.02, benchmark=b.to_numpy())
+    got = named(facts(equity), rf=0.02, benchmark=b.to_numpy())
     active = r - b
     expected = {
         "beta": empyrical.beta(r, b, risk_free=rf_p),
@@ -103,7 +103,7 @@ def test_sessions_without_a_benchmark_return_are_left_out() -> None:
     equity = random_equity(5, 300)
     b = np.random.default_rng(8).normal(2e-4, 0.01, 300)
     b[[0, 17, 250]] = np.nan
-    got = named(books(equity), benchmark=b)
+    got = named(facts(equity), benchmark=b)
     r, known = returns_of(equity).to_numpy(), ~np.isnan(b)
     beta = np.cov(r[known], b[known], ddof=1)[0, 1] / np.var(b[known], ddof=1)
     assert got["beta"] == pytest.approx(beta, rel=1e-12)
@@ -114,7 +114,7 @@ def test_sessions_without_a_benchmark_return_are_left_out() -> None:
 def test_growth_against_exact_roots(curve: Curve) -> None:
     """cagr to the last bits of its growth factor, by exact arithmetic: (1 + cagr)^n is (E_n/E_0)^252."""
     equity = curve()
-    got = named(books(equity))
+    got = named(facts(equity))
     growth = Fraction(got["cagr"]) + 1
     exact = Fraction(equity[-1], CASH) ** 252
     assert abs(float(growth ** len(equity) / exact) - 1.0) <= 4e-16 * (252 + len(equity))
@@ -142,7 +142,7 @@ def test_drawdowns_against_brute_force(cash: int, sessions: list[tuple[int, int]
     day = (np.cumsum(gaps) + 11_000).tolist()
     # The starting equity is dated to the first session: the account opens that morning.
     worst, longest, longest_days, shares = brute_drawdowns([cash, *equity], [day[0], *day])
-    got = named(books(equity, cash, day=day))
+    got = named(facts(equity, cash, day=day))
     assert got["max_dd"] == float(worst)
     assert got["dd_duration"] == longest
     assert got["dd_duration_days"] == longest_days
@@ -150,13 +150,13 @@ def test_drawdowns_against_brute_force(cash: int, sessions: list[tuple[int, int]
 
 
 def test_the_starting_equity_is_a_peak() -> None:
-    got = named(books([5_000, 5_500, 6_600], 10_000))
+    got = named(facts([5_000, 5_500, 6_600], 10_000))
     assert got["max_dd"] == 0.5
     assert got["dd_duration"] == 3
 
 
 def test_a_rising_account_has_no_drawdown() -> None:
-    got = named(books([101, 102, 103], 100))
+    got = named(facts([101, 102, 103], 100))
     assert (got["max_dd"], got["dd_duration"], got["dd_duration_days"], got["ulcer"]) == (0.0, 0, 0, 0.0)
     assert got["calmar"] is None
     assert got["sortino"] is None
@@ -166,7 +166,7 @@ def test_a_rising_account_has_no_drawdown() -> None:
 def test_tails_against_sorting(n: int) -> None:
     equity = random_equity(n, n)
     r = sorted(returns_of(equity).tolist())
-    got = named(books(equity))
+    got = named(facts(equity))
     assert got["var95"] == pytest.approx(np.percentile(r, 5), rel=1e-12)
     assert got["tail_ratio"] == pytest.approx(abs(np.percentile(r, 95)) / abs(np.percentile(r, 5)), rel=1e-12)
     assert got["cvar95"] == pytest.approx(np.mean(r[: (n - 1) // 20 + 1]), rel=1e-12)
@@ -174,7 +174,7 @@ def test_tails_against_sorting(n: int) -> None:
 
 def test_trades_on_one_hand() -> None:
     got = named(
-        books(
+        facts(
             [CASH] * 4,
             trade_session=[0, 1, 1, 2],
             trade_pnl=[30 * MICRO, -10 * MICRO, 0, 5 * MICRO],
@@ -200,7 +200,7 @@ def test_trades_on_one_hand() -> None:
 
 def test_time_in_market_on_one_hand() -> None:
     got = named(
-        books(
+        facts(
             [CASH * 11 // 10] * 4,
             market_bars=[0, 1, 1, 0],
             position=[0, CASH * 11 // 10, CASH * 11 // 20, 0],
@@ -213,7 +213,7 @@ def test_time_in_market_on_one_hand() -> None:
 
 
 def test_without_trades_and_benchmark_their_metrics_are_null() -> None:
-    got = named(books(random_equity(1, 30)))
+    got = named(facts(random_equity(1, 30)))
     undefined = {"win_rate", "profit_factor", "expectancy", "expectancy_pct", "timar", "timar_geo"}
     undefined |= {"beta", "alpha", "tracking_error", "ir"}
     assert {name for name, value in got.items() if value is None} == undefined
@@ -221,7 +221,7 @@ def test_without_trades_and_benchmark_their_metrics_are_null() -> None:
 
 
 def test_a_flat_account_has_no_sharpe() -> None:
-    got = named(books([CASH] * 300), rf=0.02)
+    got = named(facts([CASH] * 300), rf=0.02)
     assert got["vol"] == 0.0
     assert got["sharpe"] is None
     assert (got["total_return"], got["cagr"], got["max_dd"], got["calmar"]) == (0.0, 0.0, 0.0, None)
@@ -230,57 +230,57 @@ def test_a_flat_account_has_no_sharpe() -> None:
 
 def test_equal_returns_have_no_sharpe() -> None:
     """Doubling each session: every return is exactly 1, and a floating deviation would not be exactly 0."""
-    got = named(books([2 ** (i + 1) for i in range(40)], 1))
+    got = named(facts([2 ** (i + 1) for i in range(40)], 1))
     assert (got["vol"], got["sharpe"], got["sortino"]) == (0.0, None, None)
     thirds = [3 * 4**i // 4 for i in range(1, 20)]
-    assert named(books([4**i for i in range(1, 20)], 1))["sharpe"] is None
-    assert named(books(thirds, 3))["sharpe"] is not None
+    assert named(facts([4**i for i in range(1, 20)], 1))["sharpe"] is None
+    assert named(facts(thirds, 3))["sharpe"] is not None
 
 
 def test_one_session_has_no_deviation() -> None:
-    got = named(books([CASH - MICRO]))
+    got = named(facts([CASH - MICRO]))
     assert (got["vol"], got["sharpe"], got["sortino"]) == (None, None, None)
     assert got["var95"] == got["cvar95"] == got["total_return"]
 
 
 def test_equal_benchmark_returns_have_no_beta() -> None:
-    got = named(books(random_equity(1, 50)), benchmark=np.full(50, 1e-3))
+    got = named(facts(random_equity(1, 50)), benchmark=np.full(50, 1e-3))
     assert (got["beta"], got["alpha"]) == (None, None)
     assert got["tracking_error"] is not None
     equity = random_equity(2, 50)
-    same = named(books(equity), benchmark=returns_of(equity).to_numpy())
+    same = named(facts(equity), benchmark=returns_of(equity).to_numpy())
     assert (same["tracking_error"], same["ir"]) == (0.0, None)
     assert same["beta"] == pytest.approx(1.0, rel=1e-12)
 
 
 def test_no_losses_no_profit_factor() -> None:
-    got = named(books([CASH] * 3, trade_session=[0, 1], trade_pnl=[5, 0], trade_notional=[10, 0]))
+    got = named(facts([CASH] * 3, trade_session=[0, 1], trade_pnl=[5, 0], trade_notional=[10, 0]))
     assert (got["win_rate"], got["profit_factor"], got["expectancy_pct"]) == (0.5, None, None)
 
 
 def test_ruin_at_zero_is_an_outcome_with_full_metrics() -> None:
-    got = named(books([CASH // 2, 0, 0, 0]))
+    got = named(facts([CASH // 2, 0, 0, 0]))
     assert (got["total_return"], got["cagr"], got["max_dd"], got["calmar"]) == (-1.0, -1.0, 1.0, -1.0)
     assert got["sharpe"] is not None
     assert got["dd_duration"] == 4
 
 
 def test_ruin_below_zero_has_no_growth_a_year() -> None:
-    got = named(books([CASH // 2, -CASH, -CASH]))
+    got = named(facts([CASH // 2, -CASH, -CASH]))
     assert (got["total_return"], got["max_dd"]) == (-2.0, 2.0)
     assert (got["cagr"], got["calmar"], got["timar"]) == (None, None, None)
 
 
 def test_a_ruined_account_that_moves_is_an_error() -> None:
     with pytest.raises(FarmError, match="ruined account moves at session 2"):
-        named(books([CASH // 2, 0, 5]))
+        named(facts([CASH // 2, 0, 5]))
 
 
 @given(st.lists(st.integers(1, 10**6), min_size=2, max_size=40), st.integers(0, 8))
 def test_doubling_all_money_changes_no_ratio(equity: list[int], doublings: int) -> None:
     """Ratios of integers are scale free to the bit; money metrics scale."""
     factor = 2**doublings
-    one, more = named(books(equity, 1000)), named(books([value * factor for value in equity], 1000 * factor))
+    one, more = named(facts(equity, 1000)), named(facts([value * factor for value in equity], 1000 * factor))
     assert one == more
 
 
@@ -290,7 +290,7 @@ def test_doubling_all_money_changes_no_ratio(equity: list[int], doublings: int) 
 @given(st.lists(st.integers(10**8, 10**9), min_size=2, max_size=60), st.data())
 def test_buckets_without_embargo_compound_to_the_run(equity: list[int], data: st.DataObject) -> None:
     cut = data.draw(st.integers(1, len(equity) - 1))
-    whole = books(equity, 10**8)
+    whole = facts(equity, 10**8)
     parts = [named(whole, stretch) for stretch in ((0, cut), (cut, len(equity)))]
     product = math.prod(1.0 + part["total_return"] for part in parts)
     assert product == pytest.approx(1.0 + named(whole)["total_return"], rel=1e-12)
@@ -300,8 +300,8 @@ def test_a_bucket_is_a_run_of_its_own() -> None:
     """The bits of a bucket are those of a run that starts with the equity of the session before."""
     equity = random_equity(3, 400)
     b = np.random.default_rng(1).normal(0, 0.01, 400)
-    whole = books(equity)
-    alone = books(equity[250:], equity[249], day=np.arange(250, 400) + 11_000)
+    whole = facts(equity)
+    alone = facts(equity[250:], equity[249], day=np.arange(250, 400) + 11_000)
     expected = named(alone, benchmark=b[250:])
     got = named(whole, (250, 400), benchmark=b)
     for name in set(expected) - {"dd_duration_days"}:  # its starting equity is dated to the session before
@@ -309,7 +309,7 @@ def test_a_bucket_is_a_run_of_its_own() -> None:
 
 
 def test_events_belong_to_the_bucket_of_their_session_and_trades_to_that_of_their_entry() -> None:
-    whole = books(
+    whole = facts(
         [CASH] * 10,
         trade_session=[2, 4, 7],
         trade_pnl=[100, -50, 10],
@@ -345,6 +345,6 @@ def test_a_mask_becomes_a_stretch() -> None:
 
 
 def test_the_vector_is_read_only() -> None:
-    vector = measure(books([1, 2]), (0, 2), ann=252.0, rf=0.0, benchmark=None)
+    vector = measure(facts([1, 2]), (0, 2), ann=252.0, rf=0.0, benchmark=None)
     with pytest.raises(ValueError, match="read-only"):
         vector[0] = 1.0

@@ -1,4 +1,4 @@
-"""The sums of ``kernels/books.py`` in plain Python."""
+"""The sums of ``kernels/totals.py`` in plain Python."""
 
 from collections.abc import Sequence
 

@@ -1,22 +1,20 @@
-"""Integer sums over a stretch of sessions: what the metrics of a bucket need of the books of a run.
+"""Integer sums over a stretch of sessions: what the metrics of a bucket need of a run.
 
 Everything is an integer, so no order of addition matters. An event belongs to the stretch [start, stop) when its
 session does; a trade when the session of its entry does (domain.md 2.6).
 """
 
 from numba import njit
-from numba.core.types import Array, int8, int32, int64, void
+from numba.core.types import Array, int64, void
 
-from farm.values.arrays import I8, I32, I64
+from farm.values.arrays import I64
 
 _I64 = Array(int64, 1, "C", readonly=True)
-_I32 = Array(int32, 1, "C", readonly=True)
-_I8 = Array(int8, 1, "C", readonly=True)
 _OUT = Array(int64, 1, "C")
 
 
 @njit(
-    void(int64, int64, _I32, _I32, _I32, _I32, _I64, _I32, _I8, _I64, _I32, _OUT),
+    void(int64, int64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _OUT),
     nogil=True,
     cache=True,
     error_model="numpy",
@@ -24,15 +22,15 @@ _OUT = Array(int64, 1, "C")
 def stretch_totals(
     start: int,
     stop: int,
-    decision_bars: I32,
-    market_bars: I32,
-    order_session: I32,
-    fill_session: I32,
+    decision_bars: I64,
+    market_bars: I64,
+    order_session: I64,
+    fill_session: I64,
     fill_value: I64,
-    fee_session: I32,
-    fee_line: I8,
+    fee_session: I64,
+    fee_line: I64,
     fee_micro: I64,
-    open_session: I32,
+    open_session: I64,
     totals: I64,
 ) -> None:
     """Write the totals of the stretch in the order of ``reduce.TOTALS``: three counts, two bar counts, five sums.
