@@ -10,11 +10,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from farm.shard.arrow import to_numpy
 from farm.values.arrays import BOOL, I32, I64, readonly
 from farm.values.canon import canonical_array_bytes
 from farm.values.errors import DataError, UsageError
@@ -109,7 +109,7 @@ def calendar_from_bytes(data: bytes, *, place: str) -> Calendar:
         metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if not table.schema.equals(_SCHEMA) or metadata.get("farm.calendar") != "1":
             raise DataError("not a calendar of this format", place=place)
-        day, open_ts, close_ts = (_column(table, name) for name in ("day", "open_ts", "close_ts"))
+        day, open_ts, close_ts = (to_numpy(table[name]) for name in ("day", "open_ts", "close_ts"))
         covers = int(metadata["first"]), int(metadata["last"])
         name = metadata["name"]
     except (pa.ArrowException, KeyError, ValueError) as error:
@@ -117,10 +117,6 @@ def calendar_from_bytes(data: bytes, *, place: str) -> Calendar:
     if np.any(np.diff(day) <= 0) or np.any(open_ts >= close_ts):
         raise DataError("sessions are not in order", place=place)
     return Calendar(name, day, open_ts, close_ts, covers if covers[0] <= covers[1] else None)
-
-
-def _column(table: pa.Table, name: str) -> Any:
-    return readonly(table[name].combine_chunks().to_numpy(zero_copy_only=False))
 
 
 def freeze_calendar(name: str) -> Calendar:

@@ -30,9 +30,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from farm.shard.arrow import to_numpy
 from farm.shard.kinds import Kind, kind_of
 from farm.shard.snapshot import ShardRef
-from farm.values.arrays import I8, I32, I64, U64, readonly
+from farm.values.arrays import I8, I32, I64, U64
 from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.errors import DataError
 from farm.values.units import month_of
@@ -397,16 +398,16 @@ def decode_index(data: bytes, ref: ShardRef, *, place: str) -> ShardIndex:
         ref=ref,
         kind=kind,
         symbols=tuple(row["symbols"][0].as_py()),
-        scales=_array(row["scales"].values),
-        group_rows=_array(groups.field("rows")),
-        group_first_day=_array(groups.field("first_day")),
-        group_last_day=_array(groups.field("last_day")),
-        member_group=_array(members.field("row_group")),
-        member_symbol=_array(members.field("symbol")),
-        member_start=_array(members.field("start")),
-        member_rows=_array(members.field("rows")),
-        member_first_day=_array(members.field("first_day")),
-        member_last_day=_array(members.field("last_day")),
+        scales=to_numpy(row["scales"].values),
+        group_rows=to_numpy(groups.field("rows")),
+        group_first_day=to_numpy(groups.field("first_day")),
+        group_last_day=to_numpy(groups.field("last_day")),
+        member_group=to_numpy(members.field("row_group")),
+        member_symbol=to_numpy(members.field("symbol")),
+        member_start=to_numpy(members.field("start")),
+        member_rows=to_numpy(members.field("rows")),
+        member_first_day=to_numpy(members.field("first_day")),
+        member_last_day=to_numpy(members.field("last_day")),
         chunks={
             (group, columns[column]): Chunk(offset, length, checksum)
             for group, column, offset, length, checksum in zip(
@@ -414,15 +415,11 @@ def decode_index(data: bytes, ref: ShardRef, *, place: str) -> ShardIndex:
                 strict=True,
             )
         },
-        month_symbol=_array(months.field("symbol")),
-        month_number=_array(months.field("month")),
-        month_rows=_array(months.field("rows")),
-        month_first_day=_array(months.field("first_day")),
-        month_last_day=_array(months.field("last_day")),
+        month_symbol=to_numpy(months.field("symbol")),
+        month_number=to_numpy(months.field("month")),
+        month_rows=to_numpy(months.field("rows")),
+        month_first_day=to_numpy(months.field("first_day")),
+        month_last_day=to_numpy(months.field("last_day")),
         month_digest=digests,
         footer=row["footer"][0].as_py(),
     )
-
-
-def _array(values: pa.Array) -> Any:
-    return readonly(values.to_numpy(zero_copy_only=False))

@@ -129,21 +129,26 @@ def parse_integers(field: Field) -> I64:
 
 
 def scale_of(values: F64) -> tuple[int, BOOL]:
-    """Return the fewest decimals (at most 8) that hold every value exactly, and a mask of those that none holds.
+    """Return the fewest decimals (at most 8) that hold every value exactly, and a mask of those that they do not hold.
 
     A float64 has d decimals when the nearest integer t to value x 10**d gives the value back as t / 10**d, which is
     correctly rounded for t up to 2**53: exactly the decimals of its shortest text.
     """
-    is_open = np.ones(values.size, np.bool_)
     flat = values.reshape(-1)
+    is_open = np.ones(flat.shape, np.bool_)
     for scale in range(PRICE_SCALE_MAX + 1):
-        power = float(10**scale)
-        ticks = np.rint(flat[is_open] * power)
-        is_held = (ticks / power == flat[is_open]) & (np.abs(ticks) <= TICKS_MAX)
-        is_open[np.flatnonzero(is_open)[is_held]] = False
+        is_open[is_open] = ~_is_held(flat[is_open], scale)
         if not is_open.any():
-            return scale, is_open.reshape(values.shape)
+            # What fits few decimals may be too large for many.
+            return scale, ~_is_held(values, scale)
     return PRICE_SCALE_MAX, is_open.reshape(values.shape)
+
+
+def _is_held(values: F64, scale: int) -> BOOL:
+    power = float(10**scale)
+    ticks = np.rint(values * power)
+    is_held: BOOL = (ticks / power == values) & (np.abs(ticks) <= TICKS_MAX)
+    return is_held
 
 
 def to_ticks(values: F64, scale: int) -> I64:

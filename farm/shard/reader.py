@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
+from farm.shard.arrow import to_numpy
 from farm.shard.dataset import Dataset
 from farm.shard.index import ShardIndex, decode_prices
 from farm.shard.kinds import kind_of
@@ -174,14 +175,12 @@ def _decode(index: ShardIndex, chunks: list[ChunkRef], data: list[memoryview]) -
 
 
 def _numpy(index: ShardIndex, column: pa.ChunkedArray) -> Values:
-    whole = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-    if isinstance(whole, pa.ChunkedArray):
-        whole = pa.concat_arrays(whole.chunks)
-    if not pa.types.is_dictionary(whole.type):
-        return readonly(whole.to_numpy(zero_copy_only=True))
+    if not pa.types.is_dictionary(column.type):
+        return to_numpy(column)
     # Codes differ between row groups: map them to positions in the symbol table of the shard.
+    whole = column.combine_chunks()
     codes = np.array([index.code_of(symbol) for symbol in whole.dictionary.to_pylist()], np.int32)
-    return readonly(codes[whole.indices.to_numpy(zero_copy_only=True)])
+    return readonly(codes[to_numpy(whole.indices)])
 
 
 class _Segment(io.RawIOBase):

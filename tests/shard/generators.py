@@ -8,11 +8,12 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
+from hypothesis import strategies as st
+
 from farm.shard.ingest import IngestSummary, ingest_table
 from farm.store.base import Store
 from farm.store.wrap import Around
 from farm.values.units import parse_date
-from hypothesis import strategies as st
 
 _T = TypeVar("_T")
 
@@ -59,7 +60,15 @@ def walk(symbol: str, first: str, rows: int, *, seed: int = 0, decimals: int = 2
         low, high = sorted(int(x) for x in rng.integers(ticks - power, ticks + power, 2))
         first_tick, ticks = (int(x) for x in rng.integers(low, high + 1, 2))
         bars.append(
-            Bar(symbol, start + at, first_tick / power, high / power, low / power, ticks / power, int(rng.integers(0, 10**6)))
+            Bar(
+                symbol,
+                start + at,
+                first_tick / power,
+                high / power,
+                low / power,
+                ticks / power,
+                int(rng.integers(0, 10**6)),
+            )
         )
     return bars
 
@@ -102,5 +111,3 @@ def histories(draw: st.DrawFn) -> list[Bar]:
             low, first, last, high = (tick / 10**decimals for tick in ticks)
             bars.append(Bar(symbol, today, first, high, low, last, draw(st.integers(0, 2**53 - 1))))
     return bars
-
-

@@ -10,6 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from farm.columns.cache import ColumnCache
 from farm.shard.dataset import Dataset
 from farm.shard.kinds import STOCK_DAILY
@@ -20,9 +23,6 @@ from farm.shard.reader import Rows, read_columns, read_rows
 from farm.shard.snapshot import read_head
 from farm.store.memory import MemoryStore
 from farm.values.errors import DataError, ShortRead, Unavailable, UsageError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.shard.generators import PRICES, Bar, Meddling, day, histories, put_bars, walk
 
 NAMES = (*PRICES, "volume")
@@ -98,20 +98,20 @@ def test_the_plan_counts_what_it_prunes_and_why() -> None:
     put_bars(store, walk("A", "2003-01-01", 10))
     dataset = opened(store)
     plan = dataset.needs("stock_daily", ["B"], day("2010-01-10"), day("2010-01-20"), ["close"])
-    assert ["day", "close"] == [chunk.column for chunk in plan.chunks]
-    assert (1, 0, 1) == (plan.kept, plan.unknown, plan.shards_pruned)
+    assert [chunk.column for chunk in plan.chunks] == ["day", "close"]
+    assert (plan.kept, plan.unknown, plan.shards_pruned) == (1, 0, 1)
     # The second halves of the four symbols end by time; of the first halves, those of A, C and D by symbol.
-    assert {"time": 4, "symbol range": 3, "membership": 0} == dict(plan.pruned)
+    assert dict(plan.pruned) == {"time": 4, "symbol range": 3, "membership": 0}
     assert plan.by_shard() == {plan.chunks[0].shard_sha: plan.bytes_needed}
     across = dataset.needs("stock_daily", ["AA"], *ALWAYS, ["close"])
-    assert (0, 9) == (across.kept, sum(across.pruned.values()))
+    assert (across.kept, sum(across.pruned.values())) == (0, 9)
 
 
 def test_membership_prunes_between_the_first_and_last_symbol_of_a_group() -> None:
     store = MemoryStore()
     put_bars(store, [*walk("A", "2010-01-01", 5), *walk("C", "2010-01-01", 5)])
     plan = opened(store).needs("stock_daily", ["B"], *ALWAYS, ["close"])
-    assert {"time": 0, "symbol range": 0, "membership": 1} == dict(plan.pruned)
+    assert dict(plan.pruned) == {"time": 0, "symbol range": 0, "membership": 1}
 
 
 def test_columns_that_do_not_exist_or_are_text_are_refused() -> None:
@@ -131,8 +131,8 @@ def test_the_instrument_column_comes_as_codes_into_the_symbols_of_the_shard() ->
     plan = dataset.needs("stock_daily", ["A", "B", "C"], *ALWAYS, ["symbol"])
     columns = read_columns(store, dataset, plan, ColumnCache(1 << 20))
     codes = np.concatenate([values for key, values in columns.items() if key[2] == "symbol"])
-    assert [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2] == codes.tolist()
-    assert ("A", "B", "C") == dataset.index(plan.chunks[0].shard_sha).symbols
+    assert codes.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    assert dataset.index(plan.chunks[0].shard_sha).symbols == ("A", "B", "C")
 
 
 def test_values_are_read_only() -> None:
@@ -156,7 +156,7 @@ def test_the_scale_of_rows_does_not_depend_on_their_shards() -> None:
         left, right = all_rows(one, "A", first, last), all_rows(two, "A", first, last)
         assert left.scale == right.scale
         assert left["close"].tolist() == right["close"].tolist()
-    assert 1 == all_rows(one, "A", day("2010-01-01"), day("2010-01-31")).scale
+    assert all_rows(one, "A", day("2010-01-01"), day("2010-01-31")).scale == 1
 
 
 def test_four_threads_pay_one_fetch() -> None:
@@ -175,9 +175,9 @@ def test_four_threads_pay_one_fetch() -> None:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert 1 == len(fetched)
+    assert len(fetched) == 1
     read_rows(dataset, cache, "stock_daily", "B", *ALWAYS, NAMES)
-    assert 1 == len(fetched), "B lies in the same row group"
+    assert len(fetched) == 1, "B lies in the same row group"
 
 
 def damaged_copy(store: MemoryStore, key: str, change: Callable[[bytes], bytes]) -> MemoryStore:
@@ -239,9 +239,7 @@ def test_no_flipped_byte_of_an_index_is_ever_used(small: tuple[MemoryStore, list
 
 
 @pytest.mark.parametrize("part", ["snapshots/", "refs/", "calendars/", "data/instruments/"])
-def test_no_flipped_byte_of_what_leads_to_a_shard_is_ever_used(
-    small: tuple[MemoryStore, list[Bar]], part: str
-) -> None:
+def test_no_flipped_byte_of_what_leads_to_a_shard_is_ever_used(small: tuple[MemoryStore, list[Bar]], part: str) -> None:
     store, _ = small
     [meta] = list(store.list(part))
     for at in range(0, meta.size, max(1, meta.size // 200)):
@@ -323,7 +321,7 @@ def test_shards_are_plain_parquet(small: tuple[MemoryStore, list[Bar]]) -> None:
     assert [(bar.symbol, bar.day) for bar in bars] == list(
         zip(table["symbol"].to_pylist(), table["day"].to_pylist(), strict=True)
     )
-    assert b'{"A":2,"B":2}' == file.schema_arrow.metadata[b"farm.scales"]
+    assert file.schema_arrow.metadata[b"farm.scales"] == b'{"A":2,"B":2}'
     assert [bar.close for bar in bars] == [ticks / 100 for ticks in table["close"].to_pylist()]
     for group in range(file.metadata.num_row_groups):
         facts = file.metadata.row_group(group)
@@ -332,7 +330,7 @@ def test_shards_are_plain_parquet(small: tuple[MemoryStore, list[Bar]]) -> None:
         assert all(facts.column(at).has_column_index and facts.column(at).has_offset_index for at in range(7))
         assert "DELTA_BINARY_PACKED" in facts.column(1).encodings
         assert "BYTE_STREAM_SPLIT" in facts.column(5).encodings
-        assert "LZ4" == facts.column(5).compression
+        assert facts.column(5).compression == "LZ4"
 
 
 def test_a_plan_is_made_without_opening_a_shard(small: tuple[MemoryStore, list[Bar]]) -> None:
@@ -344,14 +342,14 @@ def test_a_plan_is_made_without_opening_a_shard(small: tuple[MemoryStore, list[B
     dataset.months("stock_daily", "A")
     dataset.read_set("stock_daily", "A", *ALWAYS)
     assert not [key for key in touched if key.startswith("data/")]
-    assert 1 == len([key for key in touched if key.startswith("index/")])
+    assert len([key for key in touched if key.startswith("index/")]) == 1
 
 
 def test_an_empty_plan_reads_nothing(small: tuple[MemoryStore, list[Bar]]) -> None:
     store, _ = small
     dataset = opened(store)
     plan = plan_access(STOCK_DAILY, [], ["A"], *ALWAYS, ["close"])
-    assert (0, ()) == (plan.bytes_needed, plan.chunks)
-    assert {} == read_columns(store, dataset, plan, ColumnCache(0))
-    assert 0 == len(all_rows(store, "nobody"))
+    assert (plan.bytes_needed, plan.chunks) == (0, ())
+    assert read_columns(store, dataset, plan, ColumnCache(0)) == {}
+    assert len(all_rows(store, "nobody")) == 0
     assert np.dtype(np.int64) == all_rows(store, "nobody")["close"].dtype
