@@ -1,0 +1,57 @@
+"""The console command ``farm``.
+
+Help is a table of this file, so that ``farm --help`` imports next to nothing; a test compares it with the commands,
+which are in ``farm/cli.py`` and ``cluster/commands.py``. Exit codes: 0 done; 2 usage; 3 spec; 4 data; 5 store;
+6 a limit; 7 results disagree; 8 a block failed for good; 130 stopped by the user, finished work kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+ABOUT = "Many backtests over market history in a bucket."
+SUMMARIES = {
+    "ingest": "put market data into a store",
+    "plan": "say what a study would read, prune and compute; nothing is run",
+    "run": "run a study, in this process or on local workers",
+    "status": "datasets and studies of a store, and how far they are",
+    "results": "the leaderboard of a study",
+    "report": "write one self-contained HTML report of a study",
+    "explain": "one cell: who computed it and why, what it read, reused and assumed",
+    "spec": "check a spec without data",
+}
+EPILOGUE = """\
+Every command takes --store URL (or FARM_STORE): a path, file://, s3://bucket/prefix with the usual AWS_* variables.
+--json prints one document on standard output; farm COMMAND --help lists the options."""
+
+
+def help_text() -> str:
+    """Return what ``farm --help`` prints."""
+    width = max(map(len, SUMMARIES))
+    commands = "\n".join(f"  {name.ljust(width)}  {line}" for name, line in SUMMARIES.items())
+    return f"Usage: farm COMMAND [OPTIONS]\n\n{ABOUT}\n\nCommands:\n{commands}\n\n{EPILOGUE}\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the console command and exit with its code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        sys.stdout.write(help_text())
+        sys.exit(0 if arguments else 2)
+    from cluster.commands import make_app
+    from farm.cli import print_error
+    from farm.values.errors import FarmError
+
+    try:
+        make_app(ABOUT, SUMMARIES, EPILOGUE)(arguments, prog_name="farm")
+    except FarmError as error:
+        print_error(error, as_json="--json" in arguments)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe went away; there is nobody to tell
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
