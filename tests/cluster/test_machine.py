@@ -1,0 +1,326 @@
+"""The scheduler's machine: feed an event, compare the commands; invariants hold after every step (``Play`` checks)."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from cluster.machine import Impossible, step
+from cluster.messages import (
+    BlockReport,
+    CancelLease,
+    Cancelled,
+    EndStudy,
+    GiveUp,
+    LeaseCrashed,
+    LeaseEnded,
+    NoteLease,
+    RefuseStudy,
+    RunLease,
+    StartWorker,
+    StopWorker,
+    Submitted,
+    Tick,
+    WorkerLost,
+    WorkerReady,
+)
+from cluster.state import State, next_wake_s
+from cluster.submission import members
+from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict
+from tests.cluster.worlds import Play, blocks_of, runs, study
+
+CRASH = BlockFailed("killed")
+
+
+def test_a_study_starts_workers_and_ends_when_every_block_is_done() -> None:
+    play = Play()
+    assert play.submit(study(blocks=2)) == (StartWorker("e-w0"),)
+    leases = runs(play.ready())
+    assert [blocks_of(run) for run in leases] == [[0], [1]], "costs unknown: one block each, two in flight"
+    assert [run.lease for run in leases] == ["e-000000", "e-000001"]
+    [note] = play.end(leases[0])
+    assert isinstance(note, NoteLease) and note.outcome == "done"
+    note, end = play.end(leases[1])
+    assert end == EndStudy("s", "s-nonce", 0b11, {}, False)
+    assert play.state.studies == {} and play.state.leases == {}
+
+
+def test_leases_are_sized_by_time_once_costs_are_known_and_shrink_towards_the_end() -> None:
+    play = Play(lease_blocks_max=64, lease_s=1.0)
+    play.submit(study(blocks=40))
+    first, second = runs(play.ready())
+    [third] = runs(play.end(first, seconds=0.1))
+    assert third.blocks.bit_count() == 10, "1 s of blocks of 0.1 s"
+    sizes = []
+    flying = [second, third]
+    while flying:
+        new = runs(play.end(flying.pop(0), seconds=0.1))
+        flying += new
+        sizes += [run.blocks.bit_count() for run in new]
+    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
+
+
+def test_a_study_whose_blocks_are_all_done_ends_at_once_and_starts_nobody() -> None:
+    play = Play()
+    assert play.submit(study(blocks=2, done=0b11)) == (EndStudy("s", "s-nonce", 0b11, {}, False),)
+
+
+def test_submitted_twice_is_one_study() -> None:
+    play = Play()
+    play.submit(study())
+    assert play.submit(study()) == ()
+
+
+def test_a_crash_of_several_leases_blames_nobody_and_each_runs_again_alone() -> None:
+    play = Play(lease_blocks_max=2, workers_max=1)
+    play.submit(study(blocks=8))
+    first, second = runs(play.ready())
+    commands = play.feed(WorkerLost(1.0, "e-w0", CRASH))
+    notes = [command for command in commands if isinstance(command, NoteLease)]
+    assert [(note.outcome, dict(note.failed)) for note in notes] == [("crashed", {}), ("crashed", {})]
+    assert StartWorker("e-w1") in commands, "the replacement starts at once"
+    [again] = runs(play.ready("e-w1"))
+    assert (again.blocks, again.reason) == (first.blocks, "retry"), "alone: no second lease beside it"
+    [after] = runs(play.end(again))
+    assert (after.blocks, after.reason) == (second.blocks, "retry")
+    assert runs(play.end(after))[0].reason == "warm", "then work goes on"
+
+
+def test_a_group_that_crashes_alone_is_halved_until_the_poison_block_is_found() -> None:
+    play = Play(lease_blocks_max=8, lease_s=10.0, ahead_per_slot=1)
+    poison = 5
+    play.submit(study(blocks=17))
+    [flying] = runs(play.ready())
+    tried: list[list[int]] = []
+    while flying:
+        tried.append(blocks_of(flying))
+        if poison in tried[-1]:
+            commands = play.feed(WorkerLost(0.0, flying.worker, CRASH))
+            [name] = [command.worker for command in commands if isinstance(command, StartWorker)]
+            commands = play.ready(name)
+        else:
+            commands = play.end(flying)
+        ends = [command for command in commands if isinstance(command, EndStudy)]
+        flying = next(iter(runs(commands)), None)  # type: ignore[assignment]
+    assert ends == [EndStudy("s", "s-nonce", (1 << 17) - 1 - (1 << poison), {poison: CRASH}, False)]
+    assert tried.count([poison]) == 3, "three attempts of its own, no more"
+
+
+def test_a_block_that_ends_in_an_error_is_tried_three_times() -> None:
+    play = Play(ahead_per_slot=1)
+    play.submit(study(blocks=1))
+    [run] = runs(play.ready())
+    error = DataError("a bad chunk")
+    attempts = []
+    for _ in range(3):
+        attempts.append(run.attempt)
+        commands = play.end(run, reports=[BlockReport(0, 0, 0.1, 0, error=error)])
+        run = next(iter(runs(commands)), run)
+    assert attempts == [1, 2, 3]
+    assert commands[-1] == EndStudy("s", "s-nonce", 0, {0: error}, False)
+
+
+def test_a_conflict_of_results_is_not_tried_again() -> None:
+    play = Play(ahead_per_slot=1)
+    play.submit(study(blocks=1))
+    [run] = runs(play.ready())
+    error = ResultConflict("other rows")
+    commands = play.end(run, reports=[BlockReport(0, 0, 0.1, 0, error=error)])
+    assert commands[-1] == EndStudy("s", "s-nonce", 0, {0: error}, False)
+
+
+def test_a_lease_that_crashes_without_its_worker_is_halved_too() -> None:
+    play = Play(ahead_per_slot=1, lease_s=10.0)
+    play.submit(study(blocks=9))
+    [run] = runs(play.ready())
+    [run] = runs(play.end(run))
+    assert len(blocks_of(run)) == 4
+    commands = play.feed(LeaseCrashed(0.0, run.worker, run.lease, run.study, CRASH))
+    [half] = runs(commands)
+    assert blocks_of(half) == blocks_of(run)[:2]
+
+
+def test_a_hung_worker_is_killed_at_the_deadline_and_only_the_late_lease_is_suspect() -> None:
+    play = Play(deadline_s=10.0, deadline_factor=0.0)
+    play.submit(study(blocks=4))
+    first, second = runs(play.ready())
+    play.now_s = 5.0
+    [third] = runs(play.end(second))  # sent at 5 s: not late yet at 10 s
+    assert next_wake_s(play.state) == 10.0
+    commands = play.feed(Tick(10.0))
+    assert [command.worker for command in commands if isinstance(command, StopWorker)] == ["e-w0"]
+    outcomes = {c.run.lease: c.outcome for c in commands if isinstance(c, NoteLease)}
+    assert outcomes == {first.lease: "expired", third.lease: "cancelled"}
+    assert play.feed(WorkerLost(10.5, "e-w0", CRASH)) == ()
+    leases = runs(play.ready("e-w1"))
+    assert (leases[0].blocks, leases[0].reason) == (first.blocks, "retry")
+
+
+def test_a_late_answer_is_harmless_and_what_it_did_counts() -> None:
+    play = Play(deadline_s=10.0, deadline_factor=0.0, ahead_per_slot=1)
+    play.submit(study(blocks=1))
+    [run] = runs(play.ready())
+    play.feed(Tick(10.0))
+    commands = play.end(run)
+    assert commands == (EndStudy("s", "s-nonce", 0b1, {}, False),)
+    assert play.end(run) == (), "and once more, after the study has ended"
+
+
+def test_answers_meant_for_an_earlier_scheduler_change_nothing() -> None:
+    play = Play()
+    play.submit(study())
+    before = play.state.studies
+    assert play.feed(LeaseEnded(0.0, "old-w0", "old-000007", "s", (BlockReport(0, 1, 0.1, 0),))) == ()
+    assert play.feed(WorkerLost(0.0, "old-w0", CRASH)) == ()
+    assert play.feed(WorkerReady(0.0, "old-w3", 1)) == (StopWorker("old-w3", "not one of ours any more"),)
+    assert play.state.studies == before
+
+
+def test_cancel_frees_the_slot_within_its_limit_and_keeps_what_is_done() -> None:
+    play = Play(ahead_per_slot=1, cancel_s=2.0)
+    play.submit(study(blocks=3))
+    [run] = runs(play.ready())
+    [run] = runs(play.end(run))
+    assert play.feed(Cancelled(1.0, "s")) == (CancelLease("e-w0", run.lease),)
+    assert next_wake_s(play.state) == 3.0
+    commands = play.feed(Tick(3.0))
+    assert StopWorker("e-w0", "a lease ran past its deadline") in commands
+    assert EndStudy("s", "s-nonce", 0b1, {}, True) in commands
+
+
+def test_a_study_cannot_come_back_while_it_is_being_cancelled() -> None:
+    play = Play()
+    play.submit(study())
+    play.ready()
+    play.feed(Cancelled(0.0, "s"))
+    [refusal] = play.submit(study())
+    assert isinstance(refusal, RefuseStudy) and isinstance(refusal.error, CapacityError)
+
+
+def test_a_full_queue_refuses_with_a_reason() -> None:
+    play = Play(queue_blocks_max=5)
+    play.submit(study("a", blocks=4))
+    [refusal] = play.submit(study("b", blocks=2))
+    assert isinstance(refusal, RefuseStudy)
+    assert "the queue holds 4 blocks; 2 more are too many" in str(refusal.error)
+
+
+def test_failures_of_an_earlier_scheduler_count() -> None:
+    play = Play()
+    submission = study(blocks=2, failures={0: (3, "killed"), 1: (2, "killed")})
+    play.submit(submission)
+    [run] = runs(play.ready())
+    assert (blocks_of(run), run.attempt) == ([1], 3)
+    commands = play.end(run)
+    [end] = [command for command in commands if isinstance(command, EndStudy)]
+    assert set(end.quarantined) == {0}
+
+
+def test_down_to_zero_after_some_patience_and_up_at_once() -> None:
+    play = Play(workers_max=2, idle_s=60.0, ahead_per_slot=1)
+    commands = play.submit(study(blocks=2))
+    assert commands == (StartWorker("e-w0"), StartWorker("e-w1"))
+    [run] = runs(play.ready("e-w0"))
+    [other] = runs(play.ready("e-w1"))
+    play.end(run)
+    play.end(other)
+    assert next_wake_s(play.state) == 60.0
+    assert play.feed(Tick(59.0)) == ()
+    commands = play.feed(Tick(60.0))
+    assert {c.worker for c in commands if isinstance(c, StopWorker)} == {"e-w0", "e-w1"}
+    play.feed(WorkerLost(60.1, "e-w0", CRASH))
+    play.feed(WorkerLost(60.1, "e-w1", CRASH))
+    assert play.state.workers == {} and next_wake_s(play.state) is None
+
+
+def test_a_draining_worker_finishes_its_leases_and_is_taken_back_when_work_comes() -> None:
+    play = Play(workers_max=2, idle_s=10.0, ahead_per_slot=1)
+    play.submit(study("a", blocks=2))
+    [run] = runs(play.ready("e-w0"))
+    [other] = runs(play.ready("e-w1"))
+    play.end(run)  # one block is left: one worker too many
+    commands = play.feed(Tick(10.0))
+    assert [c.worker for c in commands if isinstance(c, StopWorker)] == ["e-w0"], "the idle one goes, not the busy one"
+    assert play.state.workers["e-w1"].leases == (other.lease,)
+
+
+def test_workers_that_never_come_up_are_given_up() -> None:
+    play = Play(workers_max=1, start_failures_max=3)
+    play.submit(study())
+    error = DataError("the golden vectors differ")
+    for number in range(2):
+        assert play.feed(WorkerLost(0.0, f"e-w{number}", error)) == (StartWorker(f"e-w{number + 1}"),)
+    assert play.feed(WorkerLost(0.0, "e-w2", error)) == (GiveUp(error),)
+
+
+def test_what_cannot_happen_names_state_event_and_story_and_changes_nothing() -> None:
+    play = Play()
+    play.submit(study())
+    [run, _] = runs(play.ready())
+    before = play.state
+    wrong = LeaseEnded(0.0, "e-w0", run.lease, "s", (BlockReport(3, 1, 0.1, 0),))
+    with pytest.raises(Impossible, match=r"LeaseEnded of what is 'without that block'.*leased e-w0 e-000000"):
+        step(play.state, wrong)
+    with pytest.raises(Impossible, match="unknown"):
+        step(play.state, WorkerReady(0.0, "e-w9", 1))
+    with pytest.raises(Impossible, match="of another worker"):
+        step(play.state, LeaseEnded(0.0, "e-w1", run.lease, "s", ()))
+    assert play.state is before
+
+
+def test_every_order_of_small_events_keeps_the_invariants_and_ends() -> None:
+    """Three blocks, one worker: whatever ends, crashes or expires in whatever order, the study ends at zero workers."""
+    moves = ("end", "crash", "fail", "tick", "twice")
+    seen = set()
+    for order in itertools.product(moves, repeat=5):
+        play = Play(workers_max=1, ahead_per_slot=2, deadline_s=10.0, idle_s=1.0)
+        play.submit(study(blocks=3))
+        _play_out(play, order)
+        assert play.state.studies == {} and play.state.leases == {} and play.state.workers == {}
+        seen.add(len(play.state.story))
+    assert len(seen) > 5, "the orders differ in what happens"
+
+
+def _play_out(play: Play, order: tuple[str, ...]) -> None:
+    """Make the moves of ``order``, then let everything go well, until nothing is left."""
+    moves = list(order)
+    for _ in range(200):
+        state: State = play.state
+        starting = [name for name, worker in state.workers.items() if worker.status == "starting"]
+        stopping = [name for name, worker in state.workers.items() if worker.status == "stopping"]
+        if starting:
+            play.ready(starting[0])
+        elif stopping:
+            play.feed(WorkerLost(play.now_s, stopping[0], CRASH))
+        elif state.leases:
+            run = next(iter(state.leases.values())).run
+            _move(play, moves.pop(0) if moves else "end", run)
+        elif state.workers:
+            play.now_s += 1.0
+            play.feed(Tick(play.now_s))
+        else:
+            return
+    raise AssertionError(f"no end after {order}")
+
+
+def _move(play: Play, move: str, run: RunLease) -> None:
+    if move == "crash":
+        play.feed(WorkerLost(play.now_s, run.worker, CRASH))
+    elif move == "fail":
+        play.end(run, reports=[BlockReport(block, 0, 0.1, 0, error=CRASH) for block in members(run.blocks)])
+    elif move == "tick":
+        play.now_s += 11.0
+        play.feed(Tick(play.now_s))
+    else:
+        play.end(run)
+        if move == "twice":
+            play.end(run)
+
+
+def test_the_state_before_a_step_is_never_changed() -> None:
+    play = Play()
+    before = play.state
+    text = repr(before)
+    step(before, Submitted(0.0, study()))
+    assert repr(before) == text

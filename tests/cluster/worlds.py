@@ -1,0 +1,85 @@
+"""Small studies and shorthands for the tests of the scheduler."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cluster import invariants
+from cluster.lease import Limits
+from cluster.machine import step
+from cluster.messages import BlockReport, Command, Event, LeaseEnded, RunLease, Submitted, WorkerReady
+from cluster.state import State
+from cluster.submission import Submission, make_piles, members
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block as the queue reads it."""
+
+    index: int
+    cells: int = 1
+    needs: Mapping[str, int] = field(default_factory=lambda: {"aa": 1000})
+
+
+def study(
+    name: str = "s",
+    blocks: int | Sequence[Mapping[str, int]] = 4,
+    *,
+    submitter: str = "ann",
+    priority: int = 0,
+    done: int = 0,
+    failures: Mapping[int, tuple[int, str]] | None = None,
+) -> Submission:
+    """A study of so many blocks that need the same shard, or of one block per mapping of needs."""
+    made = [Block(i) for i in range(blocks)] if isinstance(blocks, int) else [
+        Block(i, needs=needs) for i, needs in enumerate(blocks)
+    ]  # fmt: skip
+    cells = tuple(block.cells for block in made)
+    return Submission(name, f"{name}-nonce", submitter, priority, cells, make_piles(made), done, failures or {})
+
+
+class Play:
+    """A state that is fed events; invariants are checked after each."""
+
+    def __init__(self, **limits: float) -> None:
+        defaults: dict[str, float] = {"workers_max": 1, "lease_blocks_max": 4, "ahead_per_slot": 2}
+        self.state = State("e", Limits(**(defaults | limits)))  # type: ignore[arg-type]
+        self.now_s = 0.0
+
+    def feed(self, event: Event) -> tuple[Command, ...]:
+        self.state, commands = step(self.state, event)
+        invariants.check(self.state)
+        return commands
+
+    def submit(self, submission: Submission) -> tuple[Command, ...]:
+        return self.feed(Submitted(self.now_s, submission))
+
+    def ready(
+        self, worker: str = "e-w0", slots: int = 1, holdings: Mapping[str, int] | None = None
+    ) -> tuple[Command, ...]:
+        return self.feed(WorkerReady(self.now_s, worker, slots, holdings or {}))
+
+    def end(
+        self,
+        run: RunLease,
+        *,
+        reports: Sequence[BlockReport] | None = None,
+        seconds: float = 0.1,
+        holdings: Mapping[str, int] | None = None,
+    ) -> tuple[Command, ...]:
+        """The lease comes back, all blocks done unless ``reports`` says otherwise."""
+        if reports is None:
+            reports = [BlockReport(block, 1, seconds, 0) for block in members(run.blocks)]
+        return self.feed(
+            LeaseEnded(self.now_s, run.worker, run.lease, run.study, tuple(reports), holdings or {"aa": 1000})
+        )
+
+
+def runs(commands: Sequence[Command]) -> list[RunLease]:
+    """The leases among the commands."""
+    return [command for command in commands if isinstance(command, RunLease)]
+
+
+def blocks_of(run: RunLease) -> list[int]:
+    return list(members(run.blocks))
