@@ -21,10 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from farm.catalog import Catalog
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
-from farm.engine.ledger import Run
+from farm.result.report import ReportInput
 from farm.shard.dataset import Dataset
 from farm.shard.layout import lease_key, leases_prefix
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
@@ -34,12 +36,14 @@ from farm.strategy.parse import load_study
 from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
 from farm.strategy.store import SeriesStore
-from farm.study.context import METRICS, STATS_OF_NOTHING, Scored, StudyContext
+from farm.study.briefing import WinnerCell, brief
+from farm.study.context import METRICS, Scored, StudyContext
 from farm.study.document import FarmStats, document
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.results import Ranking, Results, ranking
 from farm.study.rows import BlockRows
 from farm.study.shared import Shared
+from farm.study.tables import cell_table, leader_table
 from farm.study.trials import Study, study_name
 from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, FarmError, Interrupted, ResultConflict, StoreError
@@ -119,6 +123,14 @@ class Outcome:
         """Return the document that ``farm run --json`` prints."""
         return document(self.results, self.ranking, self.stats)
 
+    def table(self) -> pa.Table:
+        """Return one row per cell; see ``study.tables.cell_table``."""
+        return cell_table(self.results, self.ranking)
+
+    def leaderboard(self, top: int = 10) -> pa.Table:
+        """Return the best trials, best first; see ``study.tables.leader_table``."""
+        return leader_table(self.results, self.ranking, top)
+
 
 def submit(
     spec: Spec,
@@ -186,6 +198,24 @@ def conclude(submission: Submission, stats: FarmStats) -> Outcome:
     return Outcome(study, spec, results, rank_trials(results, spec), stats)
 
 
+def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Outcome:
+    """Return a finished study, all of it from the catalog; ``study`` is its id, 8 or more digits of it, or its spec.
+
+    Errors: UsageError for an unknown study; DataError for one that is not finished.
+    """
+    catalog = Catalog(store)
+    if isinstance(study, str) and not study.lstrip().startswith("{") and not study.endswith(".json"):
+        stored = catalog.read_study(study)
+        spec = load_study(dict(stored.spec))
+    else:
+        spec = study if isinstance(study, StudySpec) else load_study(study)
+        found = _snapshot(store, spec, snapshot)
+        stored = catalog.read_study(study_id(spec, template(spec).hash, found.id))
+    dataset = Dataset(store, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
+    stats = FarmStats(cells_total=stored.cells, cells_computed=0, cells_reused=stored.cells)
+    return conclude(Submission(stored, spec, dataset, catalog, ()), stats)
+
+
 def rank_trials(results: Results, spec: StudySpec) -> Ranking | None:
     """Return the ranking that the spec's objective asks for, or None without one."""
     objective = spec.study.objective if spec.study else None
@@ -249,8 +279,7 @@ class BlockRunner:
                 if context.has_data(trial, position):
                     _put(rows, row, context, trial, position, clock)
                 else:
-                    rows.put_no_data(row, stats=STATS_OF_NOTHING)
-                    rows.remark(row, context.program(trial)[1].assumptions, {})
+                    rows.put_no_data(row, context.program(trial)[1].assumptions)
         with clock.stage("write"):
             is_new = self.catalog.put_segment(context.study, block, rows.segment())
         return BlockReport(block, len(rows), is_new, fetched, clock.seconds)
@@ -283,32 +312,40 @@ class BlockRunner:
             [segment] = self.catalog.read_segments(found.segments)
             row = int(found.row[0])
             stored = segment.ledger[row].tobytes().hex(), segment.stats[row].tobytes().hex()
-            if stored != (scored.ledger, scored.stats):
+            if stored != (scored.result.ledger, scored.result.stats):
                 raise ResultConflict(
-                    f"computed again, the cell gives stats {scored.stats[:16]}, stored is {stored[1][:16]}",
+                    f"computed again, the cell gives stats {scored.result.stats[:16]}, stored is {stored[1][:16]}",
                     place=f"{_cell_name(context.study, trial, position)}, {found.segments[0]}",
                     hint="determinism is broken between two machines or versions",
                 )
         return scored
 
 
+def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> ReportInput:
+    """Return what the report of a finished study says: of its winner, or of another trial.
+
+    The trial's cells are computed again and compared with what is stored (ResultConflict).
+    """
+    study = outcome.study
+    if trial is None:
+        trial = int(outcome.ranking.order[0]) if outcome.ranking is not None else 0
+    runner = BlockRunner(store)
+    context = runner.context(study)
+    cells = []
+    for position in range(len(study.cell_instruments)):
+        if context.has_data(trial, position):
+            scored = runner.recompute(study, trial, position)
+            cells.append(WinnerCell(scored, context.market(position)))
+        else:
+            cells.append(WinnerCell(None, None))
+    return brief(outcome.results, outcome.ranking, outcome.spec, trial, cells)
+
+
 def _put(rows: BlockRows, row: int, context: StudyContext, trial: int, position: int, clock: _Clock) -> None:
     with clock.stage("run"):
         run = context.simulate(trial, position)
     with clock.stage("score"):
-        scored = context.score(run, trial, position)
-        rows.put(
-            row,
-            equity_end_micro=int(run.equity[-1]),
-            vectors=(scored.full, scored.in_sample, scored.out_of_sample),
-            ledger=scored.ledger,
-            stats=scored.stats,
-        )
-        rows.remark(row, run.assumptions, _counts(run))
-
-
-def _counts(run: Run) -> dict[str, int]:
-    return dict(run.counts) | ({"ruin": 1} if run.ruin else {})
+        rows.put(row, context.score(run, trial, position).result)
 
 
 @contextmanager

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from farm.columns.cache import ColumnCache
 from farm.engine.clock import Tape, make_tape
 from farm.engine.ledger import Run
 from farm.engine.loop import simulate
 from farm.feed.market import Market
 from farm.feed.source import load_market
-from farm.result.metrics import METRICS, metrics_of
-from farm.result.record import ledger_digest, stats_digest
+from farm.result.metrics import METRICS
+from farm.result.record import NULL_STATS, CellResult, cell_result
 from farm.shard.dataset import Dataset
 from farm.strategy.compile import compile_trial
 from farm.strategy.evaluate import evaluate
@@ -32,9 +34,9 @@ from farm.strategy.resolve import ResolvedTrial, Resolver
 from farm.strategy.store import SeriesStore
 from farm.study.benchmark import benchmark_returns
 from farm.study.shared import Shared
-from farm.study.split import Buckets, chronological
+from farm.study.split import chronological
 from farm.study.trials import Study
-from farm.values.arrays import F64
+from farm.values.arrays import BOOL, F64, readonly
 
 PROGRAMS_MAX = 20_000
 MARKETS_MAX = 256
@@ -51,14 +53,10 @@ class CellMarket:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """A simulated cell: the run, its metric vectors, its digests (hex)."""
+    """A simulated cell: the books of the run, and what is kept of it."""
 
     run: Run
-    full: F64
-    in_sample: F64 | None
-    out_of_sample: F64 | None
-    ledger: str
-    stats: str
+    result: CellResult
 
 
 class StudyContext:
@@ -76,9 +74,18 @@ class StudyContext:
         self._markets: Shared[int, CellMarket] = Shared(MARKETS_MAX)
         self._buckets = self._make_buckets()
 
-    def _make_buckets(self) -> Buckets | None:
+    def _make_buckets(self) -> tuple[BOOL | None, BOOL | None]:
+        """Return the masks of the in-sample and out-of-sample sessions, (sessions,) each."""
         split = self.spec.study.split if self.spec.study else None
-        return chronological(split.in_sample, split.embargo, self.study.sessions) if split else None
+        if split is None:
+            return None, None
+        buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
+        return self._mask(buckets.in_sample), self._mask(buckets.out_of_sample)
+
+    def _mask(self, stretch: tuple[int, int]) -> BOOL:
+        mask = np.zeros(self.study.sessions, np.bool_)
+        mask[slice(*stretch)] = True
+        return readonly(mask)
 
     def has_data(self, trial: int, position: int) -> bool:
         """Whether the instruments of the cell have a bar in the window."""
@@ -107,7 +114,15 @@ class StudyContext:
             name = self.dataset.resolve(run.benchmark, "run.benchmark")
             series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
             benchmark = benchmark_returns(series, market.calendar.day)
-        return CellMarket(market, make_tape(market), benchmark)
+        return CellMarket(market, make_tape(market, self._traded(market, instrument)), benchmark)
+
+    def _traded(self, market: Market, instrument: str | None) -> tuple[int, ...]:
+        """Return the positions in the market of what the cell trades; the rest is only looked at."""
+        if instrument is not None:
+            return (market.index[instrument],)
+        _, program = self.program(0)
+        tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
+        return tuple(sorted(market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers))
 
     def _names(self, instrument: str | None) -> tuple[str, ...]:
         """Return the ids of the cell's instruments: its own, and those that expressions name."""
@@ -144,16 +159,16 @@ class StudyContext:
         resolved, _ = self.program(trial)
         instrument = self.study.cell_instruments[position]
         ticker = None if instrument is None else self.study.symbols[instrument]
-        books = books_of(run)
-        full = metrics_of(books, ann=spec.ann, rf=spec.rf, benchmark=shared.benchmark)
-        in_sample = out_of_sample = None
-        if self._buckets is not None:
-            in_sample, out_of_sample = (
-                metrics_of(books, ann=spec.ann, rf=spec.rf, benchmark=shared.benchmark, sessions=sessions)
-                for sessions in (self._buckets.in_sample, self._buckets.out_of_sample)
-            )
-        ledger = ledger_digest(run, resolved.cell_hash(ticker))
-        return Scored(run, full, in_sample, out_of_sample, ledger, stats_digest(full))
+        result = cell_result(
+            run,
+            resolved.cell_hash(ticker),
+            ann=spec.ann,
+            rf=spec.rf,
+            benchmark_returns=shared.benchmark,
+            is_sessions=self._buckets[0],
+            oos_sessions=self._buckets[1],
+        )
+        return Scored(run, result)
 
 
-__all__ = ["METRICS", "CellMarket", "Scored", "StudyContext"]
+__all__ = ["METRICS", "NULL_STATS", "CellMarket", "Scored", "StudyContext"]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from farm.result.record import NULL_STATS, CellResult
 from farm.study.segment import Segment, join_bytes
 from farm.study.trials import Study
-from farm.values.arrays import F64
 from farm.values.canon import canonical_json
 
 NO_DATA = "no_data"
@@ -41,25 +41,25 @@ class BlockRows:
         """Return trial and position of the cell in ``row``."""
         return divmod(self._cells[row], len(self._study.cell_instruments))
 
-    def put(
-        self, row: int, *, equity_end_micro: int, vectors: tuple[F64, F64 | None, F64 | None], ledger: str, stats: str
-    ) -> None:
-        """Write down a simulated cell: its metric vectors (full, is, oos) and its digests (hex)."""
-        self._equity[row] = equity_end_micro
+    def put(self, row: int, result: CellResult) -> None:
+        """Write down a simulated cell."""
+        self._equity[row] = result.equity_end_micro
         self._simulated[row] = True
-        for bucket, vector in zip(self._buckets, vectors, strict=True):
+        for bucket, vector in zip(self._buckets, result.vectors, strict=True):
             if bucket is not None:
                 assert vector is not None
                 bucket[row] = vector
-        self._ledger[row] = bytes.fromhex(ledger)
-        self._stats[row] = bytes.fromhex(stats)
+        self._ledger[row] = bytes.fromhex(result.ledger)
+        self._stats[row] = bytes.fromhex(result.stats)
+        self._remark(row, result.assumptions, result.counts)
 
-    def put_no_data(self, row: int, *, stats: str) -> None:
-        """Write down a cell without bars; ``stats`` is the digest (hex) of metrics that are all null."""
-        self._stats[row] = bytes.fromhex(stats)
+    def put_no_data(self, row: int, assumptions: Iterable[str]) -> None:
+        """Write down a cell without bars: not simulated, every metric null."""
+        self._stats[row] = bytes.fromhex(NULL_STATS)
         self._verdict[row] = NO_DATA
+        self._remark(row, assumptions, {})
 
-    def remark(self, row: int, assumptions: Iterable[str], counts: Mapping[str, int]) -> None:
+    def _remark(self, row: int, assumptions: Iterable[str], counts: Mapping[str, int]) -> None:
         """Write down what was assumed and counted; counts of zero are left out."""
         names = tuple(sorted(set(assumptions)))
         kept = tuple((name, count) for name, count in sorted(counts.items()) if count)

@@ -12,6 +12,7 @@ import numpy as np
 from farm.catalog import Catalog
 from farm.columns.cache import ColumnCache
 from farm.kernels.reduce import METRICS
+from farm.result.record import CellResult
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_sample
 from farm.shard.snapshot import read_head
@@ -136,13 +137,16 @@ def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:
         trial, position = rows.cell(row)
         key = study.keys[trial * len(study.cell_instruments) + position]
         chance = np.random.default_rng([seed, *key])
-        vectors = tuple(chance.normal(size=len(METRICS)) for _ in range(3))
+        full, in_sample, out_of_sample = (chance.normal(size=len(METRICS)) for _ in range(3))
         rows.put(
             row,
-            equity_end_micro=int(chance.integers(1, 2**40)),
-            vectors=vectors if study.split is not None else (vectors[0], None, None),
-            ledger=chance.bytes(32).hex(),
-            stats=chance.bytes(32).hex(),
+            CellResult(
+                equity_end_micro=int(chance.integers(1, 2**40)),
+                vectors=(full, in_sample, out_of_sample) if study.split is not None else (full, None, None),
+                ledger=chance.bytes(32).hex(),
+                stats=chance.bytes(32).hex(),
+                assumptions=("fixed_universe",),
+                counts={"unfilled": row % 2},
+            ),
         )
-        rows.remark(row, ("fixed_universe",), {"unfilled": row % 2})
     return rows.segment()

@@ -1,0 +1,240 @@
+"""The farm from Python: one function per command, the same words, typed answers.
+
+    from farm import api
+    settings = api.at("s3://bucket/prefix")
+    api.ingest_sample(settings)
+    outcome = api.run("study.json", settings)
+    outcome.leaderboard(10).to_pandas()
+
+Rules: functions take settings (where the store is, how patient to be with it) and values, and return values; nothing
+is printed. A spec is a path, JSON text, a JSON object or a parsed spec; a study is named by its id, by the first 8 or
+more digits of it, or by its spec. ``run`` computes in this process; workers are the business of ``cluster``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from farm.catalog import Catalog
+from farm.run import Outcome, Progress, Spec, open_study, run_in_process
+from farm.run import plan as plan_run
+from farm.shard import ingest as shard_ingest
+from farm.shard.dataset import Dataset
+from farm.shard.ingest import IngestSummary
+from farm.shard.layout import leases_prefix
+from farm.shard.snapshot import read_head
+from farm.store.base import Store
+from farm.store.open import open_store
+from farm.strategy.parse import load_study
+from farm.strategy.resolve import template
+from farm.strategy.spec import StudySpec
+from farm.study.plan import Plan
+from farm.study.reads import BARS
+from farm.study.space import grid
+from farm.study.trials import FRESH
+from farm.values.errors import UsageError
+from farm.values.settings import FarmSettings, from_environment
+from farm.values.units import iso
+
+__all__ = [
+    "IngestSummary", "Outcome", "Plan", "Progress", "Spec", "at", "check_spec", "explain", "ingest", "ingest_sample",
+    "plan", "report", "results", "run", "status",
+]  # fmt: skip
+
+
+def at(url: str) -> FarmSettings:
+    """Return the settings of the environment for the store at ``url``."""
+    return from_environment().with_store(url)
+
+
+def store_of(settings: FarmSettings) -> Store:
+    """Return the store that the settings name."""
+    return open_store(settings.store.url, settings.store)
+
+
+def ingest(
+    source: Any,
+    settings: FarmSettings,
+    *,
+    dataset: str | None = None,
+    kind: str = "stock_daily",
+    mapping: Mapping[str, str] | None = None,
+    tz: str | None = None,
+    stamp: str | None = None,
+    symbol: str | None = None,
+    type: str | None = None,
+    calendar: str | None = None,
+    price_scale: int | None = None,
+    row_group_rows: int | None = None,
+    codec: str | None = None,
+    sort: bool = False,
+) -> IngestSummary:
+    """Put market data into the store: a CSV or Parquet file (path or fsspec URL), or a pyarrow or pandas table.
+
+    Errors: UsageError for flags, DataError for rows, StoreError; the dataset is then as it was.
+    """
+    take = shard_ingest.ingest_file if isinstance(source, (str, Path)) else shard_ingest.ingest_table
+    return take(
+        store_of(settings),
+        dataset or settings.dataset,
+        str(source) if isinstance(source, Path) else source,
+        kind,
+        mapping=mapping,
+        tz=tz,
+        stamp=stamp,
+        symbol=symbol,
+        type=type,
+        calendar=calendar,
+        price_scale=price_scale,
+        row_group_rows=row_group_rows,
+        codec=codec,
+        sort=sort,
+    )
+
+
+def ingest_sample(settings: FarmSettings, *, dataset: str | None = None) -> IngestSummary:
+    """Put the sample into the store: real daily bars of five stocks, and their splits."""
+    return shard_ingest.ingest_sample(store_of(settings), dataset or settings.dataset)
+
+
+def check_spec(spec: Spec) -> dict[str, Any]:
+    """Return what a spec means, without data: template, resolved defaults, parameters, trials. SpecError."""
+    parsed = load(spec)
+    points = grid(parsed.strategy.params, parsed.strategy.constraints)
+    made = template(parsed)
+    return {
+        "name": parsed.name,
+        "template": made.hash,
+        "resolved": made.document,
+        "params": list(points.names),
+        "points": len(points.values),
+        "excluded": points.excluded,
+        "each": parsed.each,
+    }
+
+
+def load(spec: Spec) -> StudySpec:
+    """Return the checked spec. Errors: SpecError, whose place is a path in the document."""
+    return spec if isinstance(spec, StudySpec) else load_study(spec)
+
+
+def only(spec: Spec, trial: int | str, settings: FarmSettings, *, snapshot: str | None = None) -> StudySpec:
+    """Return the spec of one trial of a study: the same spec with one value for each parameter, hence the same keys.
+
+    ``trial``: its number, or "best" for the winner of a study that is finished.
+    Errors: UsageError for a trial that the study does not have, or "best" without an objective.
+    """
+    parsed = load(spec)
+    if trial == "best":
+        outcome = results(parsed, settings, snapshot=snapshot)
+        if outcome.ranking is None:
+            raise UsageError("the study has no objective, hence no best trial", place="--trial", hint="give a number")
+        study, number = outcome.study, int(outcome.ranking.order[0])
+    else:
+        study = plan(parsed, settings, snapshot=snapshot).study
+        if not str(trial).isdecimal() or int(trial) >= study.trials:
+            raise UsageError(f"no trial {trial}", place="--trial", allowed=f"best, or 0 to {study.trials - 1}")
+        number = int(trial)
+    params = {name: {"choice": [value]} for name, value in study.params(number).items()}
+    return load_study({**parsed.raw, "strategy": {**parsed.raw["strategy"], "params": params}} if params else parsed.raw)
+
+
+def plan(spec: Spec, settings: FarmSettings, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
+    """Return what running the study now would read, prune and compute; nothing is run or stored."""
+    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh)
+
+
+def run(
+    spec: Spec,
+    settings: FarmSettings,
+    *,
+    snapshot: str | None = None,
+    fresh: bool = False,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Run a study in this process, or find it finished. ``fresh`` computes every cell again and compares."""
+    return run_in_process(
+        spec,
+        store_of(settings),
+        snapshot=snapshot,
+        fresh=fresh,
+        threads=threads or settings.threads,
+        progress=progress,
+        settings=settings.cache,
+    )
+
+
+def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None) -> Outcome:
+    """Return a finished study; ``.table()`` and ``.leaderboard(n)`` are Arrow tables, ``.document()`` is the JSON.
+
+    Errors: UsageError for an unknown study; DataError for one that is not finished.
+    """
+    return open_study(study, store_of(settings), snapshot=snapshot)
+
+
+def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
+    """Return the datasets and studies of the store, or one study with its blocks, as JSON values."""
+    store = store_of(settings)
+    catalog = Catalog(store)
+    if study is not None:
+        return {"store": store.url, "studies": [_study_status(catalog, catalog.read_study(study).name, full=True)]}
+    datasets = sorted({meta.key.split("/")[1] for meta in store.list("refs/")})
+    return {
+        "store": store.url,
+        "datasets": [_dataset_status(store, name) for name in datasets],
+        "studies": [_study_status(catalog, name, full=False) for name in catalog.study_names()],
+    }
+
+
+def _dataset_status(store: Store, name: str) -> dict[str, Any]:
+    snapshot = read_head(store, name)
+    dataset = Dataset(store, snapshot)
+    kinds: dict[str, dict[str, int]] = {}
+    for ref in snapshot.shards:
+        kind = kinds.setdefault(ref.kind, {"shards": 0, "rows": 0, "bytes": 0})
+        kind["shards"] += 1
+        kind["rows"] += ref.rows
+        kind["bytes"] += ref.bytes
+    instruments = []
+    for instrument in dataset.instruments().values():
+        months = dataset.months(BARS, instrument.id)
+        instruments.append(
+            {
+                "id": instrument.id,
+                "symbol": instrument.symbol,
+                "type": instrument.type,
+                "bars": sum(month.rows for month in months),
+                "first": iso(months[0].first_day) if months else None,
+                "last": iso(months[-1].last_day) if months else None,
+            }
+        )
+    return {
+        "dataset": name,
+        "snapshot": snapshot.id,
+        "kinds": kinds,
+        "calendars": sorted(snapshot.calendars),
+        "instruments": instruments,
+    }
+
+
+def _study_status(catalog: Catalog, name: str, *, full: bool) -> dict[str, Any]:
+    study = catalog.read_study(name)
+    finished = catalog.finished_blocks(study)
+    waiting = sum(block.cells for block in study.blocks if block.index not in finished)
+    found: dict[str, Any] = {
+        "study": study.id,
+        "fresh": study.name.endswith(FRESH),
+        "name": study.spec.get("name", ""),
+        "dataset": study.dataset,
+        "snapshot": study.snapshot,
+        "trials": study.trials,
+        "cells": {"total": study.cells, "done": study.cells - waiting},
+        "blocks": {"total": len(study.blocks), "finished": len(finished)},
+    }
+    if full:
+        found["waiting"] = [block.index for block in study.blocks if block.index not in finished]
+        found["leases"] = [meta.key for meta in catalog.store.list(leases_prefix(study.name))]
+    return found
