@@ -106,10 +106,11 @@ def facts_of(run: Run) -> Facts:
     Commission is booked as cash events, slippage is what each fill's price cost against its reference price.
     """
     cash, fills, trades = run.cash_events, run.fills, run.trades
-    paid = cash[cash["kind"] == Line.COMMISSION]
+    paid = cash["kind"] == Line.COMMISSION
+    commission = -cash["cash_micro"][paid]
     fill_session, slippage = _column(fills, "session"), _column(fills, "slippage_micro")
-    fee_line = np.zeros(len(paid) + len(fills), np.int64)
-    fee_line[len(paid) :] = FEE_LINES.index("slippage")
+    fee_line = np.zeros(len(commission) + len(fills), np.int64)
+    fee_line[len(commission) :] = FEE_LINES.index("slippage")
     return Facts(
         cash_micro=run.cash_micro,
         day=run.session_day,
@@ -120,9 +121,9 @@ def facts_of(run: Run) -> Facts:
         order_session=_column(run.orders, "session"),
         fill_session=fill_session,
         fill_value=np.abs(fills["amount_micro"]),
-        fee_session=np.concatenate((paid["session"], fill_session)),
+        fee_session=np.concatenate((cash["session"][paid], fill_session)),
         fee_line=fee_line,
-        fee_micro=np.concatenate((-paid["cash_micro"], slippage)),
+        fee_micro=np.concatenate((commission, slippage)),
         trade_session=_column(trades, "entry_session"),
         trade_pnl=_column(trades, "pnl_micro"),
         trade_notional=_column(trades, "entry_notional_micro"),

@@ -1,6 +1,7 @@
 """Claims: the digests cover everything that happened, and nothing that did not."""
 
 import hashlib
+import json
 import struct
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,6 @@ from farm.engine.ledger import CASH, FILL, ORDER, TRADE, Line, Run
 from farm.result import record
 from farm.result.metrics import METRICS, bucket_metrics, compute_metrics, measure_run
 from farm.result.record import NULL_STATS, cell_result, ledger_digest, stats_digest
-from farm.values.canon import canonical_json
 
 MICRO = 1_000_000
 SPEC = "ab" * 32
@@ -96,7 +96,7 @@ def test_the_ledger_digest_is_what_the_docstring_says() -> None:
     run = example()
     sections = [run.orders, run.fills, run.cash_events, run.trades, run.open_trades]
     header = ["ledger-1", SPEC, "1", "strict-f64-1", 100 * MICRO, [3, 3, 3, 1, 1], 5, ["x"], ["AAPL", "MSFT"]]
-    digest = hashlib.sha256(canonical_json(header) + b"\n")
+    digest = hashlib.sha256(json.dumps(header).replace(" ", "").encode() + b"\n")
     place = {0: 0, 2: 1}
     for section in sections:
         for row in section:
