@@ -10,7 +10,10 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
+from farm.shard.dataset import Dataset
+from farm.shard.index import MonthRows
 from farm.shard.ingest import IngestSummary, ingest_table
+from farm.shard.snapshot import read_head
 from farm.store.base import Store
 from farm.store.wrap import Around
 from farm.values.units import parse_date
@@ -18,6 +21,7 @@ from farm.values.units import parse_date
 _T = TypeVar("_T")
 
 PRICES = ("open", "high", "low", "close")
+ALWAYS = (parse_date("1990-01-01", "test"), parse_date("2030-01-01", "test"))
 
 
 @dataclass(frozen=True)
@@ -111,3 +115,18 @@ def histories(draw: st.DrawFn) -> list[Bar]:
             low, first, last, high = (tick / 10**decimals for tick in ticks)
             bars.append(Bar(symbol, today, first, high, low, last, draw(st.integers(0, 2**53 - 1))))
     return bars
+
+
+def head(store: Store, name: str = "main") -> Dataset:
+    """Return the newest snapshot of a dataset, opened."""
+    return Dataset(store, read_head(store, name))
+
+
+def refs(store: Store) -> list[str]:
+    """Return the keys of all log entries."""
+    return [meta.key for meta in store.list("refs/")]
+
+
+def digests(store: Store, symbol: str) -> list[MonthRows]:
+    """Return the months of a symbol's bars."""
+    return head(store).months("stock_daily", symbol)

@@ -1,0 +1,112 @@
+"""Calendars, kinds and keys."""
+
+from __future__ import annotations
+
+import datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farm.shard import layout
+from farm.shard.calendar import Calendar, calendar_from_bytes, calendar_to_bytes, freeze_calendar
+from farm.shard.kinds import REGISTRY, STOCK_DAILY, kind_of
+from farm.store.memory import MemoryStore
+from farm.values.errors import DataError, UsageError
+from farm.values.units import NS_PER_DAY, NS_PER_HOUR, first_day_of, month_of
+from tests.shard.generators import day, head, put_bars, walk
+
+
+def test_the_calendar_of_new_york() -> None:
+    calendar = freeze_calendar("XNYS")
+    at = {int(one): index for index, one in enumerate(calendar.day)}
+    hours = [
+        ((calendar.open_ts[at[day(text)]] - day(text) * NS_PER_DAY) / NS_PER_HOUR,
+         (calendar.close_ts[at[day(text)]] - day(text) * NS_PER_DAY) / NS_PER_HOUR)
+        for text in ("2020-01-02", "2020-07-02", "2020-11-27")
+    ]  # fmt: skip
+    assert hours == [(14.5, 21.0), (13.5, 20.0), (14.5, 18.0)], "winter, summer, an early close"
+    assert day("2001-09-11") not in at
+    assert day("2020-07-03") not in at
+    assert calendar.session_count(day("2012-01-01"), day("2012-12-31")) == 250
+    sliced = calendar.slice(day("2020-01-01"), day("2020-01-31"))
+    assert (len(sliced.day), sliced.covers) == (21, (day("2020-01-01"), day("2020-01-31")))
+    assert calendar.slice(day("2020-01-04"), day("2020-01-05")).day.size == 0
+    with pytest.raises(DataError, match=r"reach beyond the calendar.*1970-01-01 .. 2035-12-31"):
+        calendar.slice(day("2035-01-01"), day("2036-01-01"))
+    assert freeze_calendar("NYSE").name == "XNYS"
+
+
+def test_calendars_survive_the_store_and_their_digest_is_of_sessions_alone() -> None:
+    calendar = freeze_calendar("24x7")
+    back = calendar_from_bytes(calendar_to_bytes(calendar), place="x")
+    window = day("2020-01-01"), day("2020-12-31")
+    assert (back.name, back.covers, back.digest(*window)) == (calendar.name, calendar.covers, calendar.digest(*window))
+    assert calendar_to_bytes(back) == calendar_to_bytes(calendar)
+    cut = calendar.slice(day("2019-06-01"), day("2021-06-01"))
+    assert cut.digest(*window) == calendar.digest(*window)
+    assert cut.digest(window[0], window[1] - 1) != calendar.digest(*window)
+    moved = Calendar("24x7", calendar.day, calendar.open_ts + 1, calendar.close_ts)
+    assert moved.digest(*window) != calendar.digest(*window)
+    with pytest.raises(DataError, match=r"not a calendar"):
+        calendar_from_bytes(b"something else", place="calendars/x.arrow")
+
+
+def test_sessions_are_found() -> None:
+    calendar = Calendar("C", np.array([3, 5, 9], np.int32), np.zeros(3, np.int64), np.ones(3, np.int64))
+    assert calendar.is_session(np.array([2, 3, 4, 5, 9, 10], np.int32)).tolist() == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert calendar.slice(4, 100).day.tolist() == [5, 9]
+
+
+def test_an_unknown_calendar_lists_those_in_the_snapshot() -> None:
+    store = MemoryStore()
+    put_bars(store, walk("A", "2010-01-01", 3))
+    with pytest.raises(DataError, match=r"no calendar 'XNYS'.*allowed: 24x7"):
+        head(store).calendar("XNYS")
+
+
+# Kinds and keys.
+
+
+def test_every_kind_of_the_registry_is_whole() -> None:
+    for name, kind in REGISTRY.items():
+        assert kind_of(name) is kind
+        assert kind.names[0] == kind.instrument_column == kind.sort_key[0]
+        assert set(kind.sort_key) <= set(kind.names)
+        for column in kind.names:
+            if column.endswith("_valid"):
+                assert column.removesuffix("_valid") in kind.names
+
+
+@given(st.dates(min_value=datetime.date(1900, 1, 1), max_value=datetime.date(2199, 12, 31)))
+def test_a_day_lies_within_its_span(date: datetime.date) -> None:
+    number = day(date.isoformat())
+    days = STOCK_DAILY.span_days(STOCK_DAILY.span_of(number))
+    assert days is not None
+    assert days[0] <= number <= days[1]
+    assert first_day_of(month_of(days[0])) == days[0]
+
+
+def test_keys_read_back() -> None:
+    sha = "ab" * 32
+    assert layout.parse_shard_key(layout.shard_key("stock_daily", "1d", "2010s", sha)) == (
+        "stock_daily",
+        "1d",
+        "2010s",
+        sha,
+    )
+    assert layout.parse_ref_key(layout.ref_key("main", 42)) == ("main", 42)
+    for key in ("data/x.parquet", "refs/main/1.json"):
+        with pytest.raises(DataError):
+            layout.parse_shard_key(key)
+    for name in ("", "a/b", ".hidden", "x" * 65, "ü"):
+        with pytest.raises(UsageError, match=r"not a dataset name"):
+            layout.check_dataset(name)
