@@ -8,6 +8,7 @@ write (``"close"``, indicators without ``of``), not only in the spelled-out one.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,8 @@ FIRST_DAY = 10957  # Saturday 2000-01-01
 # Specs
 
 
-def fields(syms: Sequence[str] = ()) -> st.SearchStrategy[Any]:
+@functools.cache
+def fields(syms: tuple[str, ...] = ()) -> st.SearchStrategy[Any]:
     """A bar column, of the instrument in scope or of one of ``syms``."""
     names = st.sampled_from(("open", "high", "low", "close", "volume", "close_raw", "close_tr"))
     plain = st.one_of(names, names.map(lambda name: {"f": name}))
@@ -36,12 +38,14 @@ def fields(syms: Sequence[str] = ()) -> st.SearchStrategy[Any]:
     return st.one_of(plain, st.builds(lambda name, sym: {"f": name, "sym": sym}, names, st.sampled_from(syms)))
 
 
+@functools.cache
 def numbers() -> st.SearchStrategy[Any]:
     """A constant."""
     return st.one_of(st.integers(-50, 150), st.floats(-1e3, 1e3).map(lambda x: round(x, 4)))
 
 
-def numeric_expressions(syms: Sequence[str] = (), depth: int = 2, bars_max: int = 6) -> st.SearchStrategy[Any]:
+@functools.cache
+def numeric_expressions(syms: tuple[str, ...] = (), depth: int = 2, bars_max: int = 6) -> st.SearchStrategy[Any]:
     """A numeric expression as users write it."""
     leaf = st.one_of(fields(syms), fields(syms), numbers())
     if depth == 0:
@@ -62,7 +66,8 @@ def numeric_expressions(syms: Sequence[str] = (), depth: int = 2, bars_max: int 
     )  # fmt: skip
 
 
-def truth_expressions(syms: Sequence[str] = (), depth: int = 2, bars_max: int = 6) -> st.SearchStrategy[Any]:
+@functools.cache
+def truth_expressions(syms: tuple[str, ...] = (), depth: int = 2, bars_max: int = 6) -> st.SearchStrategy[Any]:
     """A condition as users write it."""
     number = numeric_expressions(syms, max(0, depth - 1), bars_max)
     leaf = st.one_of(
@@ -84,6 +89,7 @@ def truth_expressions(syms: Sequence[str] = (), depth: int = 2, bars_max: int = 
     )  # fmt: skip
 
 
+@functools.cache
 def sizes() -> st.SearchStrategy[dict[str, Any]]:
     """A size that every account allows."""
     return st.one_of(
@@ -94,6 +100,7 @@ def sizes() -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+@functools.cache
 def stops() -> st.SearchStrategy[list[dict[str, Any]]]:
     """At most one stop of each type, in units that need no expression."""
     pct = st.sampled_from((0.01, 0.05, 0.2))
@@ -111,7 +118,7 @@ def stops() -> st.SearchStrategy[list[dict[str, Any]]]:
 @st.composite
 def sleeves(
     draw: st.DrawFn, name: str = "s", sides: Sequence[str] = ("long",), depth: int = 2, bars_max: int = 6,
-    syms: Sequence[str] = (),
+    syms: tuple[str, ...] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """A sleeve of rules over universe "u"."""
     truths = truth_expressions(syms, depth, bars_max)
@@ -145,7 +152,7 @@ def specs(
     depth: int = 2,
     bars_max: int = 6,
     sleeves_max: int = 2,
-    syms: Sequence[str] = (),
+    syms: tuple[str, ...] = (),
     account: str | None = None,
 ) -> dict[str, Any]:
     """A document without parameters or study: one run over ``tickers``."""

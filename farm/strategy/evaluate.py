@@ -16,9 +16,8 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from farm.indicators import series as indicator_series
 from farm.indicators.registry import INDICATORS
 from farm.kernels import logic
 from farm.strategy.expr import Node, is_joint, numbers
+from farm.strategy.market import Bars, MarketView
 from farm.strategy.program import Program, RulesProgram
 from farm.strategy.spec import Warmup
 from farm.strategy.store import Series, SeriesStore, nan_padded
@@ -37,63 +37,6 @@ SESSIONS_STALE_MAX = 5
 """Age in sessions beyond which the last bar of a fixed instrument is unknown (domain.md 2.2)."""
 _COLUMN = {"close_raw": "close", "close_tr": "close"}
 _RELATION = {"gt": logic.GT, "ge": logic.GE, "lt": logic.LT, "le": logic.LE}
-
-
-class Sessions(Protocol):
-    """The calendar of the run's window."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def day(self) -> I32: ...
-
-
-class Bars(Protocol):
-    """One instrument's bars, as ``feed.market.InstrumentSeries`` has them."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def symbol(self) -> str: ...
-
-    @property
-    def price_scale(self) -> int: ...
-
-    @property
-    def day(self) -> I32: ...
-
-    @property
-    def close_ts(self) -> I64: ...
-
-    @property
-    def factor(self) -> F64: ...
-
-    @property
-    def factor_tr(self) -> F64: ...
-
-
-class MarketView(Protocol):
-    """What signals are computed from, as ``feed.market.Market`` has it."""
-
-    @property
-    def calendar(self) -> Sessions: ...
-
-    @property
-    def series(self) -> Sequence[Bars]: ...
-
-    @property
-    def index(self) -> Mapping[str, int]: ...
-
-    @property
-    def start_day(self) -> int: ...
-
-    @property
-    def end_day(self) -> int: ...
-
-    @property
-    def snapshot(self) -> str: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -226,8 +226,8 @@ def test_every_indicator_is_close_to_the_exact_rational(values: list[int], n: in
 
 
 # Ours -> TA-Lib's function, and how far TA-Lib itself may be off, in units of the largest value. Its sma and stddev
-# keep running sums over the whole series; its ema and rsi may come from a build that fuses multiply and add, which moves a
-# last bit now and then; roc, max and min are the same operations in the same order.
+# keep running sums over the whole series; its ema and rsi may come from a build that fuses multiply and add, which
+# moves a last bit now and then; roc, max and min are the same operations in the same order.
 TALIB: dict[str, tuple[Callable[..., F64], float]] = {
     "sma": (talib.SMA, 1e-13),
     "ema": (talib.EMA, 2e-15),
