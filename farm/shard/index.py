@@ -252,29 +252,26 @@ def month_digests(rows: ShardRows) -> list[tuple[int, int, int, int, int, bytes]
     day = rows.day
     starts = np.flatnonzero(np.r_[True, (np.diff(rows.code) != 0) | (np.diff(day) != 0)])
     stops = np.r_[starts[1:], rows.rows]
-    bytes_of = _canonical_rows(rows)
-    heads = [hashlib.sha256(f"{rows.kind.name}\0{symbol}\0".encode()) for symbol in rows.symbols]
-    months: dict[int, int] = {}
+    month, code = _months(rows.kind, day[starts]), rows.code[starts]
+    firsts = np.flatnonzero(np.r_[True, (np.diff(code) != 0) | (np.diff(month) != 0)])
+    bytes_of, sha256, whole = _canonical_rows(rows), hashlib.sha256, int.from_bytes
+    heads = [f"{rows.kind.name}\0{symbol}\0".encode() for symbol in rows.symbols]
     found: list[tuple[int, int, int, int, int, bytes]] = []
-    at: tuple[int, int] | None = None
-    count = first = last = total = 0
-    for start, stop, code, today in zip(
-        starts.tolist(), stops.tolist(), rows.code[starts].tolist(), day[starts].tolist(), strict=True
-    ):
-        month = months.get(today)
-        if month is None:
-            month = months[today] = 0 if rows.kind.time_column is None else month_of(today)
-        if at != (code, month):
-            if at is not None:
-                found.append((*at, count, first, last, total.to_bytes(DIGEST_BYTES, "big")))
-            at, count, first, total = (code, month), 0, today, 0
-        digest = heads[code].copy()
-        digest.update(bytes_of(start, stop))
-        total = (total + int.from_bytes(digest.digest(), "big")) % _MODULUS
-        count, last = count + stop - start, today
-    assert at is not None
-    found.append((*at, count, first, last, total.to_bytes(DIGEST_BYTES, "big")))
+    for low, high in zip(firsts.tolist(), [*firsts[1:].tolist(), len(starts)], strict=True):
+        head, units = heads[code[low]], zip(starts[low:high].tolist(), stops[low:high].tolist(), strict=True)
+        total = sum([whole(sha256(head + bytes_of(start, stop)).digest(), "big") for start, stop in units]) % _MODULUS
+        begin, end = int(starts[low]), int(stops[high - 1])
+        counts = int(code[low]), int(month[low]), end - begin, int(day[begin]), int(day[end - 1])
+        found.append((*counts, total.to_bytes(DIGEST_BYTES, "big")))
     return found
+
+
+def _months(kind: Kind, day: I32) -> I32:
+    """Return the month of each day; 0 for a kind without time."""
+    if kind.time_column is None:
+        return np.zeros(day.shape, np.int32)
+    days, at = np.unique(day, return_inverse=True)
+    return np.array([month_of(one) for one in days.tolist()], np.int32)[at]
 
 
 def _canonical_rows(rows: ShardRows) -> Any:

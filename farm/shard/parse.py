@@ -25,7 +25,8 @@ from farm.values.errors import DataError, UsageError
 from farm.values.units import NS_PER_S, NS_PER_US, date_of, day_of
 
 _NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity|n/a|na|null|none|-)", re.IGNORECASE)
+_MISSING = re.compile(r"[+-]?nan|n/a|na|null|none|-", re.IGNORECASE)
+_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9._:^=+/-]{1,64}")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _RATIO = re.compile(r"(\d+)\s*[:/]\s*(\d+)")
@@ -107,8 +108,12 @@ def _numbers_of_texts(field: Field) -> F64:
     if is_bad.any():
         row = int(np.argmax(is_bad))
         text = texts[row].as_py()
-        what = "NaN or missing" if _NOT_FINITE.fullmatch(text) else "not a number"
-        raise field.refuse(row, f"{text!r} is {what}", hint="numbers are written like 1234.5, without separators")
+        what = "NaN or missing" if _MISSING.fullmatch(text) else "not a number"
+        raise field.refuse(
+            row,
+            f"{text!r} is {'infinite' if _INFINITE.fullmatch(text) else what}",
+            hint="numbers are written like 1234.5, without separators",
+        )
     values: F64 = texts.cast(pa.float64()).to_numpy()
     return values
 

@@ -82,7 +82,7 @@ def test_a_csv_file_becomes_rows(tmp_path: Path) -> None:
     ("lines", "row", "says"),
     [
         ([*GOOD, "2020-01-07,AAA,10,11,9,nan,1"], 4, "'nan' is NaN or missing"),
-        ([GOOD[0], "2020-01-03,AAA,10,inf,9,10,1"], 2, "'inf' is NaN or missing"),
+        ([GOOD[0], "2020-01-03,AAA,10,inf,9,10,1"], 2, "'inf' is infinite"),
         ([GOOD[0], "2020-01-03,AAA,10,11,9,,1"], 2, "the value is missing"),
         ([GOOD[0], "2020-01-03,AAA,10,11,9,ten,1"], 2, "'ten' is not a number"),
         ([GOOD[0], "2020-01-03,AAA,10,11,9,0x1p3,1"], 2, "is not a number"),
