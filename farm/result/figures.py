@@ -122,21 +122,6 @@ def drawdown(start: float, equity: F64) -> F64:
     return below
 
 
-def held(start: float, prices: F64) -> F64:
-    """Return the equity of buying at the first known price of ``prices`` (n,) with all of ``start`` and holding.
-
-    ``prices`` are total-return closes at the sessions of the run; NaN before the first one stays cash, a later gap
-    keeps the last price. Fractional and free of costs: a yardstick, not a run.
-    """
-    known = ~np.isnan(prices)
-    if not known.any():
-        return np.full(len(prices), start)
-    first = int(np.argmax(known))
-    filled = prices[np.maximum.accumulate(np.where(known, np.arange(len(prices)), 0))]
-    curve: F64 = np.where(np.arange(len(prices)) < first, start, start * (filled / prices[first]))
-    return curve
-
-
 def monthly_returns(start: float, day: I32, equity: F64) -> dict[int, list[float | None]]:
     """Return, by year, the returns of its twelve months and of the year: 13 values, None where there is no session."""
     last: dict[int, float] = {}

@@ -57,12 +57,6 @@ def test_drawdown_counts_the_starting_cash() -> None:
     assert figures.drawdown(100.0, np.array([50.0, 100.0, 150.0, 75.0])).tolist() == [-0.5, 0.0, 0.0, -0.5]
 
 
-def test_holding_starts_at_the_first_known_price_and_keeps_the_last() -> None:
-    prices = np.array([math.nan, 10.0, math.nan, 12.0])
-    assert figures.held(100.0, prices).tolist() == [100.0, 100.0, 100.0, 120.0]
-    assert figures.held(100.0, np.full(2, math.nan)).tolist() == [100.0, 100.0]
-
-
 def test_the_map_of_two_parameters() -> None:
     points = [((5, 60), 0.1), ((5, 80), 0.3), ((10, 60), None), ((10, 80), -0.2)]
     found = figures.parameter_map(("fast", "slow"), points, (5, 80), "max")
