@@ -438,7 +438,7 @@ def _fill_queue(b: Books, n: int) -> None:
             sleeve[w, at.HELD_HERE] += 1.0 if p[at.W_KIND] == at.ENTER else 0.0
             queue[m] = s
             m += 1
-    available = _available(account, count, asset, slot)
+    available = _available(account, count, asset, slot) if m > 0 else 0.0
     if m == 1:
         slot[queue[0], at.W_FIT] = _fit(account, asset, slot[queue[0]], available)
     elif m > 1:
@@ -582,7 +582,8 @@ def _touched(bar: F64, k: int, sleeve: F64, slot: F64, s: int, is_target: bool) 
         kind = sleeve[w, at.FIRST_STOP + at.STOP_WIDTH * x + at.STOP_KIND]
         if (kind == at.TARGET) == is_target:
             level = side * _stop_level(sleeve, w, slot, s, x)
-            if (is_target and not nearest <= level) or (not is_target and not nearest >= level):
+            is_nearer = not nearest <= level if is_target else not nearest >= level  # the first one too
+            if is_nearer and not np.isnan(level):
                 nearest = level
                 slot[s, at.PICK] = kind
     if is_target:
@@ -687,21 +688,26 @@ def _ruin(b: Books, pay: I64) -> None:
     count[at.RUIN] = count[at.NOW] + 1
 
 
-@_cold
-def _margin(b: Books) -> None:
-    """reg_t maintenance at a session close: on a breach close the largest requirement first, then the lower id,
-    at the next open, until equity covers what remains."""
-    asset, slot, equity = b.asset, b.slot, b.account[at.EQUITY]
+@_hot
+def _maintenance(asset: F64, slot: F64) -> float:
+    """Maintenance requirement of an account reg_t: 25 % of longs, 30 % of shorts; of each slot in PICK."""
     total = 0.0
     for s in range(slot.shape[0]):
-        p = slot[s]
-        p[at.PICK] = 0.0
-        if p[at.POS] != 0.0 and p[at.W_KIND] == 0.0:
-            j = int(p[at.OF_ASSET])
-            value = _value(asset, j, asset[j, at.MARK], p[at.POS])
-            p[at.PICK] = np.rint((0.25 if value > 0.0 else 0.30) * abs(value))
-            total += p[at.PICK]
-    b.count[at.C_MARGIN_CALL] += 1 if equity < total else 0
+        slot[s, at.PICK] = 0.0
+        if slot[s, at.POS] != 0.0 and slot[s, at.W_KIND] == 0.0:
+            j = int(slot[s, at.OF_ASSET])
+            value = _value(asset, j, asset[j, at.MARK], slot[s, at.POS])
+            slot[s, at.PICK] = np.rint((0.25 if value > 0.0 else 0.30) * abs(value))
+            total += slot[s, at.PICK]
+    return total
+
+
+@_cold
+def _margin(b: Books, total: float) -> None:
+    """A breach at a session close: close the largest requirement first, then the lower id, at the next open, until
+    equity covers what remains."""
+    asset, slot, equity = b.asset, b.slot, b.account[at.EQUITY]
+    b.count[at.C_MARGIN_CALL] += 1
     while equity < total:
         worst = 0
         for s in range(1, slot.shape[0]):
@@ -887,30 +893,6 @@ def _arrive(b: Books, signals: U8, series: F64, w: int, n: int) -> None:
 
 
 @_cold
-def _close_session(b: Books, pay: I64) -> None:
-    """What a session close adds to the mark: old orders lapse, ruin, margin."""
-    account, count = b.account, b.count
-    if count[at.WORKING] > 0:
-        _lapse_old(b.orders, count, b.slot, account[at.TTL])
-    if account[at.EQUITY] <= 0.0:
-        _ruin(b, pay)
-    elif account[at.RULES] == at.REG_T and count[at.HELD] > 0:
-        _margin(b)
-
-
-@_hot
-def _has_room(count: I64, n: int, acts: int, orders: I64, fills: I64, cash: I64, trades: I64) -> bool:
-    """Whether the records can take the most that one instant can write: four orders, fills, trades, and commissions
-    to each of ``n`` slots, and two lines for each corporate action and pay date."""
-    return (  # type: ignore[no-any-return]
-        count[at.N_ORDERS] + 4 * n <= orders.shape[0]
-        and count[at.N_FILLS] + 4 * n <= fills.shape[0]
-        and count[at.N_TRADES] + 4 * n <= trades.shape[0]
-        and count[at.N_CASH] + (4 + 2 * acts) * n <= cash.shape[0]
-    )
-
-
-@_cold
 def _end(b: Books) -> None:
     """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
     count, asset = b.count, b.asset
@@ -956,10 +938,15 @@ def advance(
     Order:   that of domain.md 3.1; after the last instant of the tape the run is ended.
     """
     b = Books(account, count, asset, sleeve, slot, of_asset, receivable, queue, orders, fills, cash, trades)
+    # The most that one instant can write: four orders, fills, trades and commissions to each slot, and two lines to a
+    # slot for each corporate action and pay date; a ruin may pay all dividends at once.
+    most = 4 * slot.shape[0]
+    order_room, fill_room, trade_room = orders.shape[0] - most, fills.shape[0] - most, trades.shape[0] - most
+    cash_room = cash.shape[0] - most - 2 * slot.shape[0] * pay.shape[0]
     for i in range(count[at.NEXT], last):
-        # A ruin may pay all dividends at once, hence pay.shape[0].
-        acts = inst[i, at.ACT_END] - count[at.AT_ACT] + pay.shape[0]
-        if not _has_room(count, slot.shape[0], acts, orders, fills, cash, trades):
+        if count[at.N_ORDERS] > order_room or count[at.N_FILLS] > fill_room or count[at.N_TRADES] > trade_room:
+            return at.ROOM
+        if count[at.N_CASH] + 2 * slot.shape[0] * (inst[i, at.ACT_END] - count[at.AT_ACT]) > cash_room:
             return at.ROOM
         count[at.CLOCK] = inst[i, at.TS]
         first_bar, end_bar = count[at.AT_BAR], inst[i, at.BAR_END]
@@ -979,8 +966,15 @@ def advance(
                 _pay(b, pay[k])
             if closes or end_bar > first_bar:
                 _mark(account, count, asset, slot)
-            if closes and (count[at.WORKING] > 0 or account[at.EQUITY] <= 0.0 or account[at.RULES] == at.REG_T):
-                _close_session(b, pay)
+            if closes:
+                if count[at.WORKING] > 0:
+                    _lapse_old(orders, count, slot, account[at.TTL])
+                if account[at.EQUITY] <= 0.0:
+                    _ruin(b, pay)
+                elif account[at.RULES] == at.REG_T and count[at.HELD] > 0:
+                    total = _maintenance(asset, slot)
+                    if account[at.EQUITY] < total:
+                        _margin(b, total)
         if end_bar > first_bar:
             sessions[2, count[at.NOW]] += 1
             sessions[3, count[at.NOW]] += 1 if count[at.HELD] > 0 or count[at.TOUCHED] > 0 else 0

@@ -1,0 +1,252 @@
+"""Programs, markets and signals for tests of the engine, and the comparison of a run with its twin.
+
+Markets here are rougher than life: prices gap, bars are missing or without volume, splits and dividends come often,
+positions are large for the account. Signals are drawn, not computed: the engine does not care where they come from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from farm.engine.ledger import Run
+from farm.feed.market import InstrumentSeries, Market
+from farm.kernels.reference.step import Reference
+from farm.strategy.evaluate import Signals
+from farm.strategy.expr import Node
+from farm.strategy.program import Program, RulesProgram, Size, StopRule
+from farm.strategy.spec import Costs, Exec, RunSpec, Warmup
+from farm.values.arrays import F64, U8, readonly
+from tests.generators import market_of, series_of, weekdays
+
+UNIT = 1_000_000
+START = 10960  # Tuesday 2000-01-04
+PREFER: Any = "prefer"  # the engine only asks whether there is a preference
+
+
+def days(count: int) -> Any:
+    """``count`` weekdays from START on."""
+    return weekdays(count, START)
+
+
+def run_spec(**changes: Any) -> RunSpec:
+    """A run with every default, 10,000 of cash."""
+    spec: dict[str, Any] = {
+        "dataset": "main", "start_day": START, "end_day": START + 400, "bar": "1d", "calendar": "XNYS",
+        "session": "regular", "cash_micro": 10_000 * UNIT, "ccy": "USD", "account": "cash", "max_gross": None,
+        "lot": "whole", "costs": Costs(0.0, 0.0, 0.0), "exec": Exec(0.0, 0.0, False), "warmup": Warmup("settle"),
+        "benchmark": None, "rf": 0.0, "ann": 252,
+    }  # fmt: skip
+    return RunSpec(**(spec | changes))
+
+
+def rules(**changes: Any) -> RulesProgram:
+    """A long sleeve of ten shares on AAPL."""
+    sleeve: dict[str, Any] = {
+        "id": "s", "universe_id": "u", "universe": ("AAPL",), "side": "long", "enter": Node, "exit": None,
+        "enter_short": None, "exit_short": None, "size": Size("qty", 10.0), "stops": (), "levels": (),
+        "max_positions": 1, "prefer": None, "cooldown_bars": 0, "alloc": 1.0,
+    }  # fmt: skip
+    return RulesProgram(**(sleeve | changes))
+
+
+def program(*sleeves: RulesProgram, **run: Any) -> Program:
+    """A program of these sleeves (one plain one by default)."""
+    return Program(run_spec(**run), sleeves or (rules(),), frozenset(), 0, (), {}, ())
+
+
+def mask(rows: int, *true: int) -> U8:
+    """A signal that is true at these bars."""
+    out = np.zeros(rows, np.uint8)
+    out[list(true)] = 1
+    return readonly(out)
+
+
+def signals(
+    market: Market, instrument: int = 0, *, enter: Sequence[int] = (), exit: Sequence[int] = (),
+    enter_short: Sequence[int] = (), exit_short: Sequence[int] = (), prefer: F64 | None = None,
+    levels: Sequence[F64] = (),
+) -> Signals:  # fmt: skip
+    """Signals of one instrument by the bars at which they are true."""
+    n = market.series[instrument].rows
+    return Signals(
+        instrument, mask(n, *enter), mask(n, *exit), mask(n, *enter_short), mask(n, *exit_short), prefer,
+        tuple(levels), {},
+    )  # fmt: skip
+
+
+def bars(*rows: tuple[float, float, float, float], volume: Sequence[float] | None = None, **kind: Any) -> InstrumentSeries:
+    """A series of (open, high, low, close), one per weekday."""
+    table = np.rint(np.array(rows) * 100).astype(np.int64)
+    series = series_of(
+        days(len(rows)), table[:, 3], open_ticks=table[:, 0].tolist(), high_ticks=table[:, 1].tolist(),
+        low_ticks=table[:, 2].tolist(), volume=volume, symbol=kind.pop("symbol", "AAPL"), start_day=START,
+        splits=kind.pop("splits", None), dividends=kind.pop("dividends", None),
+    )  # fmt: skip
+    return dataclasses.replace(series, **kind)
+
+
+def flat(*prices: float, **kind: Any) -> InstrumentSeries:
+    """A series whose bars stand still at a price each."""
+    return bars(*((price, price, price, price) for price in prices), **kind)
+
+
+def market(*series: InstrumentSeries, sessions: int | None = None) -> Market:
+    """A market whose sessions are all weekdays up to the longest series (or ``sessions`` of them)."""
+    last = max(int(one.day[-1]) for one in series if one.rows)
+    calendar = days(sessions) if sessions else days(300)[days(300) <= last]
+    return market_of(series, START, int(calendar[-1]), sessions=calendar)
+
+
+# Random ones
+
+
+@st.composite
+def rough_series(draw: st.DrawFn, symbol: str, count: int) -> InstrumentSeries:
+    """Up to ``count`` bars with everything that can happen to them."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kept = days(count)[random.random(count) > draw(st.sampled_from((0.0, 0.15)))]
+    if kept.shape[0] < 3:
+        kept = days(count)
+    n = kept.shape[0]
+    wild = draw(st.sampled_from((0.01, 0.05, 0.3)))
+    close = np.maximum(20, 3_000 * np.cumprod(1.0 + random.normal(0.0, wild, n))).astype(np.int64)
+    opened = np.maximum(20, close * (1.0 + random.normal(0.0, wild, n))).astype(np.int64)
+    high = (np.maximum(opened, close) * (1.0 + abs(random.normal(0.0, wild, n)))).astype(np.int64)
+    low = np.maximum(1, np.minimum(opened, close) * (1.0 - abs(random.normal(0.0, min(wild, 0.2), n)))).astype(np.int64)
+    volume = np.where(random.random(n) < draw(st.sampled_from((0.0, 0.2))), 0.0, 500.0)
+    splits = {}
+    for _ in range(draw(st.integers(0, 2))):
+        splits[START + int(random.integers(0, 2 * count))] = draw(st.sampled_from(((2, 1), (3, 2), (1, 10), (7, 3))))
+    dividends = {START + int(random.integers(0, 2 * count)): round(float(random.random()), 4)
+                 for _ in range(draw(st.integers(0, 3)))}  # fmt: skip
+    series = series_of(
+        kept, close, symbol=symbol, start_day=START, splits=splits, dividends=dividends, open_ticks=opened.tolist(),
+        high_ticks=high.tolist(), low_ticks=low.tolist(), volume=volume.tolist(),
+    )  # fmt: skip
+    later = random.integers(0, 20, series.dividend_day.shape[0]).astype(np.int32)
+    return dataclasses.replace(
+        series,
+        dividend_pay_day=series.dividend_day + later,
+        dividend_pay_assumed=later == 0,
+        lot_micro=draw(st.sampled_from((UNIT, UNIT, UNIT, 100 * UNIT, UNIT // 10))),
+        multiplier=draw(st.sampled_from((1, 1, 1, 5))),
+    )
+
+
+@st.composite
+def rough_signals(draw: st.DrawFn, market: Market, instrument: int, sleeve: RulesProgram) -> Signals:
+    """Drawn signals; levels stand near the closes and are sometimes unknown."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    series = market.series[instrument]
+    n = series.rows
+    often = draw(st.sampled_from((0.1, 0.3, 0.8)))
+
+    def column() -> U8:
+        return readonly((random.random(n) < often).astype(np.uint8))
+
+    prefer = np.where(random.random(n) < 0.2, np.nan, random.integers(0, 4, n).astype(np.float64))
+    levels = [
+        np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.05, n)))
+        for _ in sleeve.levels
+    ]
+    return Signals(
+        instrument, column(), column(), column(), column(), None if sleeve.prefer is None else prefer,
+        tuple(levels), {},
+    )  # fmt: skip
+
+
+@st.composite
+def stop_rules(draw: st.DrawFn) -> tuple[StopRule, ...]:
+    """Any stops that go together; ``r`` needs a stop to measure the risk from."""
+    found = []
+    for kind, unit, values in (
+        ("stop", "pct", (0.01, 0.05, 0.3)), ("stop", "abs", (0.5, 3.0)), ("stop", "level", (0.0,)),
+        ("trail", "pct", (0.02, 0.1)), ("trail", "abs", (1.0,)), ("target", "pct", (0.01, 0.1)),
+        ("target", "abs", (2.0,)), ("target", "level", (0.0,)), ("time", "bars", (1.0, 3.0)),
+    ):  # fmt: skip
+        if draw(st.integers(0, 3)) == 0:
+            found.append((kind, unit, draw(st.sampled_from(values))))
+    if any(kind in ("stop", "trail") for kind, _, _ in found) and draw(st.booleans()):
+        found.append(("target", "r", 2.0))
+    found = draw(st.permutations(found))
+    levels = 0
+    rules = []
+    for kind, unit, value in found:
+        rules.append(StopRule(kind, unit, value, levels if unit == "level" else -1))
+        levels += unit == "level"
+    return tuple(rules)
+
+
+@st.composite
+def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, tuple[tuple[Signals, ...], ...]]:
+    """A program with its market and signals: all accounts, sizes, stops, one or two sleeves that share the cash."""
+    tickers = ("AAPL", "IBM", "MSFT")[: draw(st.integers(1, most_instruments))]
+    count = draw(st.integers(4, 40))
+    found = market(*(draw(rough_series(ticker, count)) for ticker in tickers), sessions=count)
+    account = draw(st.sampled_from(("cash", "reg_t", "linear")))
+    sleeves, groups = [], []
+    for w in range(draw(st.sampled_from((1, 1, 2)))):
+        members = sorted(draw(st.sets(st.integers(0, len(tickers) - 1), min_size=1)))
+        stops = draw(stop_rules())
+        size = draw(st.sampled_from((
+            Size("qty", 10.0), Size("qty", 400.0), Size("qty", 0.7), Size("notional", 2_500.0), Size("notional", 3.0),
+            Size("pct_equity", 1.0), Size("pct_equity", 0.3), Size("pct_equity", 3.0), Size("equal", 1.0),
+        )))  # fmt: skip
+        sleeve = rules(
+            id=f"s{w}", universe=tuple(tickers[n] for n in members), size=size, stops=stops,
+            side="long" if account == "cash" else draw(st.sampled_from(("long", "short", "both"))),
+            levels=tuple(PREFER for stop in stops if stop.unit == "level"), max_positions=draw(st.integers(1, 3)),
+            prefer=draw(st.sampled_from((None, PREFER))), cooldown_bars=draw(st.sampled_from((0, 0, 1, 4))),
+            alloc=draw(st.sampled_from((1.0, 0.5))),
+        )  # fmt: skip
+        sleeves.append(sleeve)
+        groups.append(tuple(draw(rough_signals(found, n, sleeve)) for n in members))
+    chosen = program(
+        *sleeves, account=account, max_gross=draw(st.sampled_from((1.0, 2.5))) if account == "linear" else None,
+        lot=draw(st.sampled_from(("whole", "fractional"))),
+        costs=draw(st.sampled_from((Costs(0.0, 0.0, 0.0), Costs(10.0, 0.0, 0.0), Costs(3.0, 0.005, 1.0)))),
+        exec=draw(st.sampled_from((Exec(0.0, 0.0, False), Exec(5.0, 0.02, False), Exec(2.0, 0.1, True)))),
+        cash_micro=draw(st.sampled_from((10_000 * UNIT, 1_000 * UNIT, 123_456_789))),
+    )  # fmt: skip
+    return chosen, found, tuple(groups)
+
+
+def assert_same(run: Run, twin: Reference) -> None:
+    """Every record and every session of a run equals its twin's, prices to the bit."""
+    for name in ("orders", "fills", "cash_events", "trades", "open_trades"):
+        ours, theirs = getattr(run, name), getattr(twin, name)
+        assert [_plain(theirs_one, ours.dtype.names) for theirs_one in theirs] == [list(one) for one in ours.tolist()], name
+    assert twin.equity == run.equity.tolist()
+    assert twin.position == run.position.tolist()
+    assert twin.decision_bars == run.decision_bars.tolist()
+    assert twin.market_bars == run.market_bars.tolist()
+    assert dict(twin.counts) == dict(run.counts)
+    assert twin.ruin == run.ruin
+
+
+def _plain(record: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    assert set(names) == set(record)
+    return [record[name] for name in names]
+
+
+def assert_equal_runs(one: Run, other: Run) -> None:
+    """Two runs are the same to the bit."""
+    for field in dataclasses.fields(Run):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if isinstance(left, np.ndarray):
+            assert left.dtype == right.dtype and left.tobytes() == right.tobytes(), field.name
+        else:
+            assert left == right, field.name
+
+
+def assert_conserves(run: Run) -> None:
+    """Trade P&L sums to the change of equity, and cash is the sum of all flows (domain.md 7.7)."""
+    pnl = int(run.trades["pnl_micro"].sum()) + int(run.open_trades["pnl_micro"].sum())
+    assert pnl == run.equity_end_micro - run.cash_micro
+    assert run.fees_micro["commission"] == int(run.orders["fee_micro"].sum())
+    assert run.traded_notional_micro == int(abs(run.fills["amount_micro"]).sum())
