@@ -252,13 +252,13 @@ def leaderboard_text(leaders: Sequence[Mapping[str, Any]], title: str) -> str:
     """Return the leaderboard; a row is one of ``Outcome.leaderboard``, its columns in their order."""
     if not leaders:
         return f"{title}: no trial"
-    headers = [name for name in leaders[0] if name not in ("key", "fingerprint")]
-    rows = [[_leader_cell(row[name]) for name in headers] for row in leaders]
-    return f"{title}\n" + table(headers, rows, left=0)
+    names = [name for name in leaders[0] if name not in ("key", "fingerprint")]
+    rows = [[_leader_cell(row[name]) for name in names] for row in leaders]
+    return f"{title}\n" + table([name.removeprefix("params.") for name in names], rows, left=0)
 
 
 def _leader_cell(value: object) -> str:
-    if value is None or isinstance(value, (int, float)) and not isinstance(value, bool):
+    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
         return number_text(value)
     return str(value)
 
@@ -296,10 +296,8 @@ def outcome_text(outcome: Outcome, top: int) -> str:
         title = f"Leaderboard: {order.direction} {order.metric}, {BUCKETS[order.bucket]}{over}"
     lines += ["", leaderboard_text(leaders, title)]
     if leaders:
-        lines += [
-            "",
-            f"{'winner' if order is not None else 'first'}  trial {leaders[0]['trial']}  fingerprint {leaders[0]['fingerprint']}",
-        ]
+        first = leaders[0]
+        lines += ["", f"{'winner' if order else 'first'}  trial {first['trial']}  fingerprint {first['fingerprint']}"]
     assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
     if assumed:
         lines.append(f"assumed  {', '.join(assumed)}")

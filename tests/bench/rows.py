@@ -1,0 +1,229 @@
+"""The rows of ``make bench``: what the project promises about speed, each with the parts that the time goes to.
+
+All rows run on the real daily bars of the sample, in a store in a temporary directory. A farm of workers is started as
+``farm run --workers 2`` starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from farm import api
+from farm.columns.cache import ColumnCache
+from farm.engine.loop import Simulator
+from farm.run import BlockRunner, submit
+from farm.strategy.evaluate import evaluate
+from farm.strategy.store import SeriesStore
+from farm.values.settings import GIB, FarmSettings
+from tests.bench.harness import Row, microseconds, repeat, seconds_of
+
+DEMO = Path(__file__).resolve().parents[2] / "infra" / "demo" / "study.json"
+WORKERS = 2
+REPEATS = 5
+
+
+def demo_spec() -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads(DEMO.read_text())
+    return spec
+
+
+def stop_spec() -> dict[str, Any]:
+    """One trial on AAPL with a stop, a target and fees of every kind: the event loop has everything to do."""
+    spec = demo_spec()
+    spec["strategy"]["params"] = {"fast": {"choice": [5]}, "slow": {"choice": [50]}}
+    spec["strategy"]["universes"][0]["tickers"] = ["AAPL"]
+    spec["strategy"]["sleeves"][0]["stops"] = [{"type": "stop", "pct": 0.08}, {"type": "target", "pct": 0.25}]
+    spec["run"]["costs"] = {"bps": 5, "per_share": 0.005, "min": 1}
+    return spec
+
+
+@contextmanager
+def sample_store() -> Iterator[FarmSettings]:
+    with TemporaryDirectory(prefix="farm-bench-") as folder:
+        settings = api.at(str(Path(folder) / "store"))
+        api.ingest_sample(settings)
+        yield settings
+
+
+def event_loop(settings: FarmSettings) -> Row:
+    """Bar steps per second and core of the kernel, with a stop, a target and fees."""
+    submission = submit(stop_spec(), api.store_of(settings))
+    runner = BlockRunner(api.store_of(settings), cache=ColumnCache(GIB))
+    context = runner.context(submission.study)
+    market, (_, program) = context.market(0), context.program(0)
+    one = program.on("AAPL")
+    signals = evaluate(one, market.market, SeriesStore(GIB))
+    bars = submission.study.read(0, 0).bars
+    runs = 200
+    parts: dict[str, list[float]] = {"lay out signals and tables": [], "kernel": [], "books": []}
+
+    def measure() -> float:
+        kernel = 0.0
+        spent = dict.fromkeys(parts, 0.0)
+        for _ in range(runs):
+            t0 = time.perf_counter()
+            simulator = Simulator(one, market.market, signals, market.tape)
+            state = simulator.start()
+            t1 = time.perf_counter()
+            simulator.advance(state, simulator.tape.instants)
+            t2 = time.perf_counter()
+            simulator.finish(state)
+            t3 = time.perf_counter()
+            kernel += t2 - t1
+            for name, spent_s in zip(parts, (t1 - t0, t2 - t1, t3 - t2), strict=True):
+                spent[name] += spent_s
+        for name in parts:
+            parts[name].append(spent[name] / runs)
+        return bars * runs / kernel / 1e6
+
+    values = repeat(measure, REPEATS)
+    shown = {name: f"{microseconds(statistics.median(all_))} per run" for name, all_ in parts.items()}
+    return Row("event loop, stop and fees", "M bar-steps/s/core", 10, True, values, {"bars": f"{bars:,}", **shown})
+
+
+def cell_overhead(settings: FarmSettings) -> Row:
+    """Everything a cell costs beyond its kernel: key, program, signals, books, metrics, digests, row, segment."""
+    parts: dict[str, list[float]] = {}
+
+    def measure() -> float:
+        cache = ColumnCache(GIB)
+        store = api.store_of(settings)
+        planned = time.perf_counter()
+        submission = submit(demo_spec(), store, fresh=True, cache=cache)
+        planned = time.perf_counter() - planned
+        runner = BlockRunner(store, cache=cache)
+        context = runner.context(submission.study)
+        for position in range(5):
+            context.market(position)
+        start = time.perf_counter()
+        reports = [runner.run_block(submission.study, block) for block in submission.waiting]
+        total = time.perf_counter() - start
+        cells = submission.study.cells
+        kernel = kernel_seconds(context)
+        for name, seconds in {
+            "plan and keys": planned,
+            **{stage: sum(report.seconds.get(stage, 0.0) for report in reports) for stage in reports[0].seconds},
+            "of which kernel": kernel,
+        }.items():
+            parts.setdefault(name, []).append(seconds / cells)
+        return (total + planned - kernel) / cells * 1e6
+
+    values = repeat(measure, REPEATS)
+    shown = {name: f"{microseconds(statistics.median(all_))} per cell" for name, all_ in parts.items()}
+    return Row("cell beyond its kernel", "us", 200, False, values, shown)
+
+
+def kernel_seconds(context: Any) -> float:
+    """Return the seconds that the event loop kernel alone takes for every cell of the study."""
+    series = SeriesStore(GIB)
+    spent = 0.0
+    for trial in range(context.study.trials):
+        _, program = context.program(trial)
+        for position, instrument in enumerate(context.study.cell_instruments):
+            market = context.market(position)
+            one = program.on(instrument)
+            simulator = Simulator(one, market.market, evaluate(one, market.market, series), market.tape)
+            state = simulator.start()
+            start = time.perf_counter()
+            simulator.advance(state, simulator.tape.instants)
+            spent += time.perf_counter() - start
+    return spent
+
+
+def on_workers(settings: FarmSettings) -> list[Row]:
+    """The demo study on two local workers, and how long they take to be ready."""
+    from cluster.local import run_on_workers
+
+    rates: list[float] = []
+    starts: list[float] = []
+    parts: dict[str, list[float]] = {}
+    for _ in range(3):
+        with TemporaryDirectory(prefix="farm-bench-") as folder:
+            there = api.at(str(Path(folder) / "store"))
+            api.ingest_sample(there)
+            outcome = run_on_workers(demo_spec(), there.store.url, workers=WORKERS)
+        seconds = outcome.stats.seconds
+        rates.append(outcome.study.cells / seconds["run"])
+        starts.append(seconds["start"])
+        for name, spent in seconds.items():
+            parts.setdefault(name, []).append(spent)
+    shown = {name: f"{statistics.median(all_):.3f} s" for name, all_ in parts.items()}
+    return [
+        Row("demo study on 2 ready workers", "cells/s", 1500, True, rates, shown),
+        Row("local farm ready", "s", 8, False, starts),
+    ]
+
+
+def from_catalog(settings: FarmSettings) -> Row:
+    """The demo study again, every cell from the catalog, to the document."""
+    api.run(demo_spec(), settings)
+    parts: dict[str, list[float]] = {}
+
+    def measure() -> float:
+        start = time.perf_counter()
+        outcome = api.run(demo_spec(), settings)
+        made = time.perf_counter()
+        outcome.document()
+        total = time.perf_counter() - start
+        for name, spent in {**outcome.stats.seconds, "document": time.perf_counter() - made}.items():
+            parts.setdefault(name, []).append(spent)
+        return outcome.study.cells / total
+
+    values = repeat(measure, REPEATS)
+    shown = {name: f"{statistics.median(all_) * 1e3:.1f} ms" for name, all_ in parts.items()}
+    return Row("demo study from the catalog", "cells/s", 20_000, True, values, shown)
+
+
+def fresh_process(settings: FarmSettings) -> Row:
+    """A new process with compiled kernels on disk, from its start to the printed result of one trial."""
+    with TemporaryDirectory(prefix="farm-bench-") as folder:
+        spec = Path(folder) / "spec.json"
+        command = [sys.executable, "-m", "cluster.cli", "run", str(spec), "--fresh", "--json"]
+        environment = {**os.environ, "FARM_STORE": settings.store.url}
+        parts: dict[str, list[float]] = {}
+
+        def measure() -> float:
+            document: Mapping[str, Any] = {}
+
+            def run() -> None:
+                nonlocal document
+                done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
+                document = json.loads(done.stdout)
+
+            spec.write_text(json.dumps(stop_spec()))
+            total = seconds_of(run)
+            inside = document["farm"]["seconds"]
+            for name, spent in {**inside, "interpreter and imports": total - sum(inside.values())}.items():
+                parts.setdefault(name, []).append(spent)
+            return total
+
+        values = repeat(measure, REPEATS)
+    shown = {name: f"{statistics.median(all_):.2f} s" for name, all_ in parts.items()}
+    return Row("fresh process, first result", "s", 2, False, values, shown)
+
+
+def help_time(settings: FarmSettings) -> Row:
+    """``farm --help``."""
+    command = [sys.executable, "-m", "cluster.cli", "--help"]
+    run = lambda: seconds_of(lambda: subprocess.run(command, capture_output=True, check=True, timeout=60))  # noqa: E731
+    return Row("farm --help", "s", 0.3, False, repeat(run, REPEATS))
+
+
+ROWS: Mapping[str, Callable[[FarmSettings], Row | list[Row]]] = {
+    "loop": event_loop,
+    "cell": cell_overhead,
+    "workers": on_workers,
+    "catalog": from_catalog,
+    "process": fresh_process,
+    "help": help_time,
+}
