@@ -32,12 +32,11 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # hide no accelerator; and do not warn about it
 
 import ray
 import ray._raylet
-from ray._private import node, state, utils
+from ray._private import node, services, state
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cluster.worker import MakeRunner, Worker, farm_runner
@@ -46,13 +45,21 @@ from cluster.worker import MakeRunner, Worker, farm_runner
 _ray: Any = ray
 _raylet: Any = ray._raylet
 _node: Any = node
-_utils: Any = utils
+_services: Any = services
 _state: Any = state
 
 OBJECT_STORE_BYTES = 80 * MIB
 """Nothing large travels through Ray; 75 MiB is its minimum."""
 
 FOLDER = "farm-ray-"
+PORTS_OF_AGENTS = {
+    "metrics_agent_port": -1,
+    "metrics_export_port": -1,
+    "dashboard_agent_listen_port": -1,
+    "runtime_env_agent_port": 9,
+}
+"""What the agents would say of themselves: not in use; 9 is the port that discards."""
+
 START_S = 30.0
 
 SOCKET_ROOM = 40
@@ -73,7 +80,7 @@ class LocalRay:
             tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=root if len(root) <= SOCKET_ROOM else "/tmp")
         )
         try:
-            with _small_node():
+            with _small_node(self._folder):
                 _ray.init(
                     address="local",
                     num_cpus=self._workers,  # as many processes are started ahead
@@ -97,14 +104,23 @@ class LocalRay:
             self._folder = None
 
 
-@contextmanager
-def _small_node() -> Iterator[None]:
-    """Let ``ray.init`` start what a local farm needs and nothing else: 3 of 7 processes, half of the time.
+AGENT = """\
+# Stands in for an agent of Ray that this Ray has no use for; the raylet would not go on without one.
+while kill -0 "$RAY_RAYLET_PID" 2>/dev/null; do sleep 0.5; done
+"""
 
-    Ray has no public switches for these. Version 2.60 is pinned; with another one this is to be looked at again.
+
+@contextmanager
+def _small_node(folder: Path) -> Iterator[None]:
+    """Let ``ray.init`` start what a local farm needs and nothing else: 2 of 7 processes, and half of the time.
+
+    Left out are the autoscaler, the log monitor, the dashboard and its agent, and the agent that makes runtime
+    environments: no worker here has one. Ray has no public switches for these; version 2.60 is pinned, and with another
+    one this is to be looked at again.
     """
-    whole = _node.Node
-    dependency_error = _utils.get_dashboard_dependency_error
+    whole, command_of = _node.Node, _services._build_python_executable_command_memory_profileable
+    agent = folder / "agent.sh"
+    agent.write_text(AGENT)
 
     class SmallNode(whole):  # type: ignore[misc, valid-type]
         def __init__(self, ray_params: Any, **options: Any) -> None:
@@ -116,17 +132,21 @@ def _small_node() -> Iterator[None]:
             self._webui_url = ""
 
         def start_ray_processes(self) -> None:
+            for name, port in PORTS_OF_AGENTS.items():
+                _raylet.persist_port(self._session_dir, self._node_id, name, port)
             super().start_ray_processes()
             _wait_for_node(self.gcs_address)
 
-    _node.Node = SmallNode
-    # The agent of each node then leaves out what serves the dashboard.
-    _utils.get_dashboard_dependency_error = lambda: ImportError("not wanted")
+    def command(component: str, *arguments: Any, **options: Any) -> Any:
+        if "agent" in component:
+            return ["/bin/sh", str(agent)]
+        return command_of(component, *arguments, **options)
+
+    _node.Node, _services._build_python_executable_command_memory_profileable = SmallNode, command
     try:
         yield
     finally:
-        _node.Node = whole
-        _utils.get_dashboard_dependency_error = dependency_error
+        _node.Node, _services._build_python_executable_command_memory_profileable = whole, command_of
 
 
 def _remove_stale_folders() -> None:
