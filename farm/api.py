@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from farm.catalog import Catalog
-from farm.run import Outcome, Progress, Spec, open_study, run_in_process
+from farm.catalog import Catalog, parse_block_name
+from farm.result.report import report_html
+from farm.run import BlockRunner, Outcome, Progress, Spec, open_study, report_of, run_in_process
 from farm.run import plan as plan_run
 from farm.shard import ingest as shard_ingest
 from farm.shard.dataset import Dataset
@@ -30,13 +31,15 @@ from farm.store.open import open_store
 from farm.strategy.parse import load_study
 from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
-from farm.study.plan import Plan
+from farm.study.plan import Plan, needs_of
 from farm.study.reads import BARS
+from farm.study.segment import parsed
 from farm.study.space import grid
-from farm.study.trials import FRESH
+from farm.study.trials import FRESH, Study
 from farm.values.errors import UsageError
 from farm.values.settings import FarmSettings, from_environment
-from farm.values.units import iso
+from farm.values.units import MICRO, iso
+from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
 __all__ = [
     "IngestSummary", "Outcome", "Plan", "Progress", "Spec", "at", "check_spec", "explain", "ingest", "ingest_sample",
@@ -138,7 +141,9 @@ def only(spec: Spec, trial: int | str, settings: FarmSettings, *, snapshot: str 
             raise UsageError(f"no trial {trial}", place="--trial", allowed=f"best, or 0 to {study.trials - 1}")
         number = int(trial)
     params = {name: {"choice": [value]} for name, value in study.params(number).items()}
-    return load_study({**parsed.raw, "strategy": {**parsed.raw["strategy"], "params": params}} if params else parsed.raw)
+    return load_study(
+        {**parsed.raw, "strategy": {**parsed.raw["strategy"], "params": params}} if params else parsed.raw
+    )
 
 
 def plan(spec: Spec, settings: FarmSettings, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
@@ -238,3 +243,114 @@ def _study_status(catalog: Catalog, name: str, *, full: bool) -> dict[str, Any]:
         found["waiting"] = [block.index for block in study.blocks if block.index not in finished]
         found["leases"] = [meta.key for meta in catalog.store.list(leases_prefix(study.name))]
     return found
+
+
+def report(
+    study: Spec, settings: FarmSettings, output: str | Path, *, snapshot: str | None = None, trial: int | None = None
+) -> int:
+    """Write the report of a finished study's winner (or of another trial) to ``output``; return its bytes.
+
+    Errors: as ``results``; ResultConflict when the trial, computed again, is not what is stored; UsageError when the
+    file cannot be written.
+    """
+    store = store_of(settings)
+    outcome = open_study(study, store, snapshot=snapshot)
+    data = report_html(report_of(outcome, store, trial=trial)).encode()
+    try:
+        Path(output).write_bytes(data)
+    except OSError as error:
+        raise UsageError(
+            f"the report cannot be written: {error.strerror or error}", place=str(output), hint="name another --output"
+        ) from error
+    return len(data)
+
+
+def explain(cell: str, settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
+    """Return all that is known of one cell, named by 8 or more digits of its key: who computed it and why, what it
+    reads, what was assumed, and how its key is made up.
+
+    Errors: UsageError when no study (or not ``study``) has such a cell.
+    """
+    store = store_of(settings)
+    runner = BlockRunner(store, settings=settings.cache)
+    owner, trial, position = _find_cell(runner.catalog, cell, study)
+    context = runner.context(owner)
+    number = trial * len(owner.cell_instruments) + position
+    read = owner.read(trial, position)
+    names = () if read.instrument is None else (read.instrument,)
+    plans = needs_of(owner, context.dataset, context.spec, names)
+    return {
+        "cell": owner.keys[number].hex(),
+        "study": owner.id,
+        "trial": trial,
+        "params": owner.params(trial),
+        "instrument": read.instrument,
+        "key": {
+            "is": "SHA-256 of the canonical JSON of these parts",
+            "parts": dict(zip(KEY_PARTS, owner.key_parts(trial, position), strict=True)),
+            "template_covers": {"semantics": SEMANTICS_VERSION, "numerics": NUMERICS_PROFILE},
+        },
+        "reads": {
+            "snapshot": owner.snapshot,
+            "history": iso(read.first_day),
+            "start": iso(context.spec.run.start_day),
+            "end": iso(context.spec.run.end_day),
+            "bars_in_window": read.bars,
+            "bars_read": read.rows,
+            "anchors": context.anchors(trial, position) if read.bars else {},
+            "access": [plan.to_json() for plan in plans],
+            "bytes": sum(plan.bytes_needed for plan in plans),
+        },
+        **_explain_result(runner.catalog, owner, number),
+    }
+
+
+KEY_PARTS = ("kind", "template", "split", "instrument", "read_set", "sessions", "params")
+
+
+def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, int, int]:
+    """Return study, trial and position of the cell; of several studies that have it, the first by name."""
+    place = "cell"
+    if len(cell) < 8 or not set(cell.lower()) <= set("0123456789abcdef"):
+        raise UsageError(f"not a cell key: {cell!r}", place=place, allowed="8 to 64 hex digits of a key")
+    names = [study] if study is not None else catalog.study_names()
+    found: tuple[Study, int] | None = None
+    for owner in map(catalog.read_study, names):
+        for number, key in enumerate(owner.keys):
+            if not key.hex().startswith(cell.lower()):
+                continue
+            if found is not None and found[0].keys[found[1]] != key:
+                raise UsageError(f"several cells begin with {cell}", place=place, hint="give more digits")
+            found = found or (owner, number)
+    if found is None:
+        raise UsageError(
+            f"no such cell: {cell}",
+            place=f"study {study}" if study is not None else catalog.store.url,
+            hint="keys stand in farm results STUDY --json",
+        )
+    return found[0], *divmod(found[1], len(found[0].cell_instruments))
+
+
+def _explain_result(catalog: Catalog, owner: Study, number: int) -> dict[str, Any]:
+    """Return what is stored for a cell, and by whom it was computed."""
+    found = catalog.lookup(owner.family, [owner.keys[number]])
+    if not found.count:
+        return {"result": None, "computed": None}
+    [key] = found.segments
+    [segment] = catalog.read_segments([key])
+    row = int(found.row[0])
+    name, block = parse_block_name(key)
+    leases = [
+        lease for lease in catalog.leases(name) if any(first <= block <= last for first, last in lease["blocks"])
+    ]  # fmt: skip
+    return {
+        "result": {
+            "verdict": segment.verdict[row] or None,
+            "equity_end": int(segment.equity_end_micro[row]) / MICRO if segment.simulated[row] else None,
+            "ledger": segment.ledger[row].tobytes().hex() if segment.simulated[row] else None,
+            "stats": segment.stats[row].tobytes().hex(),
+            "assumptions": list(parsed(segment.assumptions[row])),
+            "counts": dict(parsed(segment.counts[row])),
+        },
+        "computed": {"segment": key, "study": name, "block": block, "is_reused": name != owner.name, "leases": leases},
+    }

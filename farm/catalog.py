@@ -11,32 +11,44 @@ family is the union of its segments; a cell that several of them hold must have 
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from farm.shard.layout import results_prefix, segment_key, study_key
+from farm.shard.layout import lease_key, leases_prefix, results_prefix, segment_key, study_key
 from farm.store.base import Store
 from farm.study.results import Results, gather
 from farm.study.segment import Segment, decode, encode
 from farm.study.trials import Study, study_from_bytes
 from farm.values.arrays import I32
+from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 READS_IN_FLIGHT = 16
+LEASE_FORMAT = "farm-lease-1"
 
-_SEGMENT_NAME = re.compile(r"-(\d{6})\.parquet$")
+_SEGMENT_NAME = re.compile(r"(?P<study>[^/]+)-(?P<block>\d{6,})\.parquet$")
 
 
 def block_name(study: str, block: int) -> str:
     """Return the name of a block's segment within its family."""
     return f"{study}-{block:06d}"
+
+
+def parse_block_name(key: str) -> tuple[str, int]:
+    """Return the study's name and the block of a segment's key; DataError for another key."""
+    found = _SEGMENT_NAME.search(key)
+    if found is None:
+        raise DataError("not the key of a result segment", place=key)
+    return found["study"], int(found["block"])
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,28 @@ class Catalog:
             return self.read_study(study.name)
         return study
 
+    def leases(self, name: str) -> list[dict[str, Any]]:
+        """Return the lease records of a study: who ran which blocks, and why; DataError for a damaged one."""
+        records = []
+        for meta in self.store.list(leases_prefix(name)):
+            try:
+                record = json.loads(self.store.get(meta.key))
+                records.append(dict(record) | {"blocks": [tuple(pair) for pair in record["blocks"]]})
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"lease record cannot be read: {error}", place=meta.key) from error
+        return records
+
+    def put_lease(self, name: str, prefix: str, record: Mapping[str, Any]) -> None:
+        """Store a lease record of a study under the next free number after ``prefix``."""
+        number = sum(1 for _ in self.store.list(leases_prefix(name) + prefix))
+        while True:
+            lease = f"{prefix}-{number:06d}"
+            body = {"format": LEASE_FORMAT, "lease": lease, "study": name, **record}
+            try:
+                return self.store.put_if_absent(lease_key(name, lease), canonical_json(body))
+            except AlreadyExists:
+                number += 1
+
     # Segments
 
     def put_segment(self, study: Study, block: int, segment: Segment) -> bool:
@@ -132,9 +166,9 @@ class Catalog:
         """Return the blocks of the study that have a segment."""
         finished = set()
         for meta in self.store.list(f"{results_prefix(study.family)}{study.name}-"):
-            number = _SEGMENT_NAME.search(meta.key)
-            if number:
-                finished.add(int(number.group(1)))
+            found = _SEGMENT_NAME.search(meta.key)
+            if found and found["study"] == study.name:
+                finished.add(int(found["block"]))
         return frozenset(finished)
 
     def read_segments(self, keys: Sequence[str]) -> list[Segment]:

@@ -13,8 +13,7 @@ errors stop a study between cells: finished blocks are kept, and the same comman
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
 from farm.result.report import ReportInput
 from farm.shard.dataset import Dataset
-from farm.shard.layout import lease_key, leases_prefix
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
 from farm.store.base import Store
 from farm.store.wrap import counts_of
@@ -36,42 +34,31 @@ from farm.strategy.parse import load_study
 from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
 from farm.strategy.store import SeriesStore
+from farm.study.block import ranges_of
 from farm.study.briefing import WinnerCell, brief
 from farm.study.context import METRICS, Scored, StudyContext
 from farm.study.document import FarmStats, document
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
+from farm.study.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 from farm.study.results import Ranking, Results, ranking
 from farm.study.rows import BlockRows
 from farm.study.shared import Shared
 from farm.study.tables import cell_table, leader_table
 from farm.study.trials import Study, study_name
-from farm.values.canon import canonical_json
-from farm.values.errors import AlreadyExists, FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
 from farm.values.settings import CacheSettings
 
 STUDIES_MAX = 16
 IN_PROCESS = "in process"
 """Worker and reason of a block that was computed without workers."""
 
+__all__ = [
+    "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "Submission",
+    "conclude", "open_study", "plan", "rank_trials", "report_of", "run_in_process", "submit",
+]  # fmt: skip
+
 Spec = StudySpec | Mapping[str, Any] | str | Path
 """A spec: parsed, a JSON object, JSON text, or a path."""
-
-
-@dataclass(frozen=True)
-class ProgressEvent:
-    """Where a run stands. ``cells_done`` includes ``cells_reused``; ``workers`` is 0 in process."""
-
-    cells_done: int
-    cells_total: int
-    cells_reused: int
-    cells_per_s: float
-    affinity_hits: int
-    affinity_misses: int
-    bytes_fetched: int
-    workers: int
-
-
-Progress = Callable[[ProgressEvent], None]
 
 
 @dataclass(frozen=True)
@@ -265,7 +252,7 @@ class BlockRunner:
         Errors: the typed error of a cell, its place beginning with trial and instrument; ResultConflict when the
         block is stored with other rows; Interrupted after ``stop``.
         """
-        clock = _Clock()
+        clock = Stages()
         with clock.stage("plan"):
             context = self.context(study)
             rows = BlockRows(context.study, block, METRICS)
@@ -341,7 +328,7 @@ def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> Re
     return brief(outcome.results, outcome.ranking, outcome.spec, trial, cells)
 
 
-def _put(rows: BlockRows, row: int, context: StudyContext, trial: int, position: int, clock: _Clock) -> None:
+def _put(rows: BlockRows, row: int, context: StudyContext, trial: int, position: int, clock: Stages) -> None:
     with clock.stage("run"):
         run = context.simulate(trial, position)
     with clock.stage("score"):
@@ -365,43 +352,6 @@ def _cell_name(study: Study, trial: int, position: int) -> str:
     return f"trial {trial} {study.params_text(trial)}" + (f", instrument {instrument}" if instrument else "")
 
 
-class _Clock:
-    """Seconds by stage, of one thread."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
-class _Meter:
-    """Turns finished blocks into progress events."""
-
-    def __init__(self, submission: Submission, progress: Progress | None) -> None:
-        self._progress = progress
-        self._total = submission.study.cells
-        self._reused = self._total - submission.cells_waiting
-        self._computed = self._bytes = 0
-        self._started = time.perf_counter()
-
-    def add(self, report: BlockReport | None) -> None:
-        """Count a finished block (None: none yet) and tell how it stands."""
-        if report is not None:
-            self._computed += report.cells
-            self._bytes += report.bytes_fetched
-        if self._progress is not None:
-            elapsed = time.perf_counter() - self._started
-            per_second = self._computed / elapsed if elapsed > 0 else 0.0
-            done = self._reused + self._computed
-            self._progress(ProgressEvent(done, self._total, self._reused, per_second, 0, 0, self._bytes, 0))
-
-
 def run_in_process(
     spec: Spec,
     store: Store,
@@ -418,19 +368,15 @@ def run_in_process(
     Errors: those of ``submit`` and ``run_block``; Interrupted on Ctrl-C. In each case finished blocks are kept, and
     the same call goes on from there.
     """
-    clock = _Clock()
+    clock = Stages()
     with clock.stage("plan"):
         submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache)
     reports: list[BlockReport] = []
     if submission.waiting:
         runner = BlockRunner(store, cache=cache, settings=settings)
-        meter = _Meter(submission, progress)
-        meter.add(None)
         with clock.stage("run"):
             try:
-                for report in _finished(runner, submission, threads):
-                    reports.append(report)
-                    meter.add(report)
+                _run_waiting(runner, submission, threads, progress, reports)
             except BaseException:
                 # The error of the study matters more than a remark that cannot be written down.
                 with suppress(StoreError):
@@ -449,21 +395,27 @@ def run_in_process(
         return conclude(submission, stats)
 
 
-def _finished(runner: BlockRunner, submission: Submission, threads: int) -> Iterator[BlockReport]:
-    """Run the waiting blocks and yield their reports as they finish.
+def _run_waiting(
+    runner: BlockRunner, submission: Submission, threads: int, progress: Progress | None, reports: list[BlockReport]
+) -> None:
+    """Run the waiting blocks, adding to ``reports`` as they finish.
 
     Errors: Interrupted on Ctrl-C; the first error of a block. Running blocks then end before their next cell.
     """
+    meter = Meter(submission.study.cells, submission.study.cells - submission.cells_waiting, progress)
     with ThreadPoolExecutor(threads, "blocks") as pool:
         waiting = {pool.submit(runner.run_block, submission.study, block) for block in submission.waiting}
         try:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
-                    yield future.result()
+                    report = future.result()
+                    reports.append(report)
+                    meter.add(report.cells, report.bytes_fetched)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"stopped by the user with {len(waiting)} of {len(submission.waiting)} blocks unfinished",
+                f"stopped by the user with {len(submission.waiting) - len(reports)} of {len(submission.waiting)} "
+                "blocks unfinished",
                 place=f"study {submission.study.id[:12]}",
                 hint="run the same command again; finished blocks are kept",
             ) from None
@@ -476,27 +428,17 @@ def _finished(runner: BlockRunner, submission: Submission, threads: int) -> Iter
 def _record_lease(submission: Submission, reports: Sequence[BlockReport]) -> None:
     """Write down who computed which blocks, and what that took: for ``explain``, no part of a result."""
     if not reports:
-        return None
-    study, store = submission.study, submission.catalog.store
-    record = {
-        "blocks": sorted(report.block for report in reports),
-        "worker": IN_PROCESS,
-        "reason": IN_PROCESS,
-        "attempt": 1,
-        "bytes_fetched": sum(report.bytes_fetched for report in reports),
-        "seconds": _total_seconds(reports),
-    }
-    number = sum(1 for _ in store.list(leases_prefix(study.name)))
-    while True:
-        try:
-            return store.put_if_absent(lease_key(study.name, f"local-{number:06d}"), canonical_json(record))
-        except AlreadyExists:
-            number += 1
-
-
-def _total_seconds(reports: Sequence[BlockReport]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for report in reports:
-        for stage, seconds in report.seconds.items():
-            total[stage] = round(total.get(stage, 0.0) + seconds, 6)
-    return total
+        return
+    submission.catalog.put_lease(
+        submission.study.name,
+        "local",
+        {
+            "worker": IN_PROCESS,
+            "reason": IN_PROCESS,
+            "attempt": 1,
+            "blocks": ranges_of(sorted(report.block for report in reports)),
+            "cells": sum(report.cells for report in reports),
+            "bytes_fetched": sum(report.bytes_fetched for report in reports),
+            "seconds": total_seconds(report.seconds for report in reports),
+        },
+    )

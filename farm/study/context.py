@@ -145,13 +145,23 @@ class StudyContext:
 
     def simulate(self, trial: int, position: int) -> Run:
         """Run one cell through the engine."""
-        shared = self.market(position)
-        _, program = self.program(trial)
-        instrument = self.study.cell_instruments[position]
-        if instrument is not None:
-            program = program.on(self.study.symbols[instrument])
+        shared, program = self.market(position), self._program_of(trial, position)
         signals = evaluate(program, shared.market, self._series)
         return simulate(program, shared.market, signals, tape=shared.tape)
+
+    def anchors(self, trial: int, position: int) -> dict[str, str]:
+        """Return, per recursive indicator of the cell, the day on which its steps began (domain.md 2.4)."""
+        signals = evaluate(self._program_of(trial, position), self.market(position).market, self._series)
+        found: dict[str, str] = {}
+        for one in (one for sleeve in signals for one in sleeve):
+            for label, day in one.anchors.items():
+                found[label] = min(day, found.get(label, day))
+        return dict(sorted(found.items()))
+
+    def _program_of(self, trial: int, position: int) -> Program:
+        _, program = self.program(trial)
+        instrument = self.study.cell_instruments[position]
+        return program if instrument is None else program.on(self.study.symbols[instrument])
 
     def score(self, run: Run, trial: int, position: int) -> Scored:
         """Return the metrics and digests of a run of this cell."""

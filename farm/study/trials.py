@@ -125,6 +125,12 @@ class Study:
             keys += [prefix.key(parameters) for prefix in rows[window]]
         return keys
 
+    def key_parts(self, trial: int, position: int) -> list[Any]:
+        """Return what the key of a cell is the hash of, as ``keys`` has it."""
+        read = self.read(trial, position)
+        split = None if self.split is None else dict(self.split)
+        return ["cell", self.family, split, read.instrument, read.read_set, read.sessions, self.params(trial)]
+
     def trial_key(self, trial: int) -> str:
         """Return the key of a trial, hex."""
         width = len(self.cell_instruments)

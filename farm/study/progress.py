@@ -1,0 +1,72 @@
+"""How a run stands, and where its time goes: told to people, part of no result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """Where a run stands. ``cells_done`` includes ``cells_reused``; ``workers`` is 0 in process."""
+
+    cells_done: int
+    cells_total: int
+    cells_reused: int
+    cells_per_s: float
+    affinity_hits: int
+    affinity_misses: int
+    bytes_fetched: int
+    workers: int
+
+
+Progress = Callable[[ProgressEvent], None]
+
+
+class Meter:
+    """Turns finished blocks of one process into progress events."""
+
+    def __init__(self, cells_total: int, cells_reused: int, progress: Progress | None) -> None:
+        self._progress = progress
+        self._total = cells_total
+        self._reused = cells_reused
+        self._computed = self._bytes = 0
+        self._started = time.perf_counter()
+        self.add(0, 0)
+
+    def add(self, cells: int, bytes_fetched: int) -> None:
+        """Count a finished block and tell how it stands."""
+        self._computed += cells
+        self._bytes += bytes_fetched
+        if self._progress is not None:
+            elapsed = time.perf_counter() - self._started
+            per_second = self._computed / elapsed if elapsed > 0 else 0.0
+            done = self._reused + self._computed
+            self._progress(ProgressEvent(done, self._total, self._reused, per_second, 0, 0, self._bytes, 0))
+
+
+class Stages:
+    """Seconds by stage, of one thread."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of a ``with`` block to the stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+
+def total_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """Return the sums by stage, in microseconds' precision."""
+    total: dict[str, float] = {}
+    for part in parts:
+        for stage, seconds in part.items():
+            total[stage] = round(total.get(stage, 0.0) + seconds, 6)
+    return total
