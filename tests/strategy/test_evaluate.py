@@ -250,6 +250,21 @@ def test_gaps_of_an_expression_are_compressed_out() -> None:
     assert np.array_equal(found, [np.nan, np.nan, 2.0, np.nan, 4.0], equal_nan=True)
 
 
+def test_a_window_over_gaps_looks_back_no_further_when_there_is_more_history() -> None:
+    """Three bars back is three bars back: an unknown bar is not replaced by an older one that is there."""
+    day = weekdays(12, START)
+    volume = [1.0] * 12
+    volume[8] = 0.0
+    start = int(day[10])
+    ratio = {"i": "sma", "n": 3, "of": {"op": "div", "a": ["close", "volume"]}}
+    found = []
+    for first in (0, 5, 8):
+        one = series_of(day[first:], [100 + k for k in range(first, 12)], start_day=start, volume=volume[first:])
+        found.append(values_of(market_of([one], start, END), ratio, start=iso(start)))
+    assert np.isnan(found[0][0]) and found[0][1] == pytest.approx(1.10)
+    assert np.array_equal(found[0], found[1], equal_nan=True) and np.array_equal(found[0], found[2], equal_nan=True)
+
+
 @pytest.mark.parametrize(
     ("warmup", "expected"),
     [("none", 400), ("10bar", 390), ("30d", None), ("2mo", None), ("settle", None)],
