@@ -138,6 +138,12 @@ class ShardIndex:
     footer: bytes
 
     @cached_property
+    def by_offset(self) -> tuple[list[int], list[tuple[tuple[int, str], Chunk]]]:
+        """The column chunks as they lie in the shard: their offsets, and ((row group, column), chunk)."""
+        ordered = sorted(self.chunks.items(), key=lambda item: item[1].offset)
+        return [chunk.offset for _, chunk in ordered], ordered
+
+    @cached_property
     def metadata(self) -> pq.FileMetaData:
         """The Parquet footer, parsed."""
         return pq.ParquetFile(pa.BufferReader(b"PAR1" + self.footer)).metadata

@@ -14,6 +14,7 @@ Rows are filtered after the cache, so the cache knows neither universes nor wind
 from __future__ import annotations
 
 import io
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,11 +32,14 @@ from farm.shard.index import ShardIndex, decode_prices
 from farm.shard.kinds import kind_of
 from farm.shard.plan import AccessPlan, ChunkRef, needed_columns
 from farm.store.base import Store
-from farm.store.coalesce import coalesce
+from farm.store.coalesce import Fetch, coalesce
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import BucketNotFound, DataError, NotFound, ShortRead
 from farm.values.settings import StoreSettings
 from farm.values.units import iso
+
+FOOTER_BYTES_MAX = 16 * 1024
+"""How much of the end of a shard is read to see that it is whole."""
 
 SHARDS_MAX = 8
 """Shards read at once; the store itself limits the requests in flight."""
@@ -113,8 +117,13 @@ def read_columns(
 def _fetch(
     store: Store, index: ShardIndex, chunks: list[ChunkRef], gap_bytes_max: int, fetch_bytes_max: int
 ) -> list[memoryview]:
-    """Return the verified bytes of each chunk."""
-    ranges = [(chunk.offset, chunk.length) for chunk in chunks]
+    """Return the verified bytes of each chunk.
+
+    The end of the shard comes along: one that was cut off behind these chunks is damaged too, and a user should hear
+    of it today, not when another column is wanted.
+    """
+    end = index.footer[-FOOTER_BYTES_MAX:]
+    ranges = [(chunk.offset, chunk.length) for chunk in chunks] + [(index.ref.bytes - len(end), len(end))]
     fetches = coalesce(ranges, gap_bytes_max=gap_bytes_max, fetch_bytes_max=fetch_bytes_max)
     key = index.ref.key
     try:
@@ -122,30 +131,47 @@ def _fetch(
     except BucketNotFound:
         raise
     except NotFound as error:
-        raise _damaged("the shard is missing", chunks[0]) from error
+        raise _damaged("the shard is missing", key, chunks[0].row_group, chunks[0].column) from error
     except ShortRead as error:
         size = store.head(key).size
         if size >= index.ref.bytes:
             raise
-        lost = next((chunk for chunk in chunks if chunk.offset + chunk.length > size), chunks[0])
-        raise _damaged(f"the shard is cut off: {size} of {index.ref.bytes} bytes", lost) from error
-    found: list[memoryview] = [memoryview(b"")] * len(chunks)
+        lost = next((chunk for chunk in chunks if chunk.offset + chunk.length > size), chunks[-1])
+        raise _damaged(
+            f"the shard is cut off: {size} of {index.ref.bytes} bytes", key, lost.row_group, lost.column
+        ) from error
+    found: list[memoryview] = [memoryview(b"")] * len(ranges)
     for fetch, body in zip(fetches, bodies, strict=True):
-        if len(body) != fetch.length:
-            raise _damaged(f"{len(body)} bytes came for a range of {fetch.length}", chunks[fetch.parts[0]])
+        _verify(index, fetch, body)
         for part in fetch.parts:
             start = ranges[part][0] - fetch.start
             found[part] = memoryview(body)[start : start + ranges[part][1]]
-    for chunk, data in zip(chunks, found, strict=True):
-        if len(data) != chunk.length or xxhash.xxh3_64_intdigest(data) != chunk.checksum:
-            raise _damaged("the bytes of the column chunk are not those that were written", chunk)
+    if found.pop() != end:
+        raise _damaged("the footer is not the one that was written", key, chunks[-1].row_group, chunks[-1].column)
     return found
 
 
-def _damaged(message: str, chunk: ChunkRef) -> DataError:
+def _verify(index: ShardIndex, fetch: Fetch, body: bytes) -> None:
+    """Compare every column chunk that lies in a fetched range with its checksum, also those that only came along."""
+    offsets, ordered = index.by_offset
+    first = bisect_left(offsets, fetch.start)
+    for (group, column), chunk in ordered[first : bisect_left(offsets, fetch.start + fetch.length)]:
+        start = chunk.offset - fetch.start
+        if start + chunk.length > fetch.length:
+            continue  # cut by the end of a range that does not want it
+        data = memoryview(body)[start : start + chunk.length]
+        if len(data) != chunk.length or xxhash.xxh3_64_intdigest(data) != chunk.checksum:
+            raise _damaged(
+                "the bytes of the column chunk are not those that were written", index.ref.key, group, column
+            )
+    if len(body) != fetch.length:
+        raise ShortRead(f"{len(body)} bytes came for a range of {fetch.length}", place=index.ref.key)
+
+
+def _damaged(message: str, key: str, row_group: int, column: str) -> DataError:
     return DataError(
         message,
-        place=f"{chunk.key}, row group {chunk.row_group}, column {chunk.column}",
+        place=f"{key}, row group {row_group}, column {column}",
         hint="restore the object, or delete it and ingest its rows again",
     )
 
@@ -166,10 +192,11 @@ def _decode(index: ShardIndex, chunks: list[ChunkRef], data: list[memoryview]) -
         try:
             table = file.read_row_group(group, [chunk.column for chunk in wanted], use_threads=False)
         except (pa.ArrowException, OSError) as error:
-            raise _damaged(f"the row group cannot be decoded: {error}", wanted[0]) from error
+            raise _damaged(f"it cannot be decoded: {error}", index.ref.key, group, wanted[0].column) from error
         for chunk in wanted:
             if table.num_rows != int(index.group_rows[group]):
-                raise _damaged(f"{table.num_rows} rows instead of {int(index.group_rows[group])}", chunk)
+                rows = int(index.group_rows[group])
+                raise _damaged(f"{table.num_rows} rows instead of {rows}", chunk.key, group, chunk.column)
             found[chunk.column_key] = _numpy(index, table[chunk.column])
     return found
 
