@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from farm.engine.clock import make_tape
 from farm.engine.loop import Simulator, simulate
 from farm.feed.market import Market
+from farm.kernels import step_layout as at
 from farm.kernels.reference.step import Reference
 from farm.strategy.evaluate import Signals
 from farm.strategy.program import Program
@@ -27,3 +28,148 @@ def test_kernel_equals_twin(case: Case) -> None:
     run = simulate(*case)
     assert_same(run, Reference(*case).run())
     assert_conserves(run)
+
+
+@given(cases(), st.integers(1, 50))
+@settings(max_examples=80)
+def test_batches_do_not_matter(case: Case, batch_rows: int) -> None:
+    """The loop is a fold: where batches end changes nothing."""
+    assert_equal_runs(simulate(*case), simulate(*case, batch_rows=batch_rows))
+
+
+@given(cases(), st.data())
+@settings(max_examples=60)
+def test_state_is_all_there_is(case: Case, data: st.DataObject) -> None:
+    """A copy of the state, taken anywhere, carries on to the same end, and the original is untouched by it."""
+    simulator = Simulator(*case)
+    end = simulator.tape.instants
+    state = simulator.advance(simulator.start(), data.draw(st.integers(0, end - 1)))
+    kept = state.copy()
+    first = simulator.finish(simulator.advance(state, end))
+    assert_equal_runs(first, simulator.finish(simulator.advance(kept, end)))
+
+
+@given(cases())
+@settings(max_examples=40)
+def test_records_grow_without_loss(case: Case) -> None:
+    """Tables that are too short from the start stop the kernel; it goes on where it stood."""
+    simulator = Simulator(*case)
+    state = simulator.start()
+    for name in ("orders", "fills", "cash", "trades"):
+        setattr(state, name, getattr(state, name)[:1].copy())
+    simulator.advance(state, simulator.tape.instants)
+    assert_equal_runs(simulate(*case), simulator.finish(state))
+
+
+@given(cases())
+@settings(max_examples=60)
+def test_books_balance_at_every_instant(case: Case) -> None:
+    """Cash and receivables are the sums of their flows at every instant; with the positions they are the equity."""
+    program, market, _ = case
+    simulator = Simulator(*case)
+    state = simulator.start()
+    for last in range(1, simulator.tape.instants + 1):
+        simulator.advance(state, last)
+        fills, cash = state.fills[: state.count[at.N_FILLS]], state.cash[: state.count[at.N_CASH]]
+        assert state.cash_micro == program.run.cash_micro + int(fills[:, 6].sum()) + int(cash[:, 6].sum())
+        assert state.receivable_micro == int(cash[:, 7].sum())
+        if simulator.tape.inst[last - 1, at.SESSION] >= 0:
+            worth = 0
+            for slot, lots in zip(state.slot, state.lots.tolist(), strict=True):
+                series = market.series[simulator.tape.traded[int(slot[at.OF_ASSET])]]
+                lot = series.lot_micro if program.run.lot == "whole" else 1
+                mark = float(state.asset[int(slot[at.OF_ASSET]), at.MARK])
+                worth += round(mark * (lots * lot / 1e6) * float(series.multiplier) * 1e6)
+            assert state.equity_micro == state.cash_micro + state.receivable_micro + worth
+
+
+def changed_after(market: Market, day: int, random: np.random.Generator) -> Market:
+    """The same market up to ``day``, another one after it."""
+    series = []
+    for one in market.series:
+        late = one.day > day
+        scale = np.where(late, random.uniform(0.5, 2.0, one.rows), 1.0)
+        series.append(
+            dataclasses.replace(
+                one,
+                open=one.open * scale, high=one.high * scale, low=one.low * scale, close=one.close * scale,
+                volume=np.where(late, random.integers(0, 2, one.rows) * 100.0, one.volume),
+                split_num=np.where(one.split_day > day, 5, one.split_num),
+                dividend_amount=np.where(one.dividend_day > day, 9.0, one.dividend_amount),
+            )
+        )  # fmt: skip
+    return dataclasses.replace(market, series=tuple(series))
+
+
+@given(cases(), st.data())
+@settings(max_examples=100)
+def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
+    """Other prices, volumes, splits, dividends and signals after a day change nothing decided or done by then."""
+    program, market, groups = case
+    session = data.draw(st.integers(0, market.calendar.day.shape[0] - 1))
+    day, until = int(market.calendar.day[session]), int(market.calendar.close_ts[session])
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+
+    def other(one: Signals) -> Signals:
+        late = market.series[one.instrument].day > day
+
+        def flip(column: np.ndarray) -> np.ndarray:
+            return np.where(late, 1 - column, column).astype(np.uint8)
+
+        return dataclasses.replace(
+            one, enter=flip(one.enter), exit=flip(one.exit), enter_short=flip(one.enter_short),
+            exit_short=flip(one.exit_short), stop_levels=tuple(np.where(late, 7.0, x) for x in one.stop_levels),
+            prefer=None if one.prefer is None else np.where(late, -one.prefer, one.prefer),
+        )  # fmt: skip
+
+    known = simulate(*case)
+    changed = simulate(program, changed_after(market, day, random), tuple(tuple(map(other, g)) for g in groups))
+    assert known.equity[: session + 1].tolist() == changed.equity[: session + 1].tolist()
+    for name in ("fills", "cash_events"):
+        left, right = getattr(known, name), getattr(changed, name)
+        assert left[left["ts"] <= until].tobytes() == right[right["ts"] <= until].tobytes()
+    decided = ["ts", "session", "sleeve", "instrument", "kind", "side", "lots", "price"]
+    left, right = (run.orders[run.orders["ts"] <= until][decided] for run in (known, changed))
+    assert left.tolist() == right.tolist()
+    left, right = (run.trades[run.trades["exit_ts"] <= until] for run in (known, changed))
+    assert left.tobytes() == right.tobytes()
+
+
+@given(cases(), st.data())
+@settings(max_examples=60)
+def test_a_shorter_run_is_a_prefix(case: Case, data: st.DataObject) -> None:
+    """The run to a day is the beginning of the run to the end."""
+    program, market, groups = case
+    session = data.draw(st.integers(0, market.calendar.day.shape[0] - 1))
+    day, until = int(market.calendar.day[session]), int(market.calendar.close_ts[session])
+    shorter = dataclasses.replace(market, calendar=market.calendar.slice(market.start_day, day), end_day=day)
+    whole, part = simulate(*case), simulate(program, shorter, groups)
+    assert whole.equity[: session + 1].tolist() == part.equity.tolist()
+    assert whole.fills[whole.fills["ts"] <= until].tobytes() == part.fills.tobytes()
+    assert whole.cash_events[whole.cash_events["ts"] <= until].tobytes() == part.cash_events.tobytes()
+    assert whole.trades[whole.trades["exit_ts"] <= until].tobytes() == part.trades.tobytes()
+
+
+@given(cases())
+@settings(max_examples=60)
+def test_order_of_the_universe_does_not_matter(case: Case) -> None:
+    """Permuted universes, and an instrument of the market that nobody trades, change nothing."""
+    program, market, groups = case
+    turned = tuple(tuple(reversed(group)) for group in groups)
+    assert_equal_runs(simulate(*case), simulate(program, market, turned))
+    stranger = dataclasses.replace(market.series[0], id="AAAA", symbol="AAAA")
+    wider = dataclasses.replace(market, series=(stranger, *market.series))
+    moved = tuple(tuple(dataclasses.replace(one, instrument=one.instrument + 1) for one in group) for group in groups)
+    assert_equal_runs(simulate(*case), simulate(program, wider, moved))
+
+
+@given(cases())
+@settings(max_examples=40)
+def test_a_shared_tape_does_not_matter(case: Case) -> None:
+    """A tape that other trials have used gives the same run; a tape of another market is refused."""
+    program, market, groups = case
+    tape = make_tape(market, {one.instrument for group in groups for one in group})
+    simulate(*case, tape=tape)
+    assert_equal_runs(simulate(*case), simulate(*case, tape=tape))
+    with pytest.raises(ValueError, match="another market"):
+        simulate(program, dataclasses.replace(market), groups, tape=tape)
