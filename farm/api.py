@@ -33,6 +33,7 @@ from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
 from farm.study.plan import Plan, needs_of
 from farm.study.reads import BARS
+from farm.study.results import assumed_text
 from farm.study.segment import parsed
 from farm.study.space import grid
 from farm.study.trials import FRESH, Study
@@ -349,7 +350,7 @@ def _explain_result(catalog: Catalog, owner: Study, number: int) -> dict[str, An
             "equity_end": int(segment.equity_end_micro[row]) / MICRO if segment.simulated[row] else None,
             "ledger": segment.ledger[row].tobytes().hex() if segment.simulated[row] else None,
             "stats": segment.stats[row].tobytes().hex(),
-            "assumptions": list(parsed(segment.assumptions[row])),
+            "assumptions": parsed(assumed_text(segment.assumptions[row], owner.assumptions)),
             "counts": dict(parsed(segment.counts[row])),
         },
         "computed": {"segment": key, "study": name, "block": block, "is_reused": name != owner.name, "leases": leases},

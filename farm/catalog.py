@@ -15,7 +15,7 @@ import json
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -172,28 +172,41 @@ class Catalog:
         return frozenset(finished)
 
     def read_segments(self, keys: Sequence[str]) -> list[Segment]:
-        """Return the segments under ``keys``, in order, fetched concurrently; NotFound, DataError."""
-        if len(keys) <= 1:
-            return [self._read(key) for key in keys]
-        with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
-            return list(pool.map(self._read, keys))
+        """Return the segments under ``keys``, in order; NotFound, DataError.
 
-    def _read(self, key: str) -> Segment:
+        They are fetched concurrently and decoded one after the other: decoding is short and holds the interpreter, so
+        threads would only wait for one another.
+        """
+        found: dict[str, Segment] = {}
         with self._lock:
-            kept = self._kept.segments.get(key)
-            if kept is not None:
-                self._kept.segments.move_to_end(key)
-                return kept[1]
-        data = self.store.get(key)
-        segment = decode(data, key)
+            for key in keys:
+                kept = self._kept.segments.get(key)
+                if kept is not None:
+                    self._kept.segments.move_to_end(key)
+                    found[key] = kept[1]
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        for key, data in zip(missing, self._fetch(missing), strict=True):
+            found[key] = decode(data, key)
+            self._keep(key, len(data), found[key])
+        return [found[key] for key in keys]
+
+    def _fetch(self, keys: Sequence[str]) -> Iterator[bytes]:
+        if len(keys) <= 1:
+            yield from map(self.store.get, keys)
+            return
+        with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
+            yield from pool.map(self.store.get, keys)
+
+    def _keep(self, key: str, size: int, segment: Segment) -> None:
+        """Keep a decoded segment, which never changes, within the byte budget."""
         with self._lock:
-            if key not in self._kept.segments and len(data) <= self._kept.bytes_max:
-                self._kept.segments[key] = (len(data), segment)
-                self._kept.bytes_used += len(data)
-                while self._kept.bytes_used > self._kept.bytes_max:
-                    _, (size, _) = self._kept.segments.popitem(last=False)
-                    self._kept.bytes_used -= size
-        return segment
+            if key in self._kept.segments or size > self._kept.bytes_max:
+                return
+            self._kept.segments[key] = (size, segment)
+            self._kept.bytes_used += size
+            while self._kept.bytes_used > self._kept.bytes_max:
+                _, (dropped, _) = self._kept.segments.popitem(last=False)
+                self._kept.bytes_used -= dropped
 
     def lookup(self, family: str, keys: Sequence[bytes]) -> Found:
         """Return where the cells with these keys are stored in the family.

@@ -128,17 +128,23 @@ def _cells(results: Results) -> list[dict[str, Any]]:
     return cells
 
 
-def _rows(matrix: F64 | None, names: Sequence[str]) -> list[list[Any]]:
+def _rows(matrix: F64 | None, names: Sequence[str]) -> list[tuple[Any, ...]]:
     """Return the rows of metric vectors with None for NaN, and counts as integers; none for None."""
     if matrix is None:
         return []
-    boxed = matrix.astype(object)
-    for index, name in enumerate(names):
-        if name in COUNTED:
-            known = ~np.isnan(matrix[:, index])
-            boxed[known, index] = matrix[known, index].astype(np.int64)
-    boxed[np.isnan(matrix)] = None
-    return list(boxed.tolist())
+    return list(zip(*(_column(matrix[:, index], name) for index, name in enumerate(names)), strict=True))
+
+
+def _column(values: F64, name: str) -> list[Any]:
+    absent = np.isnan(values)
+    if name in COUNTED:
+        whole: list[Any] = np.where(absent, 0.0, values).astype(np.int64).tolist()
+    else:
+        whole = values.tolist()
+    if absent.any():
+        for row in np.flatnonzero(absent).tolist():
+            whole[row] = None
+    return whole
 
 
 def nullable(values: F64) -> list[float | None]:

@@ -143,6 +143,7 @@ def plan_study(
         columns=tuple(sorted(trials.columns)),
         duplicates=trials.duplicates,
         excluded=points.excluded,
+        assumptions=() if dataset.snapshot.of_kind("dividends") else ("no_dividends",),
         blocks=(),
         segments=(),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from farm.study.keys import trial_fingerprint
 from farm.study.objective import over_cells, rank
-from farm.study.segment import Segment, split_bytes
+from farm.study.segment import Segment, parsed, split_bytes
 from farm.study.trials import Study
 from farm.values.arrays import BOOL, F64, I32, I64, U8
+from farm.values.canon import canonical_json
 from farm.values.errors import DataError
 
 
@@ -114,7 +115,13 @@ def gather(study: Study, segments: Sequence[Segment], place: I32, row: I32) -> R
         out_of_sample=array("out_of_sample") if has_split else None,
         ledger=array("ledger"),
         stats=array("stats"),
-        assumptions=text("assumptions"),
+        assumptions=tuple([assumed_text(value, study.assumptions) for value in text("assumptions")]),
         counts=text("counts"),
         verdict=text("verdict"),
     )
+
+
+@lru_cache(maxsize=4096)
+def assumed_text(stored: str, of_snapshot: tuple[str, ...]) -> str:
+    """Return the assumptions of a cell, canonical JSON: those stored with it and those of the study's snapshot."""
+    return canonical_json(sorted({*parsed(stored), *of_snapshot})).decode()

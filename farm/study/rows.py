@@ -8,7 +8,7 @@ import numpy as np
 
 from farm.result.record import NULL_STATS, CellResult
 from farm.study.segment import Segment, join_bytes
-from farm.study.trials import Study
+from farm.study.trials import OF_SNAPSHOT, Study
 from farm.values.canon import canonical_json
 
 NO_DATA = "no_data"
@@ -60,8 +60,8 @@ class BlockRows:
         self._remark(row, assumptions, {})
 
     def _remark(self, row: int, assumptions: Iterable[str], counts: Mapping[str, int]) -> None:
-        """Write down what was assumed and counted; counts of zero are left out."""
-        names = tuple(sorted(set(assumptions)))
+        """Write down what was assumed and counted, without what the snapshot assumes, and without counts of zero."""
+        names = tuple(sorted(set(assumptions) - OF_SNAPSHOT))
         kept = tuple((name, count) for name, count in sorted(counts.items()) if count)
         self._assumptions[row] = self._text(names, list(names))
         self._counts[row] = self._text(("counts", kept), dict(kept))

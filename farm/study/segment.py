@@ -28,6 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from farm.shard.arrow import from_numpy, from_texts, is_valid, raw_numpy, to_numpy, validity_buffer
 from farm.values.arrays import BOOL, F64, I32, I64, U8
 from farm.values.canon import canonical_array_bytes
 from farm.values.errors import DataError
@@ -102,10 +103,10 @@ def encode(segment: Segment) -> bytes:
     absent = ~segment.simulated
     columns: dict[str, Any] = {
         "key": _binary(segment.key),
-        "trial": pa.array(segment.trial, pa.int32()),
+        "trial": from_numpy(segment.trial.astype(np.int32, copy=False)),
         "instrument": _text(segment.instrument),
         "params": _text(segment.params),
-        "equity_end_micro": pa.array(segment.equity_end_micro, pa.int64(), mask=absent),
+        "equity_end_micro": from_numpy(segment.equity_end_micro, absent),
         "full": _vectors(segment.full),
         "is": _vectors(segment.in_sample, segment.full),
         "oos": _vectors(segment.out_of_sample, segment.full),
@@ -157,6 +158,7 @@ def _damaged(place: str, what: str) -> DataError:
 def _from_table(table: pa.Table, metrics: tuple[str, ...]) -> Segment:
     table = table.combine_chunks()
     equity = _column(table, "equity_end_micro")
+    simulated = is_valid(equity)
     full = _matrix(table, "full", len(metrics))
     if full is None:
         raise ValueError("the column full is null")
@@ -164,9 +166,9 @@ def _from_table(table: pa.Table, metrics: tuple[str, ...]) -> Segment:
     return Segment(
         metrics=metrics,
         key=_bytes(table, "key"),
-        trial=_column(table, "trial").to_numpy(),
-        equity_end_micro=equity.fill_null(0).to_numpy(),
-        simulated=np.asarray(equity.is_valid().to_numpy(zero_copy_only=False), np.bool_),
+        trial=to_numpy(_column(table, "trial")),
+        equity_end_micro=np.where(simulated, raw_numpy(equity), 0),
+        simulated=simulated,
         full=full,
         in_sample=_matrix(table, "is", len(metrics)),
         out_of_sample=_matrix(table, "oos", len(metrics)),
@@ -178,17 +180,16 @@ def _from_table(table: pa.Table, metrics: tuple[str, ...]) -> Segment:
 
 def _column(table: pa.Table, name: str) -> Any:
     chunks = table.column(name).chunks
-    return chunks[0] if chunks else pa.array([], table.schema.field(name).type)
+    return chunks[0] if chunks else pa.nulls(0, table.schema.field(name).type)
 
 
 def _text(values: Sequence[str]) -> Any:
-    return pa.array([value or None for value in values], pa.string())
+    return from_texts([value or None for value in values])
 
 
 def _binary(rows: U8, mask: npt.NDArray[np.bool_] | None = None) -> Any:
-    validity = None if mask is None else pa.array(~mask).buffers()[1]
     data = pa.py_buffer(np.ascontiguousarray(rows).tobytes())
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(rows), [validity, data])
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(rows), [validity_buffer(mask), data])
 
 
 def _bytes(table: pa.Table, name: str) -> U8:
@@ -197,14 +198,14 @@ def _bytes(table: pa.Table, name: str) -> U8:
     rows = np.frombuffer(values.buffers()[1], np.uint8, len(values) * 32, values.offset * 32).reshape(-1, 32)
     if values.null_count == 0:
         return rows
-    return np.where(values.is_valid().to_numpy(zero_copy_only=False)[:, None], rows, np.uint8(0))
+    return np.where(is_valid(values)[:, None], rows, np.uint8(0))
 
 
 def _vectors(matrix: F64 | None, like: F64 | None = None) -> Any:
     if matrix is None:
         assert like is not None
         return pa.nulls(len(like), pa.list_(pa.float64(), like.shape[1]))
-    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(matrix).ravel()), matrix.shape[1])
+    return pa.FixedSizeListArray.from_arrays(from_numpy(matrix.ravel()), matrix.shape[1])
 
 
 def _matrix(table: pa.Table, name: str, width: int) -> F64 | None:
@@ -213,7 +214,7 @@ def _matrix(table: pa.Table, name: str, width: int) -> F64 | None:
         return None
     if values.null_count or values.type.list_size != width:
         raise ValueError(f"the column {name} does not hold {width} metrics in each row")
-    flat: F64 = values.flatten().to_numpy()
+    flat: F64 = to_numpy(values.flatten())
     return flat.reshape(len(values), width)
 
 

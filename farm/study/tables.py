@@ -47,27 +47,34 @@ def cell_table(results: Results, order: Ranking | None) -> pa.Table:
     return pa.table(columns)
 
 
-def leader_table(results: Results, order: Ranking | None, top: int) -> pa.Table:
+def leader_rows(results: Results, order: Ranking | None, top: int) -> list[dict[str, Any]]:
     """Return the best ``top`` trials, best first (by number without an objective): rank, trial, parameters, objective,
-    a few metrics of the ranking's bucket over their cells, fingerprint.
+    a few metrics of the ranking's bucket over their cells, fingerprint. Undefined numbers are None.
 
     With a split the objective's metric is also given out of sample (``oos.<metric>``).
     """
     study = results.study
     trials = (order.order if order is not None else np.arange(study.trials))[:top]
     bucket, over = (order.bucket, order.over) if order is not None else ("full", "median")
-    columns: dict[str, Any] = {"rank": pa.array(np.arange(1, len(trials) + 1)), "trial": pa.array(trials)}
-    for position, name in enumerate(study.names):
-        columns[f"params.{name}"] = pa.array([study.values[trial][position] for trial in trials])
+    numbers: dict[str, F64] = {}
     if order is not None:
-        columns["objective"] = _nullable(order.value[trials])
+        numbers["objective"] = order.value
         if results.out_of_sample is not None and bucket != "oos":
-            out_of_sample = over_cells(results.column(order.metric, "oos"), over)
-            columns[f"oos.{order.metric}"] = _nullable(out_of_sample[trials])
+            numbers[f"oos.{order.metric}"] = over_cells(results.column(order.metric, "oos"), over)
     for metric in LEADER_METRICS:
-        columns[f"{bucket}.{metric}"] = _nullable(over_cells(results.column(metric, bucket), over)[trials])
-    columns["fingerprint"] = [results.fingerprints[trial] for trial in trials]
-    return pa.table(columns)
+        numbers[f"{bucket}.{metric}"] = over_cells(results.column(metric, bucket), over)
+    return [
+        {"rank": rank, "trial": trial}
+        | {f"params.{name}": value for name, value in zip(study.names, study.values[trial], strict=True)}
+        | {name: None if np.isnan(values[trial]) else float(values[trial]) for name, values in numbers.items()}
+        | {"fingerprint": results.fingerprints[trial]}
+        for rank, trial in enumerate(trials.tolist(), 1)
+    ]
+
+
+def leader_table(results: Results, order: Ranking | None, top: int) -> pa.Table:
+    """Return ``leader_rows`` as an Arrow table."""
+    return pa.Table.from_pylist(leader_rows(results, order, top))
 
 
 def _ranks(study: Study, order: Ranking | None) -> F64:

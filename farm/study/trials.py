@@ -24,6 +24,8 @@ from farm.values.errors import DataError, UsageError
 
 FORMAT = "farm-study-1"
 FRESH = "-fresh"
+OF_SNAPSHOT = frozenset(("no_dividends",))
+"""Assumptions that are true of a snapshot, whatever a cell reads of it."""
 
 Params = Mapping[str, Any]
 
@@ -52,7 +54,9 @@ class Study:
     order, None without ``each``; ``symbols``, the tickers of all instruments read, by id; ``windows``, per trial an
     index into ``reads_of``; ``reads_of``, per length of history one index into ``reads`` for each cell of a trial;
     ``columns``, bar columns read; ``segments``, keys of the segments that held reused cells when it was submitted;
-    ``duplicates`` and ``excluded``, points of the grid that equal an earlier trial, and that a constraint removed.
+    ``duplicates`` and ``excluded``, points of the grid that equal an earlier trial, and that a constraint removed;
+    ``assumptions``, what the snapshot as a whole makes every cell assume. A cell's rows cannot hold these: it may be
+    reused under another snapshot, of which they are not true.
     """
 
     id: str
@@ -73,6 +77,7 @@ class Study:
     columns: tuple[str, ...]
     duplicates: int
     excluded: int
+    assumptions: tuple[str, ...]
     blocks: tuple[Block, ...]
     segments: tuple[str, ...]
     _texts: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
@@ -185,6 +190,7 @@ class Study:
             "columns": list(self.columns),
             "duplicates": self.duplicates,
             "excluded": self.excluded,
+            "assumptions": list(self.assumptions),
             "blocks": [block.to_json() for block in self.blocks],
             "segments": list(self.segments),
         }
@@ -243,6 +249,7 @@ def _from_json(value: Mapping[str, Any]) -> Study:
         columns=tuple(value["columns"]),
         duplicates=value["duplicates"],
         excluded=value["excluded"],
+        assumptions=tuple(value["assumptions"]),
         blocks=tuple(Block.from_json(index, block) for index, block in enumerate(value["blocks"])),
         segments=tuple(value["segments"]),
     )

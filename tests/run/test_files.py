@@ -91,3 +91,18 @@ def test_a_run_on_an_older_snapshot() -> None:
     again = run_in_process(SPEC, store, snapshot=old, cache=ColumnCache(1 << 28))
     assert again.study.id == first.study.id
     assert submit(SPEC, copy_store(store)).study.id != first.study.id
+
+
+def test_the_first_dividend_of_a_dataset_is_noticed_by_cells_that_are_reused() -> None:
+    """``no_dividends`` is true of a snapshot: a cell that is reused under the next one does not repeat it."""
+    store = sample_store()
+    before = trials(store)
+    row = {"symbol": "MSFT", "ex_date": "2012-11-13", "amount": 0.23, "pay_date": "2012-12-13"}
+    ingest_table(store, "main", pa.Table.from_pylist([row]), kind="dividends")
+    after = trials(store)
+    assert {tuple(cell["assumptions"]) for trial in before for cell in trial["cells"]} == {
+        ("fixed_universe", "no_dividends")
+    }
+    assert {tuple(cell["assumptions"]) for trial in after for cell in trial["cells"]} == {("fixed_universe",)}
+    assert [trial["key"] for trial in before] == [trial["key"] for trial in after]
+    assert [trial["fingerprint"] for trial in before] == [trial["fingerprint"] for trial in after]
