@@ -26,13 +26,14 @@ from farm.shard.layout import lease_key, leases_prefix, results_prefix, segment_
 from farm.store.base import Store
 from farm.study.results import Results, gather
 from farm.study.segment import Segment, decode, encode
-from farm.study.trials import Study, study_from_bytes
+from farm.study.trials import FRESH, Study, study_from_bytes
 from farm.values.arrays import I32
 from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 READS_IN_FLIGHT = 16
+STUDY_DIGITS_MIN = 8
 LEASE_FORMAT = "farm-lease-1"
 
 _SEGMENT_NAME = re.compile(r"(?P<study>[^/]+)-(?P<block>\d{6,})\.parquet$")
@@ -93,17 +94,19 @@ class Catalog:
             return None
 
     def read_study(self, name: str) -> Study:
-        """Return the stored study of this name, or of the one name that begins with it (8 or more digits)."""
+        """Return the stored study of this name, or of the one that begins with it (8 or more digits); UsageError."""
         study = self.find_study(name)
         if study is not None:
             return study
-        known = self.study_names(name) if len(name) >= 8 else []
-        if len(known) == 1 and (study := self.find_study(known[0])) is not None:
-            return study
+        known = self.study_names(name) if len(name) >= STUDY_DIGITS_MIN else []
+        ids = sorted({found.removesuffix(FRESH) for found in known})
+        if len(ids) == 1:
+            # A study and its fresh twin have one id; the plain one is meant.
+            return self.find_study(ids[0]) or self.read_study(known[0])
         raise UsageError(
-            f"no such study: {name}" if not known else f"{len(known)} studies begin with {name}",
+            f"{len(ids)} studies begin with {name}" if ids else f"no such study: {name}",
             place=self.store.url,
-            allowed="a study id, or the first 8 or more digits of one",
+            allowed=f"a study id, or the first {STUDY_DIGITS_MIN} or more digits of one",
             hint="farm status lists the studies of a store",
         )
 

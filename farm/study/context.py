@@ -38,7 +38,7 @@ from farm.study.split import chronological
 from farm.study.trials import Study
 from farm.values.arrays import BOOL, F64, readonly
 
-PROGRAMS_MAX = 20_000
+PROGRAMS_MAX = 8192
 MARKETS_MAX = 256
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,30 @@ class TestFresh:
         with pytest.raises(DataError, match=r"cells have no stored result.*--fresh"):
             trials(wide, store)
         assert expected == trials(wide, store, fresh=True) == trials(wide, store)
+
+
+class TestTogether:
+    def test_two_runs_of_one_study_at_once(self, finished: Store) -> None:
+        """Both find the same blocks, both write them, nobody disagrees."""
+        store = sample_store()
+        gate = threading.Barrier(2)
+
+        def run(_: int) -> list[dict[str, Any]]:
+            gate.wait(timeout=30)
+            return trials(cross(), store)
+
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(run, range(2))
+        assert first == second == open_study(cross(), finished).document()["trials"]
+
+    def test_digits_name_the_plain_study_beside_its_fresh_twin(self, finished: Store) -> None:
+        store = copy_store(finished)
+        fresh = run_in_process(cross(), store, fresh=True, cache=ColumnCache(1 << 28)).study
+        assert fresh.fresh
+        found = open_study(fresh.id[:8], store).study
+        assert (found.id, found.fresh) == (fresh.id, False)
+        store.delete(study_key(found.name))
+        assert open_study(fresh.id[:8], store).study.fresh
 
 
 class TestRecompute:
