@@ -43,7 +43,7 @@ from farm.study.progress import Meter, Progress, ProgressEvent, Stages, total_se
 from farm.study.results import Ranking, Results, ranking
 from farm.study.rows import BlockRows
 from farm.study.shared import Shared
-from farm.study.tables import cell_table, leader_table
+from farm.study.tables import cell_table, leader_rows, leader_table
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
 from farm.values.settings import CacheSettings
@@ -114,8 +114,12 @@ class Outcome:
         """Return one row per cell; see ``study.tables.cell_table``."""
         return cell_table(self.results, self.ranking)
 
+    def leaders(self, top: int = 10) -> list[dict[str, Any]]:
+        """Return the best trials, best first; see ``study.tables.leader_rows``."""
+        return leader_rows(self.results, self.ranking, top)
+
     def leaderboard(self, top: int = 10) -> pa.Table:
-        """Return the best trials, best first; see ``study.tables.leader_table``."""
+        """Return the best trials, best first, as an Arrow table."""
         return leader_table(self.results, self.ranking, top)
 
 

@@ -249,7 +249,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
 
 
 def leaderboard_text(leaders: Sequence[Mapping[str, Any]], title: str) -> str:
-    """Return the leaderboard; a row is one of ``Outcome.leaderboard``, its columns in their order."""
+    """Return the leaderboard; a row is one of ``Outcome.leaders``, its columns in their order."""
     if not leaders:
         return f"{title}: no trial"
     names = [name for name in leaders[0] if name not in ("key", "fingerprint")]
@@ -289,7 +289,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
             ]
         ),
     ]
-    leaders = outcome.leaderboard(top).to_pylist()
+    leaders = outcome.leaders(top)
     title = "Trials"
     if order is not None:
         over = f", {order.over} over {len(study.instruments)} instruments" if study.instruments else ""
