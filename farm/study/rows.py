@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class BlockRows:
         self._assumptions = [""] * count
         self._counts = [""] * count
         self._verdict = [""] * count
-        self._texts: dict[object, str] = {}
+        self._texts: dict[object, tuple[str, str]] = {}
 
     def __len__(self) -> int:
         return len(self._cells)
@@ -53,24 +53,21 @@ class BlockRows:
         self._stats[row] = bytes.fromhex(result.stats)
         self._remark(row, result.assumptions, result.counts)
 
-    def put_no_data(self, row: int, assumptions: Iterable[str]) -> None:
+    def put_no_data(self, row: int, assumptions: tuple[str, ...]) -> None:
         """Write down a cell without bars: not simulated, every metric null."""
         self._stats[row] = bytes.fromhex(NULL_STATS)
         self._verdict[row] = NO_DATA
         self._remark(row, assumptions, {})
 
-    def _remark(self, row: int, assumptions: Iterable[str], counts: Mapping[str, int]) -> None:
+    def _remark(self, row: int, assumptions: tuple[str, ...], counts: Mapping[str, int]) -> None:
         """Write down what was assumed and counted, without what the snapshot assumes, and without counts of zero."""
-        names = tuple(sorted(set(assumptions) - OF_SNAPSHOT))
-        kept = tuple((name, count) for name, count in sorted(counts.items()) if count)
-        self._assumptions[row] = self._text(names, list(names))
-        self._counts[row] = self._text(("counts", kept), dict(kept))
-
-    def _text(self, key: object, value: object) -> str:
-        text = self._texts.get(key)
-        if text is None:
-            text = self._texts[key] = canonical_json(value).decode()
-        return text
+        key = (assumptions, tuple(counts.items()))
+        texts = self._texts.get(key)
+        if texts is None:
+            names = sorted(set(assumptions) - OF_SNAPSHOT)
+            kept = {name: count for name, count in counts.items() if count}
+            texts = self._texts[key] = canonical_json(names).decode(), canonical_json(kept).decode()
+        self._assumptions[row], self._counts[row] = texts
 
     def segment(self) -> Segment:
         """Return the segment of the block; every row must have been written."""

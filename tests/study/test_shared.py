@@ -41,9 +41,9 @@ def test_a_failure_is_told_to_all_and_tried_again() -> None:
     assert shared.get("k", fail) == 7
 
 
-def test_least_recently_used_goes_first() -> None:
+def test_the_oldest_goes_first() -> None:
     shared: Shared[str, str] = Shared(2)
     for name in ("a", "b", "a", "c"):
         shared.get(name, lambda name=name: name)
-    assert shared.get("a", lambda: "again") == "a"
-    assert shared.get("b", lambda: "again") == "again"
+    assert shared.get("b", lambda: "again") == "b"
+    assert shared.get("a", lambda: "again") == "again"
