@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         sys.stdout.write(help_text())
         sys.exit(0 if arguments else 2)
+    from farm.kernels.startup import start_numba
+
+    start_numba()
     from cluster.commands import make_app
     from farm.cli import print_error
     from farm.values.errors import FarmError

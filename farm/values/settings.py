@@ -6,9 +6,13 @@ Relations between limits are checked when settings are built.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from farm.values.errors import UsageError
+
+T = TypeVar("T")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -96,36 +100,31 @@ def from_environment() -> FarmSettings:
                "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S.
     Errors:    UsageError naming the variable.
     """
-    # Imported here: pydantic costs 0.1 s, and `farm --help` needs no settings.
-    from pydantic import ByteSize, ValidationError
-    from pydantic_settings import BaseSettings, SettingsConfigDict
+    # Imported here: pydantic costs 0.1 s, and `farm --help` needs no settings. (pydantic-settings would cost as much
+    # again, at every start of every command, to read eight variables.)
+    from pydantic import ByteSize, TypeAdapter, ValidationError
 
-    class Environment(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix="FARM_", env_ignore_empty=True, extra="ignore")
+    def read(name: str, kind: type[T], default: T) -> T:
+        text = os.environ.get(f"FARM_{name}", "")
+        if not text:
+            return default
+        try:
+            return TypeAdapter(kind).validate_python(text)
+        except ValidationError as error:
+            raise UsageError(f"{text!r} does not do: {error.errors()[0]['msg']}", place=f"FARM_{name}") from error
 
-        store: str = StoreSettings.url
-        dataset: str = FarmSettings.dataset
-        threads: int = FarmSettings.threads
-        cache_bytes: ByteSize = ByteSize(CacheSettings.cache_bytes_max)
-        series_bytes: ByteSize = ByteSize(CacheSettings.series_bytes_max)
-        in_flight: int = StoreSettings.in_flight_max
-        request_timeout_s: float = StoreSettings.request_timeout_s
-        watchdog_s: float = StoreSettings.watchdog_s
-
-    try:
-        read = Environment()
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "FARM_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise UsageError(f"{first['input']!r} does not do: {first['msg']}", place=name) from error
+    store, cache, farm = StoreSettings(), CacheSettings(), FarmSettings()
     return FarmSettings(
         store=StoreSettings(
-            url=read.store,
-            in_flight_max=read.in_flight,
-            request_timeout_s=read.request_timeout_s,
-            watchdog_s=read.watchdog_s,
+            url=read("STORE", str, store.url),
+            in_flight_max=read("IN_FLIGHT", int, store.in_flight_max),
+            request_timeout_s=read("REQUEST_TIMEOUT_S", float, store.request_timeout_s),
+            watchdog_s=read("WATCHDOG_S", float, store.watchdog_s),
         ),
-        cache=CacheSettings(cache_bytes_max=int(read.cache_bytes), series_bytes_max=int(read.series_bytes)),
-        threads=read.threads,
-        dataset=read.dataset,
+        cache=CacheSettings(
+            cache_bytes_max=int(read("CACHE_BYTES", ByteSize, ByteSize(cache.cache_bytes_max))),
+            series_bytes_max=int(read("SERIES_BYTES", ByteSize, ByteSize(cache.series_bytes_max))),
+        ),
+        threads=read("THREADS", int, farm.threads),
+        dataset=read("DATASET", str, farm.dataset),
     )
