@@ -87,7 +87,7 @@ included. pnl_micro: net of all its lines, dividends from the ex-date on. exit_o
 trade has exit_kind OPEN, exit_order -1, and its last mark as exit_price."""
 
 WIDTHS = (at.ORDER_COLUMNS, at.FILL_COLUMNS, at.CASH_COLUMNS, at.TRADE_COLUMNS)
-assert WIDTHS == tuple(len(dtype) for dtype in (ORDER, FILL, CASH, TRADE))
+assert tuple(len(dtype.names or ()) for dtype in (ORDER, FILL, CASH, TRADE)) == WIDTHS
 
 COUNTS: Mapping[str, int] = {
     "lapsed": at.C_LAPSED,

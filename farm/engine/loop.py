@@ -199,7 +199,8 @@ class Simulator:
     def _lay_out_signals(self) -> tuple[U8, F64]:
         """Signals of all slots side by side, each over all own bars of its instrument; a short sleeve's `enter` and
         `exit` mean the short side. Row 0 of the numbers is the preference, the others are stop levels."""
-        flat = [(sleeve, one) for sleeve, group in zip(self.program.sleeves, self._groups, strict=True) for one in group]
+        pairs = zip(self.program.sleeves, self._groups, strict=True)
+        flat = [(sleeve, one) for sleeve, group in pairs for one in group]
         rows = sum(one.enter.shape[0] for _, one in flat)
         signals = np.zeros((4, rows), np.uint8)
         series: F64 = np.full(self._numeric_shape(rows), np.nan)

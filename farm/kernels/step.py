@@ -14,7 +14,7 @@ notice a change elsewhere, which is the reason for the length of this one.
 
 import numpy as np
 from numba import njit
-from numba.types import Array, float64, int64, uint8
+from numba.core.types import Array, Type, float64, int64, uint8
 
 from farm.kernels import step_layout as at
 from farm.kernels.step_layout import Books
@@ -30,13 +30,13 @@ _cold = njit(error_model="numpy")
 
 @_hot
 def _bits(x: float) -> int:
-    return np.float64(x).view(np.int64)  # type: ignore[no-any-return]
+    return np.float64(x).view(np.int64)  # type: ignore[return-value]
 
 
 @_hot
 def _boxed(n: int) -> float:
     """An int64 beyond 2**53, bit by bit, in a float64 box: instants. ``_bits`` takes it out."""
-    return np.int64(n).view(np.float64)  # type: ignore[no-any-return]
+    return np.int64(n).view(np.float64)
 
 
 @_hot
@@ -109,7 +109,7 @@ def _settle(orders: I64, count: I64, order: int, status: int, lots: float) -> No
 @_cold
 def _fill(b: Books, s: int, order: int, lots: float, price: float, ref: float, opens: int) -> float:
     """Buy (sell, if ``lots`` < 0) at ``price``; return the cash flow. Slippage is measured against ``ref``."""
-    account, count, p = b.account, b.count, b.slot[s]
+    account, count, p = b.account, b.counts, b.slot[s]
     j = int(p[at.OF_ASSET])
     flow = -_value(b.asset, j, price, lots)
     slippage = int(abs(flow + _value(b.asset, j, ref, lots)))
@@ -123,13 +123,13 @@ def _fill(b: Books, s: int, order: int, lots: float, price: float, ref: float, o
     count[at.N_FILLS] = k + 1
     head = (count[at.CLOCK], count[at.NOW], order, int(p[at.OF_SLEEVE]), int(p[at.INSTRUMENT]))
     _put(b.fills, k, (*head, int(lots), int(flow), slippage, opens, _bits(price), _bits(ref)))
-    return flow  # type: ignore[no-any-return]
+    return flow
 
 
 @_cold
 def _book(b: Books, kind: int, sleeve: int, instrument: int, ref: int, cash: float, receivable: float) -> None:
     """Write a cash line that is no fill: it moves cash, receivables, or one into the other."""
-    account, count = b.account, b.count
+    account, count = b.account, b.counts
     account[at.CASH] += cash
     account[at.RECEIVABLE] += receivable
     _bound(count, cash)
@@ -147,14 +147,12 @@ def _charge(b: Books, s: int, order: int, fee: float) -> None:
     if fee != 0.0:
         p = b.slot[s]
         b.orders[order, at.O_FEE] = int(fee)
-        b.count[at.COMMISSION] += int(fee)
+        b.counts[at.COMMISSION] += int(fee)
         _book(b, at.PAID_COMMISSION, int(p[at.OF_SLEEVE]), int(p[at.INSTRUMENT]), order, -fee, 0.0)
 
 
 @_cold
-def _trade(
-    trades: I64, count: I64, p: F64, k: int, order: int, kind: int, price: float, row: int, pnl: float
-) -> None:
+def _trade(trades: I64, count: I64, p: F64, k: int, order: int, kind: int, price: float, row: int, pnl: float) -> None:
     """Write the flat-to-flat episode of the slot ``p``, which ended in the own bar ``row``, into record ``k``."""
     head = (int(p[at.OF_SLEEVE]), int(p[at.INSTRUMENT]), int(p[at.SIDE]), int(p[at.ENTRY_LOTS]))
     start = (int(p[at.ENTRY_ID]), _bits(p[at.ENTRY_AT]), int(p[at.ENTRY_SESSION]), int(p[at.ENTRY_PAID]))
@@ -173,7 +171,7 @@ def _flatten(b: Books, s: int, order: int, price: float, ref: float) -> float:
     lots = abs(p[at.POS])
     p[at.PNL] += _fill(b, s, order, -p[at.POS], price, ref, 0)
     p[at.POS] = 0.0
-    b.count[at.HELD] -= 1
+    b.counts[at.HELD] -= 1
     b.sleeve[int(p[at.OF_SLEEVE]), at.HELD_HERE] -= 1.0
     return lots  # type: ignore[no-any-return]
 
@@ -196,14 +194,14 @@ def _exit(b: Books, s: int, order: int, kind: int, price: float, ref: float, row
     lots = _flatten(b, s, order, price, ref)
     fee = 0.0 if kind == at.RUINED else _commission(b.asset, int(p[at.OF_ASSET]), price, lots)
     _charge(b, s, order, fee)
-    _settle(b.orders, b.count, order, at.FILLED, lots)
-    _end_trade(b.trades, b.count, p, order, kind, price, fee, row)
+    _settle(b.orders, b.counts, order, at.FILLED, lots)
+    _end_trade(b.trades, b.counts, p, order, kind, price, fee, row)
 
 
 @_cold
 def _open(b: Books, s: int, order: int, lots: float, fee: float) -> None:
     """Open the position that a working order asked for, and set its stops (domain.md 3.4)."""
-    count, p = b.count, b.slot[s]
+    count, p = b.counts, b.slot[s]
     side = p[at.W_SIDE]
     flow = _fill(b, s, order, side * lots, p[at.W_PRICE], p[at.W_REF], 1)
     p[at.POS] = side * lots
@@ -280,10 +278,10 @@ def _need(account: F64, asset: F64, p: F64, lots: float) -> float:
     value = _value(asset, j, p[at.W_PRICE], lots)
     fee = _commission(asset, j, p[at.W_PRICE], p[at.W_CLOSED] + lots) - p[at.W_HELD_FEE]
     if account[at.RULES] == at.REG_T:
-        return 0.5 * value + fee
+        return 0.5 * value + fee  # type: ignore[no-any-return]
     if account[at.RULES] == at.LINEAR:
         return value + np.rint(account[at.MAX_GROSS] * fee)  # type: ignore[no-any-return]
-    return value + fee
+    return value + fee  # type: ignore[no-any-return]
 
 
 @_cold
@@ -407,7 +405,7 @@ def _drop(count: I64, p: F64) -> None:
 @_cold
 def _fill_queue(b: Books, n: int) -> None:
     """Fill market orders at the open: what closes first, then the openings, which share what is available."""
-    account, count, asset, sleeve, slot, queue = b.account, b.count, b.asset, b.sleeve, b.slot, b.queue
+    account, count, asset, sleeve, slot, queue = b.account, b.counts, b.asset, b.sleeve, b.slot, b.queue
     for x in range(n):
         s = queue[x]
         p = slot[s]
@@ -450,7 +448,7 @@ def _fill_queue(b: Books, n: int) -> None:
 @_cold
 def _admit(b: Books, s: int) -> None:
     """Fill an opening with the lots it was given; a reversal ends its old trade first, commission shared by lots."""
-    count, p = b.count, b.slot[s]
+    count, p = b.counts, b.slot[s]
     order, lots, closed = int(p[at.W_ID]), p[at.W_FIT], p[at.W_CLOSED]
     fee = 0.0
     share = 0.0
@@ -500,7 +498,7 @@ def _dividend(b: Books, s: int, act: F64) -> None:
         b.receivable[d, w] += flow
         p[at.PNL] += flow
         p[at.DIVIDENDS] += flow
-        b.count[at.C_PAY_ASSUMED] += int(act[at.A_PAY_ASSUMED])
+        b.counts[at.C_PAY_ASSUMED] += int(act[at.A_PAY_ASSUMED])
         _book(b, at.DIVIDEND_EX, w, int(p[at.INSTRUMENT]), int(act[at.A_DAY]), 0.0, flow)
 
 
@@ -517,7 +515,7 @@ def _times(count: I64, lots: float, num: float, den: float) -> float:
 def _split(b: Books, s: int, act: F64) -> None:
     """Multiply lots by num / den and divide prices by it. Fractions of a lot are cashed at the previous close over
     the ratio; a position that vanishes that way ends its trade."""
-    count, p = b.count, b.slot[s]
+    count, p = b.counts, b.slot[s]
     rules = b.sleeve[int(p[at.OF_SLEEVE])]
     j, num, den = int(p[at.OF_ASSET]), act[at.A_NUM], act[at.A_DEN]
     most = (p.shape[0] - at.SLOT_COLUMNS) // 2
@@ -587,8 +585,8 @@ def _touched(bar: F64, k: int, sleeve: F64, slot: F64, s: int, is_target: bool) 
                 nearest = level
                 slot[s, at.PICK] = kind
     if is_target:
-        return side * (start if start >= nearest else nearest if high > nearest else np.nan)
-    return side * (start if start <= nearest else nearest if low <= nearest else np.nan)
+        return side * (start if start >= nearest else nearest if high > nearest else np.nan)  # type: ignore[no-any-return]
+    return side * (start if start <= nearest else nearest if low <= nearest else np.nan)  # type: ignore[no-any-return]
 
 
 @_hot
@@ -636,7 +634,7 @@ def _stop_out(b: Books, n: int, is_target: bool) -> None:
         j = int(p[at.OF_ASSET])
         ref, kind = p[at.W_REF], int(p[at.PICK])
         price = ref * (1.0 if is_target else b.asset[j, at.DOWN] if p[at.SIDE] > 0.0 else b.asset[j, at.UP])
-        order = _order(b.orders, b.count, p, kind, -p[at.SIDE], abs(p[at.POS]), ref)
+        order = _order(b.orders, b.counts, p, kind, -p[at.SIDE], abs(p[at.POS]), ref)
         _exit(b, b.queue[x], order, kind, price, ref, int(b.asset[j, at.ROW]))
 
 
@@ -673,7 +671,7 @@ def _lapse_old(orders: I64, count: I64, slot: F64, ttl: float) -> None:
 @_cold
 def _ruin(b: Books, pay: I64) -> None:
     """Equity is gone: close everything at the mark, settle what is owed; the account stays at that value."""
-    count, slot = b.count, b.slot
+    count, slot = b.counts, b.slot
     _lapse_old(b.orders, count, slot, 0.0)
     for s in range(slot.shape[0]):
         p = slot[s]
@@ -707,7 +705,7 @@ def _margin(b: Books, total: float) -> None:
     """A breach at a session close: close the largest requirement first, then the lower id, at the next open, until
     equity covers what remains."""
     asset, slot, equity = b.asset, b.slot, b.account[at.EQUITY]
-    b.count[at.C_MARGIN_CALL] += 1
+    b.counts[at.C_MARGIN_CALL] += 1
     while equity < total:
         worst = 0
         for s in range(1, slot.shape[0]):
@@ -717,7 +715,7 @@ def _margin(b: Books, total: float) -> None:
         p = slot[worst]
         total -= p[at.PICK]
         p[at.PICK] = 0.0
-        _work(b.orders, b.count, asset, p, at.FORCED, -p[at.SIDE], 0.0, abs(p[at.POS]))
+        _work(b.orders, b.counts, asset, p, at.FORCED, -p[at.SIDE], 0.0, abs(p[at.POS]))
 
 
 # --- phases 7 and 8: decisions and admission --------------------------------------------------------------------------
@@ -797,7 +795,7 @@ def _wants_out(asset: F64, sleeve: F64, w: int, slot: F64, signals: U8, i: int) 
 def _leave(b: Books, signals: U8, series: F64, i: int, w: int) -> None:
     """Exits and reversals of one sleeve, in id order. An opposite entry reverses; a plain exit wins over a same-side
     entry; under a cooldown a reversal can only close."""
-    count, asset, slot, rules = b.count, b.asset, b.slot, b.sleeve[w]
+    count, asset, slot, rules = b.counts, b.asset, b.slot, b.sleeve[w]
     for s in range(int(rules[at.FIRST_SLOT]), int(rules[at.END_SLOT])):
         p = slot[s]
         j = int(p[at.OF_ASSET])
@@ -839,7 +837,7 @@ def _wants_in(asset: F64, sleeve: F64, w: int, slot: F64, signals: U8, i: int) -
 @_cold
 def _candidates(b: Books, signals: U8, series: F64, i: int, w: int) -> int:
     """Queue the slots of one sleeve that want to enter now, in id order; return how many."""
-    count, asset, slot, rules = b.count, b.asset, b.slot, b.sleeve[w]
+    count, asset, slot, rules = b.counts, b.asset, b.slot, b.sleeve[w]
     n = 0
     for s in range(int(rules[at.FIRST_SLOT]), int(rules[at.END_SLOT])):
         p = slot[s]
@@ -862,7 +860,7 @@ def _candidates(b: Books, signals: U8, series: F64, i: int, w: int) -> int:
 @_cold
 def _arrive(b: Books, signals: U8, series: F64, w: int, n: int) -> None:
     """Order the candidates in the queue, or as many of the best as there is room for; ties go to the lower id."""
-    count, asset, slot, queue, rules = b.count, b.asset, b.slot, b.queue, b.sleeve[w]
+    count, asset, slot, queue, rules = b.counts, b.asset, b.slot, b.queue, b.sleeve[w]
     room = int(rules[at.MAX_POSITIONS])
     for s in range(int(rules[at.FIRST_SLOT]), int(rules[at.END_SLOT])):
         kind = slot[s, at.W_KIND]
@@ -874,7 +872,9 @@ def _arrive(b: Books, signals: U8, series: F64, w: int, n: int) -> None:
         highest = 0.0
         for x in range(n):
             p = slot[queue[x]]
-            value = series[0, int(p[at.OFFSET]) + int(asset[int(p[at.OF_ASSET]), at.ROW])] if rules[at.PREFERS] == 1.0 else 0.0
+            value = 0.0
+            if rules[at.PREFERS] == 1.0:
+                value = series[0, int(p[at.OFFSET]) + int(asset[int(p[at.OF_ASSET]), at.ROW])]
             if p[at.PICK] == 0.0 and (best < 0 or value > highest):
                 best = queue[x]
                 highest = value
@@ -895,7 +895,7 @@ def _arrive(b: Books, signals: U8, series: F64, w: int, n: int) -> None:
 @_cold
 def _end(b: Books) -> None:
     """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
-    count, asset = b.count, b.asset
+    count, asset = b.counts, b.asset
     _lapse_old(b.orders, count, b.slot, 0.0)
     for s in range(b.slot.shape[0]):
         p = b.slot[s]
@@ -909,7 +909,7 @@ def _end(b: Books) -> None:
     count[at.ENDED] = 1
 
 
-def _table(dtype: object, dims: int, *, readonly: bool) -> Array:
+def _table(dtype: Type, dims: int, *, readonly: bool) -> Type:
     return Array(dtype, dims, "C", readonly=readonly)
 
 

@@ -19,7 +19,8 @@ DONE, ROOM, OVERFLOW = 0, 1, 2  # what ``advance`` returns
 # The tape, tables of events. ``inst`` has a row per instant: when, the session it closes (or -1), and where the
 # instant's rows end in the other four.
 TS, SESSION, ACT_END, BAR_END, PAY_END, OPEN_END = range(6)
-IS_DIVIDEND, A_ASSET, A_DIVIDEND, A_NUM, A_DEN, A_AMOUNT, A_PAY_ASSUMED, A_DAY = range(8)  # ``act``: splits and ex-dates
+# ``act``: splits and ex-dates.
+IS_DIVIDEND, A_ASSET, A_DIVIDEND, A_NUM, A_DEN, A_AMOUNT, A_PAY_ASSUMED, A_DAY = range(8)
 B_ASSET, B_ROW, B_OPEN, B_HIGH, B_LOW, B_CLOSE, B_VOLUME = range(7)  # ``bar``: closing bars, with their own row
 P_DIVIDEND, P_ASSET, P_DAY = range(3)  # ``pay``: dividends on their pay dates, by number and ex-day; then the unpaid
 P_OPEN, P_VOLUME = range(1, 3)  # ``opening``: asset, opening print, the bar's volume
@@ -40,7 +41,8 @@ IN_CASH, REG_T, LINEAR = range(3)
 ) = range(13)  # fmt: skip
 # ``sleeve``: its rules, how many positions it holds, then STOP_WIDTH columns for each stop.
 (
-    MODE, MAX_POSITIONS, COOLDOWN, TIME_BARS, FIRST_SLOT, END_SLOT, STOPS, PREFERS, WEIGHT, AMONG, HELD_HERE, FIRST_STOP,
+    MODE, MAX_POSITIONS, COOLDOWN, TIME_BARS, FIRST_SLOT, END_SLOT, STOPS, PREFERS, WEIGHT, AMONG, HELD_HERE,
+    FIRST_STOP,
 ) = range(12)  # fmt: skip
 QTY, BY_NOTIONAL, BY_EQUITY = range(3)
 STOP_KIND, STOP_UNIT, STOP_LEVEL, STOP_VALUE, STOP_WIDTH = range(5)
@@ -70,13 +72,13 @@ ORDER_COLUMNS, FILL_COLUMNS, CASH_COLUMNS, TRADE_COLUMNS = 12, 11, 8, 18
 class Books(NamedTuple):
     """State and records of one run. Integers lie in float64 boxes where a table also holds prices.
 
-    account (9,); count (31,); asset (k, 12); sleeve (w, 11 + 4 x); slot (n, 31 + 2 x), x the most stops of a sleeve;
-    of_asset (k + 1 + n,): where the slots of each asset end in this array, from its element k + 1 on, then the slots;
+    account (9,); counts, above ``count`` (31,); asset (k, 12); sleeve (w, 11 + 4 x); slot (n, 31 + 2 x), where x is the
+    most stops of a sleeve; of_asset (k + 1 + n,): its elements j and j + 1 say where in it the slots of asset j stand;
     receivable (dividends, w); queue (n,) scratch; records as in ``engine/ledger.py``, prices as float64 bits.
     """
 
     account: F64
-    count: I64
+    counts: I64
     asset: F64
     sleeve: F64
     slot: F64

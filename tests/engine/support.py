@@ -79,7 +79,9 @@ def signals(
     )  # fmt: skip
 
 
-def bars(*rows: tuple[float, float, float, float], volume: Sequence[float] | None = None, **kind: Any) -> InstrumentSeries:
+def bars(
+    *rows: tuple[float, float, float, float], volume: Sequence[float] | None = None, **kind: Any
+) -> InstrumentSeries:
     """A series of (open, high, low, close), one per weekday."""
     table = np.rint(np.array(rows) * 100).astype(np.int64)
     series = series_of(
@@ -93,6 +95,14 @@ def bars(*rows: tuple[float, float, float, float], volume: Sequence[float] | Non
 def flat(*prices: float, **kind: Any) -> InstrumentSeries:
     """A series whose bars stand still at a price each."""
     return bars(*((price, price, price, price) for price in prices), **kind)
+
+
+def without(series: InstrumentSeries, *rows: int) -> InstrumentSeries:
+    """The series with some bars missing."""
+    kept = np.setdiff1d(np.arange(series.rows), rows)
+    columns = ("day", "open_ts", "close_ts", "open", "high", "low", "close", "volume", "open_ticks", "close_ticks",
+               "factor", "factor_tr")  # fmt: skip
+    return dataclasses.replace(series, **{name: readonly(getattr(series, name)[kept]) for name in columns})
 
 
 def market(*series: InstrumentSeries, sessions: int | None = None) -> Market:
@@ -220,7 +230,8 @@ def assert_same(run: Run, twin: Reference) -> None:
     """Every record and every session of a run equals its twin's, prices to the bit."""
     for name in ("orders", "fills", "cash_events", "trades", "open_trades"):
         ours, theirs = getattr(run, name), getattr(twin, name)
-        assert [_plain(theirs_one, ours.dtype.names) for theirs_one in theirs] == [list(one) for one in ours.tolist()], name
+        expected = [_plain(one, ours.dtype.names) for one in theirs]
+        assert expected == [list(one) for one in ours.tolist()], name
     assert twin.equity == run.equity.tolist()
     assert twin.position == run.position.tolist()
     assert twin.decision_bars == run.decision_bars.tolist()

@@ -73,7 +73,9 @@ def ours(goog: Market) -> Run:
     enter, leave = crosses(goog.series[0].close)
     none = np.zeros_like(enter)
     return simulate(
-        program(rules(size=Size("qty", 10.0)), costs=Costs(10.0, 0.0, 0.0), start_day=goog.start_day, end_day=goog.end_day),
+        program(
+            rules(size=Size("qty", 10.0)), costs=Costs(10.0, 0.0, 0.0), start_day=goog.start_day, end_day=goog.end_day
+        ),
         goog,
         ((Signals(0, enter, leave, none, none, None, (), {}),),),
     )

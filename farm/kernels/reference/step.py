@@ -133,7 +133,8 @@ class Reference:
 
     def events(self) -> list[tuple[int, int, int, int, int, Any]]:
         """All events as (ts, phase, rank, instrument, seq, what), in the total order."""
-        calendar, found = self.market.calendar, []
+        calendar = self.market.calendar
+        found: list[tuple[int, int, int, int, int, Any]] = []
         days, opens = calendar.day.tolist(), calendar.open_ts.tolist()
         end = int(calendar.close_ts[-1])
 
@@ -205,7 +206,8 @@ class Reference:
         """bps of value plus per share, at least the minimum, of one order."""
         costs, qty = self.program.run.costs, (lots * instrument.lot_micro) / 1e6
         value = price * qty * float(instrument.series.multiplier)
-        return max(round((value * (costs.bps / 1e4) + qty * costs.per_share) * 1e6), round(costs.min * 1e6))
+        fee = float(value * (costs.bps / 1e4) + qty * costs.per_share)
+        return max(round(fee * 1e6), round(float(costs.min) * 1e6))
 
     def values(self) -> list[int]:
         """Signed values of all positions at the last closes."""
@@ -286,7 +288,9 @@ class Reference:
 
     # Positions.
 
-    def end_trade(self, slot: Slot, position: Position, order: int, kind: int, price: float, fee: int, row: int) -> None:
+    def end_trade(
+        self, slot: Slot, position: Position, order: int, kind: int, price: float, fee: int, row: int
+    ) -> None:
         """Close the books of a position that is gone."""
         position.pnl -= fee
         position.fees += fee
@@ -431,7 +435,7 @@ class Reference:
         for _, order in openings:
             order.fit = math.floor(order.opens * (max(available, 0.0) / total))
         while any(order.fit for _, order in openings):
-            for slot, order in openings:
+            for _, order in openings:
                 if sum(self.need(*pair, pair[1].fit) for pair in openings) <= available:
                     return
                 order.fit -= order.fit > 0
@@ -640,7 +644,8 @@ class Reference:
 
             def is_short(count: int) -> bool:
                 cost = price * ((count * instrument.lot_micro) / 1e6) * many
-                return cost > weight * (kept - self.commission(instrument, price, held + count) / 1e6) / among
+                fee = self.commission(instrument, price, held + count) / 1e6
+                return bool(cost > weight * (kept - fee) / among)
 
             lots = bisect_right(range(1, lots + 1), False, key=is_short)
         self.count("too_small", lots == 0)
