@@ -163,7 +163,7 @@ def _record(run: RunLease) -> dict[str, Any]:
         "worker": run.worker,
         "reason": run.reason,
         "attempt": run.attempt,
-        "blocks": _ranges(run.blocks),
+        "blocks": list(members(run.blocks)),
     }
 
 

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster.driver import Driver, Tally
@@ -25,6 +25,7 @@ from cluster.submission import Submission, block_set, make_piles
 from farm import run
 from farm.run import Outcome, Progress, ProgressEvent, Spec
 from farm.store.open import open_store
+from farm.store.probe import probe_conditional_put
 from farm.study.document import FarmStats
 from farm.values.errors import BlockFailed, FarmError, Interrupted, UsageError
 from farm.values.settings import FarmSettings
@@ -33,18 +34,20 @@ if TYPE_CHECKING:
     from cluster.worker import MakeRunner
 
 WORKERS_MAX = 64
+RESUME = "run the same command again; finished blocks are kept"
 TURN_S = 0.1
 """How often progress is shown and Ctrl-C is looked at when nothing happens."""
 
 
-@dataclass
-class _Clock:
-    """Seconds by stage of the whole command."""
+class Clock:
+    """Seconds by stage of a whole command."""
 
-    seconds: dict[str, float]
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
+        """Count the time of the block under ``name``."""
         started = time.perf_counter()
         try:
             yield
@@ -71,17 +74,21 @@ def run_on_workers(
     hung its workers), after all others have finished; CapacityError when Ray or no worker starts; Interrupted on
     Ctrl-C or SIGTERM. In each case finished blocks are kept, and the same call goes on from there.
     """
-    _check(workers, threads, store_url)
-    base = settings if settings is not None else FarmSettings()
-    store = open_store(store_url, base.store)
-    settings = FarmSettings(base.store, base.cache, threads, base.dataset).with_store(store.url)
-    clock = _Clock({})
+    clock, stop = Clock(), threading.Event()
+    farm = LocalFarm(
+        store_url,
+        workers=workers,
+        threads=threads,
+        settings=settings,
+        limits=limits,
+        make_runner=make_runner,
+        stop=stop,
+    )
     with clock.stage("plan"):
-        submission = run.submit(spec, store, snapshot=snapshot, fresh=fresh)
+        submission = run.submit(spec, farm.store, snapshot=snapshot, fresh=fresh)
     tally = Tally()
     if submission.waiting:
-        limits = limits if limits is not None else Limits(workers_max=workers, workers_min=workers)
-        tally = _Farm(submission, settings, limits, make_runner, progress, clock).run()
+        tally = _serve(farm, submission, progress, clock)
     with clock.stage("collect"):
         stats = FarmStats(
             cells_total=submission.study.cells,
@@ -92,9 +99,149 @@ def run_on_workers(
             bytes_needed=submission.bytes_needed,
             affinity_hits=tally.affinity_hits,
             affinity_misses=tally.affinity_misses,
-            seconds=clock.seconds | {f"worker_{stage}": spent for stage, spent in sorted(tally.seconds.items())},
         )
-        return run.conclude(submission, stats)
+        outcome = run.conclude(submission, stats)
+    seconds = clock.seconds | {f"worker_{stage}": spent for stage, spent in sorted(tally.seconds.items())}
+    return replace(outcome, stats=replace(stats, seconds=seconds))
+
+
+def _serve(farm: LocalFarm, submission: run.Submission, progress: Progress | None, clock: Clock) -> Tally:
+    """Open the farm, run the study, close the farm, whatever happens."""
+    with _stop_signals(farm.stop):
+        try:
+            with clock.stage("start"):
+                farm.open()
+            with _stop_signals(farm.stop):  # again: Ray has set its own
+                with clock.stage("start"):
+                    farm.wait_ready(1)
+                with clock.stage("run"):
+                    return farm.run(submission, progress)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped by the user, at once", hint=RESUME) from None
+        finally:
+            with clock.stage("stop"):
+                farm.close()
+
+
+class LocalFarm:
+    """A local Ray with workers, one scheduler, and one store; runs one study after another while it is open.
+
+    ``stop``, once set, makes ``wait_ready`` and ``run`` end with Interrupted.
+    """
+
+    def __init__(
+        self,
+        store_url: str,
+        *,
+        workers: int,
+        threads: int = 1,
+        settings: FarmSettings | None = None,
+        limits: Limits | None = None,
+        make_runner: MakeRunner | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        _check(workers, threads, store_url)
+        base = settings if settings is not None else FarmSettings()
+        self.store = open_store(store_url, base.store)
+        self.settings = replace(base.with_store(self.store.url), threads=threads)
+        self.limits = limits if limits is not None else Limits(workers_max=workers, workers_min=workers)
+        self.inbox = Inbox(self.store)
+        self._make_runner = make_runner
+        self.stop = stop if stop is not None else threading.Event()
+        self._submissions: dict[str, run.Submission] = {}
+        self._resources = ExitStack()
+        self._driver: Driver | None = None
+
+    def __enter__(self) -> LocalFarm:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Start Ray and ask for the workers. Errors: CapacityError; StoreError when conditional writes do not work."""
+        # Loaded here: what runs in process needs no Ray.
+        from cluster.ray_backend import LocalRay, RayBackend
+        from cluster.telemetry import RayMetrics
+        from cluster.worker import farm_runner
+
+        probe_conditional_put(self.store)
+        self._resources.enter_context(LocalRay(self.limits.workers_max))
+        writer = self._resources.enter_context(ThreadPoolExecutor(4, "records"))
+        backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner)
+        epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
+        observe = RayMetrics(backend.now_s)
+        self._driver = Driver(backend, self.inbox, self._load, self.limits, epoch=epoch, writer=writer, observe=observe)
+        self._driver.turn(0)
+
+    def close(self) -> None:
+        """End the workers and Ray; records are written first."""
+        self._resources.close()
+        self._driver = None
+
+    @property
+    def driver(self) -> Driver:
+        """The scheduler of an open farm."""
+        assert self._driver is not None, "the farm is not open"
+        return self._driver
+
+    def wait_ready(self, workers: int) -> None:
+        """Wait until so many workers serve. Errors: CapacityError, or what they fail with; Interrupted."""
+        while sum(worker.status == "ready" for worker in self.driver.state.workers.values()) < workers:
+            self._check_stopped()
+            self.driver.turn(TURN_S)
+
+    def run(self, submission: run.Submission, progress: Progress | None = None) -> Tally:
+        """Run the waiting blocks of a study; return what it took, or raise what it ended with."""
+        study, driver = submission.study, self.driver
+        self._submissions[study.name] = submission
+        driver.tally = Tally()
+        entry = Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns())
+        driver.enqueue(self.inbox.submit(entry))
+        if study.name in driver.refused:
+            raise driver.refused.pop(study.name)
+        began_s = time.perf_counter()
+        while study.name not in driver.ended and not self.stop.is_set():
+            driver.turn(TURN_S)
+            if progress is not None:
+                progress(_progress(submission, driver, time.perf_counter() - began_s))
+        if study.name not in driver.ended:
+            self._wind_down(study.name)
+        driver.close()
+        end = driver.ended.get(study.name)
+        if end is None or end.is_cancelled:
+            self._check_stopped(f"with {driver.tally.cells} of {submission.cells_waiting} cells computed")
+            raise Interrupted("the study was cancelled", place=f"study {study.id[:12]}")
+        if end.quarantined:
+            raise _failure(end, len(study.blocks))
+        return driver.tally
+
+    def _wind_down(self, name: str) -> None:
+        """Stop leasing, and give the blocks that run a moment to end."""
+        self.driver.halt()
+        until_s = time.monotonic() + self.limits.cancel_s
+        while name not in self.driver.ended and time.monotonic() < until_s:
+            self.driver.turn(TURN_S)
+
+    def _check_stopped(self, detail: str = "before any worker was ready") -> None:
+        if self.stop.is_set():
+            raise Interrupted(f"stopped by the user {detail}", hint=RESUME)
+
+    def _load(self, entry: Entry) -> Submission:
+        """Return the study as the queue sees it; what it waits for was found when it was submitted."""
+        submission = self._submissions[entry.study]
+        blocks = submission.study.blocks
+        return Submission(
+            entry.study,
+            entry.nonce,
+            entry.submitter,
+            entry.priority,
+            tuple(block.cells for block in blocks),
+            make_piles(blocks),
+            done=((1 << len(blocks)) - 1) & ~block_set(submission.waiting),
+            failures=self.inbox.failures(entry.study, entry.nonce),
+        )
 
 
 def _check(workers: int, threads: int, store_url: str) -> None:
@@ -109,116 +256,19 @@ def _check(workers: int, threads: int, store_url: str) -> None:
         )
 
 
-class _Farm:
-    """One study, one scheduler, one local Ray."""
-
-    def __init__(
-        self,
-        submission: run.Submission,
-        settings: FarmSettings,
-        limits: Limits,
-        make_runner: MakeRunner | None,
-        progress: Progress | None,
-        clock: _Clock,
-    ) -> None:
-        self._submission = submission
-        self._settings = settings
-        self._limits = limits
-        self._make_runner = make_runner
-        self._progress = progress
-        self._clock = clock
-        self._inbox = Inbox(submission.catalog.store)
-        self._stop = threading.Event()
-        self._began_s = 0.0
-
-    def run(self) -> Tally:
-        """Run the waiting blocks; return the tally, or raise what the study ended with."""
-        study = self._submission.study
-        entry = self._inbox.submit(Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns()))
-        with _stop_signals(self._stop), ThreadPoolExecutor(4, "records") as writer:
-            with self._clock.stage("start"):
-                # Loaded here: what runs in process needs no Ray.
-                from cluster.ray_backend import LocalRay, RayBackend
-                from cluster.worker import farm_runner
-
-                local = LocalRay(self._limits.workers_max)
-                local.__enter__()
-            try:
-                with _stop_signals(self._stop):  # again: Ray has set its own
-                    backend = RayBackend(self._settings.store.url, self._settings, self._make_runner or farm_runner)
-                    epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
-                    driver = Driver(backend, self._inbox, self._load, self._limits, epoch=epoch, writer=writer)
-                    driver.enqueue(entry)
-                    self._drive(driver)
-            finally:
-                with self._clock.stage("stop"):
-                    local.__exit__()
-        return self._verdict(driver)
-
-    def _drive(self, driver: Driver) -> None:
-        """Turn until the study has ended, or until somebody wants to stop and the leases in flight are through."""
-        name = self._submission.study.name
-        with self._clock.stage("start"):
-            while not self._stop.is_set() and not any(w.status == "ready" for w in driver.state.workers.values()):
-                driver.turn(TURN_S)
-        self._began_s = time.perf_counter()
-        with self._clock.stage("run"):
-            while name not in driver.ended and not self._stop.is_set():
-                driver.turn(TURN_S)
-                self._tell(driver)
-            if self._stop.is_set() and name not in driver.ended:
-                driver.halt()
-                until_s = time.monotonic() + self._limits.cancel_s
-                while name not in driver.ended and time.monotonic() < until_s:
-                    driver.turn(TURN_S)
-            driver.close()
-
-    def _tell(self, driver: Driver) -> None:
-        if self._progress is None:
-            return
-        total, tally = self._submission.study.cells, driver.tally
-        reused = total - self._submission.cells_waiting
-        elapsed_s = time.perf_counter() - self._began_s
-        self._progress(
-            ProgressEvent(
-                cells_done=reused + tally.cells,
-                cells_total=total,
-                cells_reused=reused,
-                cells_per_s=tally.cells / elapsed_s if elapsed_s > 0 else 0.0,
-                affinity_hits=tally.affinity_hits,
-                affinity_misses=tally.affinity_misses,
-                bytes_fetched=tally.bytes_fetched,
-                workers=sum(worker.status == "ready" for worker in driver.state.workers.values()),
-            )
-        )
-
-    def _verdict(self, driver: Driver) -> Tally:
-        study = self._submission.study
-        end = driver.ended.get(study.name)
-        if end is None or end.is_cancelled:
-            raise Interrupted(
-                f"stopped by the user with {driver.tally.cells} of {self._submission.cells_waiting} cells computed",
-                place=f"study {study.id[:12]}",
-                hint="run the same command again; finished blocks are kept",
-            )
-        if end.quarantined:
-            raise _failure(end, len(study.blocks))
-        return driver.tally
-
-    def _load(self, entry: Entry) -> Submission:
-        """Return the study as the queue sees it; what it waits for was found when it was submitted."""
-        study = self._submission.study
-        waiting = block_set(self._submission.waiting)
-        return Submission(
-            study.name,
-            entry.nonce,
-            entry.submitter,
-            entry.priority,
-            tuple(block.cells for block in study.blocks),
-            make_piles(study.blocks),
-            done=((1 << len(study.blocks)) - 1) & ~waiting,
-            failures=self._inbox.failures(study.name, entry.nonce),
-        )
+def _progress(submission: run.Submission, driver: Driver, elapsed_s: float) -> ProgressEvent:
+    total, tally = submission.study.cells, driver.tally
+    reused = total - submission.cells_waiting
+    return ProgressEvent(
+        cells_done=reused + tally.cells,
+        cells_total=total,
+        cells_reused=reused,
+        cells_per_s=tally.cells / elapsed_s if elapsed_s > 0 else 0.0,
+        affinity_hits=tally.affinity_hits,
+        affinity_misses=tally.affinity_misses,
+        bytes_fetched=tally.bytes_fetched,
+        workers=sum(worker.status == "ready" for worker in driver.state.workers.values()),
+    )
 
 
 def _failure(end: EndStudy, blocks: int) -> FarmError:
