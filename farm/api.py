@@ -341,9 +341,7 @@ def _explain_result(catalog: Catalog, owner: Study, number: int) -> dict[str, An
     [segment] = catalog.read_segments([key])
     row = int(found.row[0])
     name, block = parse_block_name(key)
-    leases = [
-        lease for lease in catalog.leases(name) if any(first <= block <= last for first, last in lease["blocks"])
-    ]  # fmt: skip
+    leases = [lease for lease in catalog.leases(name) if block in lease["blocks"]]
     return {
         "result": {
             "verdict": segment.verdict[row] or None,

@@ -131,8 +131,8 @@ class Catalog:
         records = []
         for meta in self.store.list(leases_prefix(name)):
             try:
-                record = json.loads(self.store.get(meta.key))
-                records.append(dict(record) | {"blocks": [tuple(pair) for pair in record["blocks"]]})
+                record = dict(json.loads(self.store.get(meta.key)))
+                records.append(record | {"blocks": [int(block) for block in record["blocks"]]})
             except (ValueError, KeyError, TypeError) as error:
                 raise DataError(f"lease record cannot be read: {error}", place=meta.key) from error
         return records

@@ -35,7 +35,6 @@ from farm.strategy.parse import load_study
 from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
 from farm.strategy.store import SeriesStore
-from farm.study.block import ranges_of
 from farm.study.briefing import WinnerCell, brief
 from farm.study.context import METRICS, Scored, StudyContext
 from farm.study.document import FarmStats, document
@@ -441,7 +440,7 @@ def _record_lease(submission: Submission, reports: Sequence[BlockReport]) -> Non
             "worker": IN_PROCESS,
             "reason": IN_PROCESS,
             "attempt": 1,
-            "blocks": ranges_of(sorted(report.block for report in reports)),
+            "blocks": sorted(report.block for report in reports),
             "cells": sum(report.cells for report in reports),
             "bytes_fetched": sum(report.bytes_fetched for report in reports),
             "seconds": total_seconds(report.seconds for report in reports),
