@@ -113,7 +113,7 @@ class Simulator:
     def start(self) -> State:
         """Return the state before the first instant."""
         run, tape = self.program.run, self.tape
-        assets, sleeves = len(self._series), len(self._groups)
+        sleeves = len(self._groups)
         slots = sum(map(len, self._groups))
         rows = _RECORDS_MIN + 8 * slots + tape.dividends * sleeves
         account = (
@@ -123,7 +123,7 @@ class Simulator:
         return State(
             account=np.array(account, np.float64),
             count=np.zeros(at.COUNTS, np.int64),
-            asset=np.array([_asset_row(run, series) for series in self._series], np.float64).reshape(assets, -1),
+            asset=np.array([_asset_row(run, series) for series in self._series], np.float64),
             sleeve=self._sleeve_table(),
             slot=self._slot_table(slots),
             receivable=np.zeros((tape.dividends, sleeves)),
@@ -161,7 +161,7 @@ class Simulator:
         assumptions = self.program.assumptions
         if self.market.no_dividends and "no_dividends" not in assumptions:
             assumptions = (*assumptions, "no_dividends")
-        sessions = readonly(state.sessions)
+        sessions = readonly(state.sessions[:])
         trades = as_records(state.trades, count[at.N_TRADES] + count[at.N_OPEN], TRADE)
         return Run(
             cash_micro=self.program.run.cash_micro,
@@ -185,6 +185,11 @@ class Simulator:
         )
 
     def _check(self) -> None:
+        if not self._series:
+            raise ValueError("no instrument is traded")
+        for one in (one for group in self._groups for one in group):
+            if one.enter.shape[0] != self.market.series[one.instrument].rows:
+                raise ValueError(f"signals of {self.market.series[one.instrument].id} are not over all its bars")
         for number, sleeve in enumerate(self.program.sleeves):
             if sleeve.side != "long" and self.program.run.account == "cash":
                 raise SpecError(

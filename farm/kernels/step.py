@@ -943,6 +943,11 @@ def advance(
     most = 4 * slot.shape[0]
     order_room, fill_room, trade_room = orders.shape[0] - most, fills.shape[0] - most, trades.shape[0] - most
     cash_room = cash.shape[0] - most - 2 * slot.shape[0] * pay.shape[0]
+    has_stops, has_targets = False, False
+    for w in range(sleeve.shape[0]):
+        for x in range(int(sleeve[w, at.STOPS])):
+            is_target = sleeve[w, at.FIRST_STOP + at.STOP_WIDTH * x + at.STOP_KIND] == at.TARGET
+            has_stops, has_targets = has_stops or not is_target, has_targets or is_target
     for i in range(count[at.NEXT], last):
         if count[at.N_ORDERS] > order_room or count[at.N_FILLS] > fill_room or count[at.N_TRADES] > trade_room:
             return at.ROOM
@@ -956,11 +961,15 @@ def advance(
                 _action(b, act[k])
             if end_bar > first_bar:
                 _bars(bar, first_bar, end_bar, i, count[at.HELD] > 0, asset, slot, of_asset)
-                if count[at.HELD] > 0 and slot.shape[1] > at.SLOT_COLUMNS:
-                    for is_target in (False, True):
-                        n = _line_up_stops(bar, first_bar, end_bar, is_target, sleeve, slot, of_asset, queue)
-                        if n > 0:
-                            _stop_out(b, n, is_target)
+                if count[at.HELD] > 0 and has_stops:
+                    n = _line_up_stops(bar, first_bar, end_bar, False, sleeve, slot, of_asset, queue)
+                    if n > 0:
+                        _stop_out(b, n, False)
+                if count[at.HELD] > 0 and has_targets:
+                    n = _line_up_stops(bar, first_bar, end_bar, True, sleeve, slot, of_asset, queue)
+                    if n > 0:
+                        _stop_out(b, n, True)
+                if count[at.HELD] > 0 and has_stops:
                     _lift(bar, first_bar, end_bar, slot, of_asset)
             for k in range(count[at.AT_PAY], inst[i, at.PAY_END]):
                 _pay(b, pay[k])
