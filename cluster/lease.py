@@ -32,7 +32,7 @@ class Limits:
     workers_min: int = 0
     backlog_s_per_worker: float = 0.0
     idle_s: float = 60.0
-    start_s: float = 60.0
+    start_s: float = 180.0
     start_failures_max: int = 3
     ahead_per_slot: int = 2
     lease_s: float = 1.0

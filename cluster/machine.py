@@ -41,7 +41,7 @@ from cluster.messages import (
     WorkerReady,
 )
 from cluster.queue import Study
-from cluster.state import Line, State, complaint, lease_status, study_status, worker_status
+from cluster.state import Impossible, Line, State, complaint, lease_status, study_status, worker_status
 from cluster.submission import BlockSet, Pile, block_set, first, members
 from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError
 
@@ -50,10 +50,6 @@ STORY_LENGTH = 128
 
 HOPELESS = (ResultConflict, SpecError)
 """Errors of a block that no further attempt can change."""
-
-
-class Impossible(AssertionError):
-    """An event that cannot happen in this state: a bug here, or in what told it."""
 
 
 def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
@@ -108,10 +104,8 @@ class _Draft:
         )
 
     def tell(self, what: str, *, run: RunLease | None = None, worker: str = "", study: str = "") -> None:
-        if run is not None:
-            self.story.append(Line(self.now_s, what, run.worker, run.lease, run.study, run.blocks))
-        else:
-            self.story.append(Line(self.now_s, what, worker, "", study))
+        subject = (run.worker, run.lease, run.study, run.blocks) if run is not None else (worker, "", study, 0)
+        self.story.append(Line(self.now_s, what, *subject))
 
     def change(self, study: str, **changes: Any) -> None:
         self.studies[study] = replace(self.studies[study], **changes)

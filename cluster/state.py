@@ -44,6 +44,10 @@ class State:
     story: tuple[Line, ...] = ()
 
 
+class Impossible(AssertionError):
+    """An event that cannot happen in this state: a bug here, or in what told it."""
+
+
 def next_wake_s(state: State) -> float | None:
     """Return when a Tick is due if nothing else happens, or None."""
     times = [held.run.deadline_s for held in state.leases.values()]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cluster.machine import Impossible, step
+from cluster.machine import step
 from cluster.messages import (
     BlockReport,
     CancelLease,
@@ -25,7 +27,7 @@ from cluster.messages import (
     WorkerLost,
     WorkerReady,
 )
-from cluster.state import State, next_wake_s
+from cluster.state import Impossible, State, next_wake_s
 from cluster.submission import members
 from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict
 from tests.cluster.worlds import Play, blocks_of, runs, study
@@ -282,10 +284,23 @@ def test_every_order_of_small_events_keeps_the_invariants_and_ends() -> None:
     assert len(seen) > 5, "the orders differ in what happens"
 
 
+@given(
+    st.lists(st.sampled_from(("end", "crash", "fail", "tick", "twice")), max_size=30),
+    st.integers(1, 20),
+    st.integers(1, 3),
+)
+def test_any_story_ends_with_every_block_done_or_quarantined(moves: list[str], blocks: int, workers: int) -> None:
+    """Invariants hold after every step, and at the end nothing waits, flies or serves."""
+    play = Play(workers_max=workers, deadline_s=10.0, idle_s=1.0, lease_s=0.4)
+    play.submit(study(blocks=blocks))
+    _play_out(play, tuple(moves))
+    assert play.state.studies == {} and play.state.leases == {} and play.state.workers == {}
+
+
 def _play_out(play: Play, order: tuple[str, ...]) -> None:
     """Make the moves of ``order``, then let everything go well, until nothing is left."""
     moves = list(order)
-    for _ in range(200):
+    for _ in range(2000):
         state: State = play.state
         starting = [name for name, worker in state.workers.items() if worker.status == "starting"]
         stopping = [name for name, worker in state.workers.items() if worker.status == "stopping"]

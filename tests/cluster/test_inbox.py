@@ -1,0 +1,104 @@
+"""The durable side: what is in the bucket is all that a new scheduler needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from cluster.inbox import Entry, Inbox
+from cluster.messages import BlockReport, EndStudy, NoteLease, RunLease
+from farm.shard.layout import inbox_key, lease_key
+from farm.store.base import Store
+from farm.store.local import LocalStore
+from farm.store.memory import MemoryStore
+from farm.values.errors import AlreadyExists, BlockFailed, DataError
+
+RUN = RunLease("e-000001", "s", "n1", "e-w0", 0b1011, 1, "home", 9.0)
+
+
+@pytest.fixture(params=["memory", "directory"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path_factory.mktemp("store"))
+
+
+def entry(study: str = "s", nonce: str = "n1", at_ns: int = 5) -> Entry:
+    return Entry(study, nonce, "ann", 0, at_ns)
+
+
+def test_submitting_again_joins_what_is_there(store: Store) -> None:
+    inbox = Inbox(store)
+    assert inbox.submit(entry(nonce="n1")) == entry(nonce="n1")
+    assert inbox.submit(entry(nonce="n2")) == entry(nonce="n1")
+    assert inbox.pending() == [entry(nonce="n1")]
+
+
+def test_the_queue_is_in_the_order_of_submission_whatever_the_names_are(store: Store) -> None:
+    inbox = Inbox(store)
+    for name, at_ns in (("a", 2**62 + 3), ("b", 2**62 + 1), ("c", 2**62 + 1)):
+        inbox.submit(entry(name, at_ns=at_ns))
+    assert [each.study for each in inbox.pending()] == ["b", "c", "a"]
+
+
+def test_after_its_end_a_study_can_be_submitted_anew(store: Store) -> None:
+    inbox = Inbox(store)
+    inbox.submit(entry(nonce="n1"))
+    inbox.finish(EndStudy("s", "n1", 0b1, {1: BlockFailed("killed")}, False))
+    assert inbox.pending() == []
+    assert inbox.submit(entry(nonce="n2")) == entry(nonce="n2")
+
+
+def test_a_crash_between_marker_and_clearing_is_made_good(store: Store) -> None:
+    """Both the next scheduler and the next submission see that the first one has ended."""
+    inbox = Inbox(store)
+    inbox.submit(entry(nonce="n1"))
+    left = store.get(inbox_key("s"))
+    inbox.finish(EndStudy("s", "n1", 0b1, {}, False))
+    store.put(inbox_key("s"), left)
+    assert inbox.submit(entry(nonce="n2")) == entry(nonce="n2")
+    inbox.finish(EndStudy("s", "n2", 0b1, {}, False))
+    store.put(inbox_key("s"), left)
+    assert inbox.pending() == []
+    inbox.finish(EndStudy("s", "n1", 0b1, {}, False))  # and to end it twice is harmless
+
+
+def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(store: Store) -> None:
+    inbox = Inbox(store)
+    inbox.record(RUN)
+    [record] = inbox.leases("s")
+    assert record["outcome"] == "sent" and record["blocks"] == [0, 1, 3] and record["reason"] == "home"
+    with pytest.raises(AlreadyExists):
+        inbox.record(RUN)
+    reports = (
+        BlockReport(0, 10, 0.5, 100, {"read": 0.1, "run": 0.4}),
+        BlockReport(1, 10, 0.5, 0, {"run": 0.5}),
+        BlockReport(3, 0, 0.1, 0, error=DataError("bad", place="x")),
+    )
+    inbox.note(NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")}))
+    [record] = inbox.leases("s")
+    assert (record["outcome"], record["cells"], record["bytes_fetched"]) == ("done", 20, 100)
+    assert record["seconds"] == {"read": 0.1, "run": 0.9}
+    assert record["worker"] == "e-w0" and record["attempt"] == 1
+    assert record["failed"]["3"]["message"] == "bad"
+
+
+def test_failures_count_within_one_submission(store: Store) -> None:
+    inbox = Inbox(store)
+    for number, nonce in enumerate(("n1", "n1", "n2")):
+        run = RunLease(f"e-{number:06d}", "s", nonce, "e-w0", 0b10, 1, "retry", 9.0)
+        inbox.record(run)
+        inbox.note(NoteLease(run, "crashed", (), {1: BlockFailed(f"death {number}")}, BlockFailed("death")))
+    assert inbox.failures("s", "n1") == {1: (2, "death 1")}
+    assert inbox.failures("s", "n2") == {1: (1, "death 2")}
+    assert inbox.failures("other", "n1") == {}
+
+
+def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
+    """``farm.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
+    store.put(lease_key("s", "local-000000"), b'{"blocks":[0],"worker":"in process"}')
+    assert Inbox(store).failures("s", "n1") == {}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}'])
+def test_a_damaged_submission_is_named(store: Store, damage: bytes) -> None:
+    store.put(inbox_key("s"), damage)
+    with pytest.raises(DataError, match=r"inbox/s\.json"):
+        Inbox(store).pending()

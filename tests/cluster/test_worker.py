@@ -1,0 +1,118 @@
+"""The worker without Ray: golden vectors, leases, errors; and what is told of it all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster import worker
+from cluster.driver import Tally
+from cluster.telemetry import COUNTERS, GAUGES, readings
+from cluster.worker import Worker, check_numerics, numerics_digest
+from farm.kernels.reference import reduce as plain_reduce
+from farm.kernels.reference import rolling as plain_rolling
+from farm.kernels.reference import transcend as plain_transcend
+from farm.run import BlockReport
+from farm.values.errors import DataError, Interrupted
+from farm.values.settings import FarmSettings
+from tests.cluster.worlds import Play, study
+
+
+def test_the_plain_twins_give_the_golden_vectors_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The constant is what the definition gives, not only what one compiler made of it."""
+    monkeypatch.setattr(worker, "rolling", plain_rolling)
+    monkeypatch.setattr(worker, "reduce", plain_reduce)
+    monkeypatch.setattr(worker, "transcend", plain_transcend)
+    assert numerics_digest() == worker.GOLDEN
+
+
+def test_a_machine_with_other_numerics_refuses_to_serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    exp = worker.transcend.exp
+    monkeypatch.setattr(
+        worker, "transcend", SimpleNamespace(log=worker.transcend.log, exp=lambda x: float(np.nextafter(exp(x), 0.0)))
+    )
+    with pytest.raises(DataError, match="the golden vectors give"):
+        check_numerics()
+    with pytest.raises(DataError, match="disagree"):
+        Worker(str(tmp_path), FarmSettings()).ready()
+
+
+class Scripted:
+    """A runner that does what the script says for each block."""
+
+    def __init__(self, script: dict[int, Any]) -> None:
+        self.script = script
+
+    def run_block(self, study: str, block: int) -> BlockReport:
+        outcome = self.script.get(block)
+        if callable(outcome):
+            outcome()
+        elif outcome is not None:
+            raise outcome
+        return BlockReport(block, 5, True, 7, {"run": 0.1})
+
+
+def serving(script: dict[int, Any], tmp_path: Path) -> Worker:
+    made = Worker(str(tmp_path), FarmSettings(threads=3), lambda store, settings: Scripted(script))
+    assert made.ready().slots == 3
+    return made
+
+
+def test_a_lease_reports_each_block_and_an_error_does_not_stop_the_others(tmp_path: Path) -> None:
+    error = DataError("bad chunk")
+    answer = serving({1: error}, tmp_path).run("l", "s", (0, 1, 2))
+    assert [(report.block, report.cells, report.error) for report in answer.reports] == [
+        (0, 5, None),
+        (1, 0, error),
+        (2, 5, None),
+    ]
+    assert answer.reports[0].bytes_fetched == 7 and answer.reports[0].stages == {"run": 0.1}
+
+
+def test_a_cancelled_lease_ends_after_the_block_it_is_at(tmp_path: Path) -> None:
+    script: dict[int, Any] = {}
+    made = serving(script, tmp_path)
+    script[1] = lambda: made.cancel("l")
+    assert [report.block for report in made.run("l", "s", (0, 1, 2, 3)).reports] == [0, 1]
+    assert [report.block for report in made.run("m", "s", (2,)).reports] == [2]
+
+
+def test_an_interrupted_block_counts_as_not_begun(tmp_path: Path) -> None:
+    assert serving({0: Interrupted("stop")}, tmp_path).run("l", "s", (0,)).reports == ()
+
+
+def test_a_foreign_exception_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        serving({0: ZeroDivisionError()}, tmp_path).run("l", "s", (0,))
+
+
+def test_workers_do_without_pandas(tmp_path: Path) -> None:
+    """Nothing a worker does at start or when it writes a segment loads pandas, and it can be loaded afterwards."""
+    code = """
+import sys
+from cluster import worker
+worker._spare_pandas()
+import pyarrow as pa, pyarrow.parquet as pq
+pq.write_table(pa.table({"a": [1, 2]}), sys.argv[1])
+assert "pandas" not in sys.modules
+import pandas
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.parquet")], check=True)
+
+
+def test_readings_name_what_is_published() -> None:
+    play = Play()
+    play.submit(study(blocks=8))
+    play.ready(holdings={"aa": 600})
+    tally = Tally(cells=5, affinity_hits=1)
+    tally.outcomes["crashed"] += 2
+    now = readings(play.state, tally, 3.0)
+    assert set(now) == set(GAUGES) | set(COUNTERS)
+    assert now["queue_blocks"] == 6 and now["leases_in_flight"] == 2 and now["workers_ready"] == 1
+    assert now["queue_wait_s"] == 3.0 and now["cache_bytes"] == 600 and now["leases_crashed"] == 2
