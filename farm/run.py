@@ -89,11 +89,13 @@ class Submission:
 
     @property
     def bytes_needed(self) -> int:
-        """Distinct bytes of column chunks that the waiting blocks read."""
+        """Distinct bytes that the waiting blocks read: column chunks, and the indexes and calendars that name them."""
         if not self.waiting:
             return 0
         names = tuple(sorted({name for index in self.waiting for name in self.study.blocks[index].instruments}))
-        return sum(plan.bytes_needed for plan in needs_of(self.study, self.dataset, self.spec, names))
+        plans = needs_of(self.study, self.dataset, self.spec, names)
+        self.dataset.calendar(self.spec.run.calendar)
+        return sum(plan.bytes_needed for plan in plans) + self.dataset.metadata_bytes
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,14 @@ class Dataset:
         [index] = self._load([self._refs[shard_sha256]])
         return index
 
+    @property
+    def metadata_bytes(self) -> int:
+        """Bytes of the indexes, calendars and master rows that have been loaded so far."""
+        with self._lock:
+            indexes = sum(self._refs[sha].index_bytes for sha in self._indexes)
+            calendars = sum(self.snapshot.calendars[name].bytes for name in self._calendars)
+        return indexes + calendars + sum(ref.bytes for ref in self.snapshot.of_kind(INSTRUMENTS.name))
+
     def _load(self, refs: Iterable[ShardRef]) -> list[ShardIndex]:
         wanted = list(refs)
         # The lock is held over the fetch: a second thread that wants the same indexes waits for them.

@@ -29,7 +29,7 @@ class FarmStats:
     """How the results came about: nothing of it is part of a result.
 
     ``cells_computed`` counts the cells simulated for this answer, ``cells_reused`` those found finished.
-    ``bytes_needed``: distinct bytes that the computed cells read; ``seconds``: by stage.
+    ``bytes_needed``: distinct bytes that the computed cells read, indexes included; ``seconds``: by stage.
     """
 
     cells_total: int
