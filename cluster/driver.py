@@ -86,6 +86,7 @@ class Driver:
     def enqueue(self, entry: Entry) -> None:
         """Queue a submission that is in the inbox."""
         self.ended.pop(entry.study, None)
+        self._halted = False
         self.feed(Submitted(self.backend.now_s(), self.load(entry)))
 
     def cancel(self, study: str) -> None:

@@ -36,7 +36,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # hide no acce
 
 import ray
 import ray._raylet
-from ray._private import node, services, state
+from ray._private import node, services, state, worker
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cluster.worker import MakeRunner, Worker, farm_runner
@@ -47,6 +47,7 @@ _raylet: Any = ray._raylet
 _node: Any = node
 _services: Any = services
 _state: Any = state
+_worker: Any = worker
 
 OBJECT_STORE_BYTES = 80 * MIB
 """Nothing large travels through Ray; 75 MiB is its minimum."""
@@ -74,13 +75,15 @@ class LocalRay:
         self._folder: Path | None = None
 
     def __enter__(self) -> LocalRay:
+        if ray.is_initialized():
+            raise CapacityError("a Ray is in use in this process already", hint="one farm at a time per process")
         _remove_stale_folders()
         root = tempfile.gettempdir()
-        self._folder = Path(
+        folder = self._folder = Path(
             tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=root if len(root) <= SOCKET_ROOM else "/tmp")
         )
         try:
-            with _small_node(self._folder):
+            with _small_node(folder):
                 _ray.init(
                     address="local",
                     num_cpus=self._workers,  # as many processes are started ahead
@@ -88,13 +91,13 @@ class LocalRay:
                     log_to_driver=False,
                     logging_level="ERROR",
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(self._folder),
+                    _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
                     _system_config={"preload_python_modules": ["cluster.worker"]},
                 )
         except (RayError, OSError, RuntimeError, ValueError) as error:
             self.__exit__()
-            raise CapacityError(f"a local Ray does not start: {error}", place=str(self._folder)) from error
+            raise CapacityError(f"a local Ray does not start: {error}", place=str(folder)) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -119,6 +122,7 @@ def _small_node(folder: Path) -> Iterator[None]:
     one this is to be looked at again.
     """
     whole, command_of = _node.Node, _services._build_python_executable_command_memory_profileable
+    listen = _worker.listen_error_messages
     agent = folder / "agent.sh"
     agent.write_text(AGENT)
 
@@ -143,10 +147,13 @@ def _small_node(folder: Path) -> Iterator[None]:
         return command_of(component, *arguments, **options)
 
     _node.Node, _services._build_python_executable_command_memory_profileable = SmallNode, command
+    # Ray would print the death of a worker to standard output, where the document of the run belongs.
+    _worker.listen_error_messages = lambda worker, threads_stopped: None
     try:
         yield
     finally:
         _node.Node, _services._build_python_executable_command_memory_profileable = whole, command_of
+        _worker.listen_error_messages = listen
 
 
 def _remove_stale_folders() -> None:

@@ -28,7 +28,7 @@ from farm.run import run_in_process
 from farm.shard.ingest import ingest_sample
 from farm.store.base import Store
 from farm.store.open import open_store
-from farm.values.errors import BlockFailed, FarmError, UsageError
+from farm.values.errors import BlockFailed, CapacityError, Interrupted, UsageError
 from tests.cluster import runners
 from tests.cluster.worlds import Block
 
@@ -91,7 +91,7 @@ def processes_of(pid: int) -> list[str]:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFarm]:
     """Two workers of one thread that run stub blocks, with short deadlines and two attempts (each costs a worker)."""
     limits = Limits(workers_max=2, workers_min=2, deadline_s=1.5, deadline_factor=2.0, lease_s=0.1, attempts_max=2)
@@ -105,54 +105,67 @@ def finished(farm: LocalFarm, study: str) -> set[int]:
     return {int(meta.key.rsplit("/", 1)[1]) for meta in farm.store.list(f"done/{study}/")}
 
 
-def test_blocks_that_kill_hang_or_fail_are_quarantined_and_no_others(farm: LocalFarm) -> None:
-    """One block kills its process, one never ends, one ends in a typed error, one in a foreign exception."""
-    with pytest.raises(BlockFailed, match=r"worker died.*4 of 18 blocks failed, block 3 first"):
-        farm.run(stub("moody", 18, farm.store))
-    assert finished(farm, "moody") == set(range(18)) - runners.BAD
-    quarantined = farm.driver.ended["moody"].quarantined
-    assert set(quarantined) == runners.BAD
-    assert "past the deadline" in str(quarantined[runners.HANG])
-    assert "checksum mismatch" in str(quarantined[runners.FAULTY])
-    assert "ZeroDivisionError: nobody expected this" in str(quarantined[runners.FOREIGN])
-    assert farm.inbox.pending() == []
-    attempts = Inbox(farm.store).failures("moody", farm.driver.ended["moody"].nonce)
-    assert {block: count for block, (count, _) in attempts.items()} == dict.fromkeys(runners.BAD, 2)
-
-
-def test_a_worker_that_is_killed_is_replaced_and_its_blocks_run_again(farm: LocalFarm) -> None:
-    farm.wait_ready(2)
-    before = dict(farm.driver.backend.pids)  # type: ignore[attr-defined]
-    victim, pid = next(iter(before.items()))
-    killer = threading.Thread(target=_kill_when, args=(pid, lambda: len(finished(farm, "killed")) >= 3))
-    killer.start()
-    tally = farm.run(stub("killed", 60, farm.store))
-    killer.join()
-    assert finished(farm, "killed") == set(range(60))
-    assert tally.outcomes["crashed"] >= 1 and tally.leases["retry"] >= 1
-    farm.wait_ready(2)
-    after = dict(farm.driver.backend.pids)  # type: ignore[attr-defined]
-    assert victim not in after and len(after) == 2
-
-
 def _kill_when(pid: int, holds: Callable[[], bool]) -> None:
     wait_for("the first blocks", holds)
     os.kill(pid, signal.SIGKILL)
 
 
-def test_a_stopped_farm_keeps_what_is_finished(farm: LocalFarm) -> None:
-    """``stop`` in the middle: Interrupted, the study stays in the inbox, and the next run of it does the rest."""
-    threading.Thread(target=_stop_when, args=(farm, lambda: len(finished(farm, "stopped")) >= 3)).start()
-    with pytest.raises(FarmError) as caught:
-        farm.run(stub("stopped", 200, farm.store))
-    assert caught.value.exit_code == 130
-    assert 3 <= len(finished(farm, "stopped")) < 200
-    assert [entry.study for entry in farm.inbox.pending()] == ["stopped"]
-
-
 def _stop_when(farm: LocalFarm, holds: Callable[[], bool]) -> None:
     wait_for("the first blocks", holds)
     farm.stop.set()
+
+
+class TestStubStudies:
+    """One farm of stub blocks for all of these."""
+
+    def test_blocks_that_kill_hang_or_fail_are_quarantined_and_no_others(self, farm: LocalFarm) -> None:
+        """One block kills its process, one never ends, one ends in a typed error, one in a foreign exception."""
+        with pytest.raises(BlockFailed, match=r"worker died.*4 of 18 blocks failed, block 3 first"):
+            farm.run(stub("moody", 18, farm.store))
+        assert finished(farm, "moody") == set(range(18)) - runners.BAD
+        quarantined = farm.driver.ended["moody"].quarantined
+        assert set(quarantined) == runners.BAD
+        assert "past the deadline" in str(quarantined[runners.HANG])
+        assert "checksum mismatch" in str(quarantined[runners.FAULTY])
+        assert "ZeroDivisionError: nobody expected this" in str(quarantined[runners.FOREIGN])
+        assert farm.inbox.pending() == []
+        attempts = Inbox(farm.store).failures("moody", farm.driver.ended["moody"].nonce)
+        assert {block: count for block, (count, _) in attempts.items()} == dict.fromkeys(runners.BAD, 2)
+
+    def test_a_worker_that_is_killed_is_replaced_and_its_blocks_run_again(
+        self, farm: LocalFarm, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        farm.wait_ready(2)
+        before = dict(farm.driver.backend.pids)  # type: ignore[attr-defined]
+        victim, pid = next(iter(before.items()))
+        killer = threading.Thread(target=_kill_when, args=(pid, lambda: len(finished(farm, "killed")) >= 3))
+        killer.start()
+        tally = farm.run(stub("killed", 60, farm.store))
+        killer.join()
+        assert finished(farm, "killed") == set(range(60))
+        assert tally.outcomes["crashed"] >= 1 and tally.leases["retry"] >= 1
+        farm.wait_ready(2)
+        after = dict(farm.driver.backend.pids)  # type: ignore[attr-defined]
+        assert victim not in after and len(after) == 2
+        assert capfd.readouterr() == ("", ""), "Ray keeps it to itself: standard output belongs to the document"
+
+    def test_a_stopped_farm_keeps_what_is_finished(self, farm: LocalFarm) -> None:
+        """``stop`` in the middle: Interrupted, the study stays in the inbox, and the next run of it does the rest."""
+        threading.Thread(target=_stop_when, args=(farm, lambda: len(finished(farm, "stopped")) >= 3)).start()
+        with pytest.raises(Interrupted, match=r"stopped by the user with \d+ of 80 cells"):
+            farm.run(stub("stopped", 80, farm.store))
+        assert 3 <= len(finished(farm, "stopped")) < 80
+        [pending] = farm.inbox.pending()
+        farm.stop.clear()
+        farm.run(stub("stopped", 80, farm.store))
+        assert finished(farm, "stopped") == set(range(80))
+        assert farm.driver.ended["stopped"].nonce == pending.nonce, "the same submission"
+        assert farm.inbox.pending() == []
+
+    def test_a_second_farm_in_one_process_is_refused(self, farm: LocalFarm, tmp_path: Path) -> None:
+        with pytest.raises(CapacityError, match="one farm at a time"):
+            LocalFarm(str(tmp_path), workers=1).open()
+        farm.run(stub("after", 4, farm.store))  # and the first goes on
 
 
 COMMAND = """
