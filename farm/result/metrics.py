@@ -20,10 +20,10 @@ from farm.kernels import reduce
 from farm.kernels import totals as kernel
 from farm.kernels.reduce import ALPHA, METRICS, TOTALS
 from farm.kernels.transcend import power
-from farm.values.arrays import BOOL, F64, I32, I64, readonly
+from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import FarmError
 
-__all__ = ["FEE_LINES", "METRICS", "bucket_metrics", "compute_metrics", "measure_run"]
+__all__ = ["FEE_LINES", "METRICS", "compute_metrics", "measure_run"]
 
 FEE_LINES = ("commission", "slippage", "borrow", "exercise")
 Stretch = tuple[int, int]
@@ -72,32 +72,28 @@ def measure_run(
     ann: float,
     rf: float,
     benchmark_returns: F64 | None = None,
-    is_sessions: BOOL | None = None,
-    oos_sessions: BOOL | None = None,
+    in_sample: Stretch | None = None,
+    out_of_sample: Stretch | None = None,
 ) -> Vectors:
-    """Return the metric vectors (len(METRICS),) of the run and of its buckets; None for a bucket without a mask.
+    """Return the metric vectors (len(METRICS),) of the run and of its buckets; None for a bucket that is not told.
 
-    Shapes:  benchmark_returns (n,) over all sessions, NaN where it has none; masks bool (n,), without a gap.
+    Shapes:  benchmark_returns (n,) over all sessions, NaN where it has none; a bucket is the sessions [start, stop).
+             One in several pieces (odd months) would need stitched equity, which no metric here computes.
     Units:   ann: sessions a year; rf: annual rate, a fraction.
     Errors:  FarmError when the equity of a ruined account moves: the books are wrong, not the strategy.
     """
     facts = facts_of(run)
-    stretches = [(0, len(facts.day))]
-    stretches += [stretch_of(mask) for mask in (is_sessions, oos_sessions) if mask is not None]
-    vectors = iter([measure(facts, stretch, ann=ann, rf=rf, benchmark=benchmark_returns) for stretch in stretches])
-    full = next(vectors)
-    in_sample = None if is_sessions is None else next(vectors)
-    return full, in_sample, None if oos_sessions is None else next(vectors)
+
+    def vector(stretch: Stretch | None) -> F64 | None:
+        return None if stretch is None else measure(facts, stretch, ann=ann, rf=rf, benchmark=benchmark_returns)
+
+    full = measure(facts, (0, len(facts.day)), ann=ann, rf=rf, benchmark=benchmark_returns)
+    return full, vector(in_sample), vector(out_of_sample)
 
 
 def compute_metrics(run: Run, *, ann: float, rf: float, benchmark_returns: F64 | None = None) -> F64:
     """Return the metric vector of the whole run; see ``measure_run``."""
     return measure_run(run, ann=ann, rf=rf, benchmark_returns=benchmark_returns)[0]
-
-
-def bucket_metrics(run: Run, sessions: BOOL, *, ann: float, rf: float, benchmark_returns: F64 | None = None) -> F64:
-    """Return the metric vector of the sessions that the mask selects; see ``measure_run``."""
-    return measure(facts_of(run), stretch_of(sessions), ann=ann, rf=rf, benchmark=benchmark_returns)
 
 
 def facts_of(run: Run) -> Facts:
@@ -139,17 +135,6 @@ def _column(records: Records, name: str) -> I64:
 def rf_per_session(rf: float, ann: float) -> float:
     """Return the risk-free return of one session, ``(1 + rf)^(1/ann) - 1``."""
     return float(power(1.0 + rf, 1.0 / ann)) - 1.0
-
-
-def stretch_of(sessions: BOOL) -> Stretch:
-    """Return the stretch [start, stop) that a mask over sessions (n,) selects; it has no gap.
-
-    A bucket in several pieces needs stitched equity, which no metric here computes.
-    """
-    chosen = np.flatnonzero(sessions)
-    if not len(chosen) or int(chosen[-1]) - int(chosen[0]) + 1 != len(chosen):
-        raise ValueError("a bucket is one stretch of at least one session")
-    return int(chosen[0]), int(chosen[-1]) + 1
 
 
 def measure(facts: Facts, stretch: Stretch, *, ann: float, rf: float, benchmark: F64 | None) -> F64:

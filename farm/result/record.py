@@ -18,16 +18,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from farm.engine.ledger import Records, Run
-from farm.result.metrics import METRICS, Vectors, measure_run
-from farm.values.arrays import BOOL, F64, I64
+from farm.result.metrics import METRICS, Stretch, Vectors, measure_run
+from farm.values.arrays import F64, I64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
 FORMAT = "ledger-1"
+_ONE = readonly(np.array([0, -1], np.int64))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,8 @@ def cell_result(
     ann: float,
     rf: float,
     benchmark_returns: F64 | None = None,
-    is_sessions: BOOL | None = None,
-    oos_sessions: BOOL | None = None,
+    in_sample: Stretch | None = None,
+    out_of_sample: Stretch | None = None,
 ) -> CellResult:
     """Return what is kept of ``run``; ``spec_hash`` is the hash of the cell's resolved spec.
 
@@ -62,8 +64,8 @@ def cell_result(
         ann=ann,
         rf=rf,
         benchmark_returns=benchmark_returns,
-        is_sessions=is_sessions,
-        oos_sessions=oos_sessions,
+        in_sample=in_sample,
+        out_of_sample=out_of_sample,
     )
     counts = {**run.counts, "ruin": 1} if run.ruin else run.counts
     return CellResult(
@@ -115,6 +117,8 @@ def _places(run: Run, sections: tuple[Records, ...]) -> tuple[I64, list[str]]:
 
     Position -1 (an event of the account) stays -1: it reads the last element.
     """
+    if len(run.instruments) == 1 and len(run.orders):
+        return _ONE, list(run.instruments)  # whatever has records of an instrument has orders for it
     occurs = np.zeros(len(run.instruments) + 1, np.bool_)
     for section in sections:
         occurs[section["instrument"]] = True
@@ -129,14 +133,22 @@ def _places(run: Run, sections: tuple[Records, ...]) -> tuple[I64, list[str]]:
 
 def _canonical_records(section: Records, places: I64) -> I64:
     """Return the records with canonical instruments and floats. All fields are eight bytes wide: int64 or float64."""
-    names = section.dtype.names or ()
-    integers: I64 = np.ascontiguousarray(section).view("<i8").reshape(len(section), len(names)).copy()
-    column = names.index("instrument")
+    width, column, floats = _layout(section.dtype)
+    integers: I64 = np.ascontiguousarray(section).view("<i8").reshape(len(section), width).copy()
     integers[:, column] = places[integers[:, column]]
-    floats = [at for at, name in enumerate(names) if section.dtype[name].kind == "f"]
-    if floats:
+    if floats < width:
         # Prices are the last fields. Adding +0.0 turns -0.0 into +0.0 and changes nothing else.
-        prices = integers.view("<f8")[:, floats[0] :]
+        prices = integers.view("<f8")[:, floats:]
         prices += 0.0
-        prices[np.isnan(prices)] = np.nan
+        unknown = prices != prices
+        if unknown.any():
+            prices[unknown] = np.nan
     return integers
+
+
+@cache
+def _layout(dtype: np.dtype[np.void]) -> tuple[int, int, int]:
+    """Return the number of fields, the place of the instrument, and that of the first price (or the number)."""
+    names = dtype.names or ()
+    floats = [at for at, name in enumerate(names) if dtype[name].kind == "f"]
+    return len(names), names.index("instrument"), floats[0] if floats else len(names)

@@ -44,7 +44,7 @@ class SeriesStore:
         self.bytes_used = 0
         self.computed = 0
         self._entries: OrderedDict[tuple[Any, ...], Series] = OrderedDict()
-        self._pending: dict[tuple[Any, ...], threading.Event] = {}
+        self._pending: dict[tuple[Any, ...], threading.Event | None] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -58,20 +58,23 @@ class SeriesStore:
                 if found is not None:
                     self._entries.move_to_end(key)
                     return found
-                pending = self._pending.get(key)
-                if pending is None:
-                    mine = self._pending[key] = threading.Event()
+                if key not in self._pending:
+                    self._pending[key] = None
                     break
+                # Made by the first who waits: most entries are wanted by one thread at a time.
+                pending = self._pending[key] = self._pending[key] or threading.Event()
             pending.wait()
+        made: Series | None = None
         try:
             made = make()
-            with self._lock:
-                self._keep(key, made)
             return made
         finally:
             with self._lock:
-                del self._pending[key]
-            mine.set()
+                if made is not None:
+                    self._keep(key, made)
+                waiting = self._pending.pop(key)
+            if waiting is not None:
+                waiting.set()
 
     def _keep(self, key: tuple[Any, ...], made: Series) -> None:
         self.computed += 1

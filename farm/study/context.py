@@ -14,15 +14,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from farm.columns.cache import ColumnCache
 from farm.engine.clock import Tape, make_tape
 from farm.engine.ledger import Run
 from farm.engine.loop import simulate
 from farm.feed.market import Market
 from farm.feed.source import load_market
-from farm.result.metrics import METRICS
+from farm.result.metrics import METRICS, Stretch
 from farm.result.record import NULL_STATS, CellResult, cell_result
 from farm.shard.dataset import Dataset
 from farm.strategy.compile import compile_trial
@@ -36,7 +34,7 @@ from farm.study.benchmark import benchmark_returns
 from farm.study.shared import Shared
 from farm.study.split import chronological
 from farm.study.trials import Study
-from farm.values.arrays import BOOL, F64, readonly
+from farm.values.arrays import F64
 
 PROGRAMS_MAX = 8192
 MARKETS_MAX = 256
@@ -74,18 +72,13 @@ class StudyContext:
         self._markets: Shared[int, CellMarket] = Shared(MARKETS_MAX)
         self._buckets = self._make_buckets()
 
-    def _make_buckets(self) -> tuple[BOOL | None, BOOL | None]:
-        """Return the masks of the in-sample and out-of-sample sessions, (sessions,) each."""
+    def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
+        """Return the sessions [start, stop) in sample and out of sample."""
         split = self.spec.study.split if self.spec.study else None
         if split is None:
             return None, None
         buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
-        return self._mask(buckets.in_sample), self._mask(buckets.out_of_sample)
-
-    def _mask(self, stretch: tuple[int, int]) -> BOOL:
-        mask = np.zeros(self.study.sessions, np.bool_)
-        mask[slice(*stretch)] = True
-        return readonly(mask)
+        return buckets.in_sample, buckets.out_of_sample
 
     def has_data(self, trial: int, position: int) -> bool:
         """Whether the instruments of the cell have a bar in the window."""
@@ -175,8 +168,8 @@ class StudyContext:
             ann=spec.ann,
             rf=spec.rf,
             benchmark_returns=shared.benchmark,
-            is_sessions=self._buckets[0],
-            oos_sessions=self._buckets[1],
+            in_sample=self._buckets[0],
+            out_of_sample=self._buckets[1],
         )
         return Scored(run, result)
 

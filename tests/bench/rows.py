@@ -18,9 +18,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from numba.core.dispatcher import Dispatcher
+
 from farm import api
 from farm.columns.cache import ColumnCache
 from farm.engine.loop import Simulator
+from farm.kernels import logic, reduce, rolling, step, totals
 from farm.run import BlockRunner, submit
 from farm.strategy.evaluate import evaluate
 from farm.strategy.store import SeriesStore
@@ -91,8 +94,43 @@ def event_loop(settings: FarmSettings) -> Row:
     return Row("event loop, stop and fees", "M bar-steps/s/core", 10, True, values, {"bars": f"{bars:,}", **shown})
 
 
+class KernelClock:
+    """The seconds spent in numba kernels: a clock around each one of these modules while inside ``with``."""
+
+    MODULES = (step, reduce, totals, rolling, logic)
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._found: list[tuple[Any, str, Any]] = []
+
+    def __enter__(self) -> KernelClock:
+        for module in self.MODULES:
+            for name, value in vars(module).items():
+                if isinstance(value, Dispatcher):
+                    self._found.append((module, name, value))
+        for module, name, kernel in self._found:
+            setattr(module, name, self._clocked(kernel, module.__name__.rpartition(".")[2]))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for module, name, kernel in self._found:
+            setattr(module, name, kernel)
+
+    def _clocked(self, kernel: Any, family: str) -> Callable[..., Any]:
+        seconds = self.seconds
+        seconds.setdefault(family, 0.0)
+
+        def run(*arguments: Any) -> Any:
+            start = time.perf_counter()
+            answer = kernel(*arguments)
+            seconds[family] += time.perf_counter() - start
+            return answer
+
+        return run
+
+
 def cell_overhead(settings: FarmSettings) -> Row:
-    """Everything a cell costs beyond its kernel: key, program, signals, books, metrics, digests, row, segment."""
+    """What a cell costs beside its kernels: key, program, set-up, books, digests, row, segment."""
     parts: dict[str, list[float]] = {}
 
     def measure() -> float:
@@ -105,39 +143,22 @@ def cell_overhead(settings: FarmSettings) -> Row:
         context = runner.context(submission.study)
         for position in range(5):
             context.market(position)
-        start = time.perf_counter()
-        reports = [runner.run_block(submission.study, block) for block in submission.waiting]
-        total = time.perf_counter() - start
+        with KernelClock() as kernels:
+            start = time.perf_counter()
+            reports = [runner.run_block(submission.study, block) for block in submission.waiting]
+            total = time.perf_counter() - start
         cells = submission.study.cells
-        kernel = kernel_seconds(context)
         for name, seconds in {
             "plan and keys": planned,
             **{stage: sum(report.seconds.get(stage, 0.0) for report in reports) for stage in reports[0].seconds},
-            "of which kernel": kernel,
+            **{f"of which kernels of {family}": spent for family, spent in kernels.seconds.items()},
         }.items():
             parts.setdefault(name, []).append(seconds / cells)
-        return (total + planned - kernel) / cells * 1e6
+        return (total + planned - sum(kernels.seconds.values())) / cells * 1e6
 
     values = repeat(measure, REPEATS)
     shown = {name: f"{microseconds(statistics.median(all_))} per cell" for name, all_ in parts.items()}
-    return Row("cell beyond its kernel", "us", 200, False, values, shown)
-
-
-def kernel_seconds(context: Any) -> float:
-    """Return the seconds that the event loop kernel alone takes for every cell of the study."""
-    series = SeriesStore(GIB)
-    spent = 0.0
-    for trial in range(context.study.trials):
-        _, program = context.program(trial)
-        for position, instrument in enumerate(context.study.cell_instruments):
-            market = context.market(position)
-            one = program.on(instrument)
-            simulator = Simulator(one, market.market, evaluate(one, market.market, series), market.tape)
-            state = simulator.start()
-            start = time.perf_counter()
-            simulator.advance(state, simulator.tape.instants)
-            spent += time.perf_counter() - start
-    return spent
+    return Row("cell beside its kernels", "us", 200, False, values, shown)
 
 
 def on_workers(settings: FarmSettings) -> list[Row]:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.result.metrics import measure, rf_per_session, stretch_of
+from farm.result.metrics import measure, rf_per_session
 from farm.values.errors import FarmError
 from tests.result.builders import MICRO, facts, named
 
@@ -334,14 +334,6 @@ def test_events_belong_to_the_bucket_of_their_session_and_trades_to_that_of_thei
     )
     assert (first["tim"], second["tim"]) == (0.5, 0.75)
     assert first["profit_factor"] is None
-
-
-def test_a_mask_becomes_a_stretch() -> None:
-    assert stretch_of(np.array([False, True, True, False])) == (1, 3)
-    assert stretch_of(np.ones(4, np.bool_)) == (0, 4)
-    for bad in ([False, False], [True, False, True]):
-        with pytest.raises(ValueError, match="one stretch"):
-            stretch_of(np.array(bad))
 
 
 def test_the_vector_is_read_only() -> None:

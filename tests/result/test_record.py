@@ -11,7 +11,7 @@ import pytest
 
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE, Line, Run
 from farm.result import record
-from farm.result.metrics import METRICS, bucket_metrics, compute_metrics, measure_run
+from farm.result.metrics import METRICS, compute_metrics, facts_of, measure, measure_run
 from farm.result.record import NULL_STATS, cell_result, ledger_digest, stats_digest
 
 MICRO = 1_000_000
@@ -225,12 +225,11 @@ def test_fees_agree_with_the_sums_of_the_engine() -> None:
 
 def test_buckets_of_a_run() -> None:
     run = example()
-    first, last = np.arange(5) < 2, np.arange(5) >= 2
-    full, in_sample, out_of_sample = measure_run(run, ann=252.0, rf=0.0, is_sessions=first, oos_sessions=last)
+    full, in_sample, out_of_sample = measure_run(run, ann=252.0, rf=0.0, in_sample=(0, 2), out_of_sample=(2, 5))
     assert in_sample is not None
     assert out_of_sample is not None
     assert full.tobytes() == compute_metrics(run, ann=252.0, rf=0.0).tobytes()
-    assert out_of_sample.tobytes() == bucket_metrics(run, last, ann=252.0, rf=0.0).tobytes()
+    assert out_of_sample.tobytes() == measure(facts_of(run), (2, 5), ann=252.0, rf=0.0, benchmark=None).tobytes()
     trades, opened = METRICS.index("trades"), METRICS.index("open_trades")
     assert (in_sample[trades], out_of_sample[trades]) == (1.0, 0.0)
     assert (in_sample[opened], out_of_sample[opened]) == (0.0, 1.0)
@@ -249,5 +248,5 @@ def test_what_is_kept_of_a_cell() -> None:
 
 def test_the_stats_digest_covers_the_whole_run_and_not_its_buckets() -> None:
     run = example()
-    split = cell_result(run, SPEC, ann=252.0, rf=0.0, is_sessions=np.arange(5) < 2, oos_sessions=np.arange(5) >= 2)
+    split = cell_result(run, SPEC, ann=252.0, rf=0.0, in_sample=(0, 2), out_of_sample=(2, 5))
     assert split.stats == cell_result(run, SPEC, ann=252.0, rf=0.0).stats
