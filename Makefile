@@ -26,6 +26,8 @@ $(STAMP): pyproject.toml $(LOCKS)
 	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock && \
 	$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable . && \
 	echo "set-up: virtual environment in $$(( $$(date +%s) - start )) s" && \
+	start=$$(date +%s) && $(PY) -m farm.kernels.startup && \
+	echo "set-up: kernels compiled in $$(( $$(date +%s) - start )) s" && \
 	touch $(STAMP)
 
 # Found (MINIO_BIN, PATH, the user's cache) in no time, or else built once and kept in the user's cache, outside the

@@ -6,6 +6,7 @@ call BLAS (its bits depend on the core). So for that moment the module cannot be
 a process that belongs to somebody else, hence a function, and hence only the farm's own processes call it.
 """
 
+import importlib
 import sys
 
 _BLAS = "scipy.linalg.cython_blas"
@@ -23,3 +24,14 @@ def start_numba() -> None:
     finally:
         if hide:
             del sys.modules[_BLAS]
+
+
+def load_kernels() -> None:
+    """Load every kernel; those that are not on disk yet are compiled, which takes a minute once."""
+    start_numba()
+    for module in ("logic", "merge", "reduce", "rolling", "step", "totals", "transcend"):
+        importlib.import_module(f"farm.kernels.{module}")
+
+
+if __name__ == "__main__":
+    load_kernels()
