@@ -232,6 +232,14 @@ def _symbols(spec: StudySpec, dataset: Dataset, trials: _Trials) -> dict[str, st
                 place=place,
                 allowed="instruments in the currency of the account",
             )
+        if instrument.delisted_day is not None and instrument.delisted_day <= spec.run.end_day:
+            day = iso(instrument.delisted_day)
+            raise SpecError(
+                f"{ticker} is delisted on {day}, and settling at the delisting value is not built yet",
+                place=place,
+                allowed="instruments that trade until the end of the run",
+                hint=f"end the run before {day}",
+            )
     return {ids[ticker]: ticker for ticker in sorted(ids)}
 
 

@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from farm.catalog import Catalog, block_name
 from farm.columns.cache import ColumnCache
 from farm.run import BlockRunner, open_study, plan, run_in_process, submit
+from farm.shard.ingest import ingest_table
 from farm.shard.layout import leases_prefix, segment_key, study_key
+from farm.shard.sample import sample_bars
 from farm.store.base import Store
 from farm.study.progress import ProgressEvent
 from farm.study.segment import decode, encode
-from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, UsageError
-from tests.study.support import TICKERS, copy_store, cross, sample_store, without_params
+from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, SpecError, UsageError
+from tests.study.support import TICKERS, copy_store, cross, new_store, sample_store, without_params
 
 
 def trials(spec: dict[str, Any], store: Store, **options: Any) -> list[dict[str, Any]]:
@@ -368,6 +372,22 @@ class TestStops:
         store.put(key, store.get(key).replace(b"0", b"1", 1))
         with pytest.raises(DataError, match=f"^{key}: study record cannot be read"):
             trials(cross(), store)
+
+
+def test_an_instrument_that_is_delisted_inside_the_run_is_refused_and_not_ignored() -> None:
+    """Its last position would be marked at the last close for ever: refused until settlement is built."""
+    store = new_store()
+    master = pa.table({"symbol": ["AAPL"], "listed": ["1980-12-12"], "delisted": ["2004-06-01"]})
+    ingest_table(store, "main", master, "instruments")
+    ingest_table(store, "main", sample_bars().filter(pc.field("symbol") == "AAPL"), "stock_daily",
+                 tz="America/New_York", stamp="start")  # fmt: skip
+    spec = cross(start="2003-01-02", end="2004-12-31")
+    spec["strategy"]["universes"][0]["tickers"] = ["AAPL"]
+    with pytest.raises(SpecError, match="delisted on 2004-06-01") as caught:
+        run_in_process(spec, store)
+    assert caught.value.place == "strategy.universes[0].tickers[0]"
+    spec["run"]["end"] = "2004-05-28"
+    assert run_in_process(spec, store).stats.cells_computed
 
 
 def test_one_process_with_four_threads_fetches_each_column_once() -> None:
