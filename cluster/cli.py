@@ -22,8 +22,17 @@ SUMMARIES = {
     "spec": "check a spec without data",
 }
 EPILOGUE = """\
-Every command takes --store URL (or FARM_STORE): a path, file://, s3://bucket/prefix with the usual AWS_* variables.
---json prints one document on standard output; farm COMMAND --help lists the options."""
+All but spec take --store URL (or FARM_STORE): a path, file://, s3://bucket/prefix with the usual AWS_* variables.
+All take --json, which prints one document on standard output. farm COMMAND --help lists the options."""
+
+
+def version_text() -> str:
+    """Return what ``farm --version`` prints: what a bug report needs."""
+    from importlib.metadata import version
+
+    from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
+
+    return f"backtest-farm {version('backtest-farm')}, semantics {SEMANTICS_VERSION}, numerics {NUMERICS_PROFILE}\n"
 
 
 def help_text() -> str:
@@ -36,24 +45,37 @@ def help_text() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the console command and exit with its code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        sys.stdout.write(help_text())
-        sys.exit(0 if arguments else 2)
+    if arguments[:1] == ["help"] and len(arguments) > 1:
+        arguments = [*arguments[1:], "--help"]
+    if not arguments:
+        sys.stderr.write(help_text())
+        sys.exit(2)
+    if arguments[0] in ("-h", "--help", "help", "--version"):
+        sys.stdout.write(version_text() if arguments[0] == "--version" else help_text())
+        sys.exit(0)
+    try:
+        sys.exit(_run(arguments))
+    except KeyboardInterrupt:  # before any command has begun
+        sys.exit(130)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a command; return its exit code. An error is on standard error by then."""
     from farm.kernels.startup import start_numba
 
     start_numba()
     from cluster.commands import make_app
-    from farm.cli import print_error
+    from farm.cli import call, print_error
     from farm.values.errors import FarmError
 
     try:
-        make_app(ABOUT, SUMMARIES, EPILOGUE)(arguments, prog_name="farm")
+        call(make_app(ABOUT, SUMMARIES, EPILOGUE), arguments, tuple(SUMMARIES))
     except FarmError as error:
         print_error(error, as_json="--json" in arguments)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of a pipe went away; there is nobody to tell
-        sys.exit(1)
+        return 1  # the reader of a pipe went away; there is nobody to tell
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Ray is loaded only when workers are asked for.
 
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -37,7 +38,9 @@ def run(
     chosen = api.load(cli.read_spec(spec))
     if trial:
         chosen = api.only(chosen, trial, settings, snapshot=snapshot or None)
-    with show.ProgressLine(sys.stderr) as progress:
+    # A script that reads errors as JSON from a pipe gets nothing else there.
+    is_shown = not as_json or sys.stderr.isatty()
+    with show.ProgressLine(sys.stderr) if is_shown else nullcontext() as progress:
         if workers:
             from cluster.local import run_on_workers
 
@@ -55,4 +58,4 @@ def run(
             outcome = api.run(
                 chosen, settings, snapshot=snapshot or None, fresh=fresh, threads=threads, progress=progress
             )
-    cli.print_json(outcome.document()) if as_json else print(show.outcome_text(outcome, top))
+    cli.say(cli.as_line(outcome.document()) if as_json else show.outcome_text(outcome, top))

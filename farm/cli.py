@@ -3,20 +3,26 @@
 A command parses its flags, calls one function of ``farm.api``, and shows what came back: text for people, or with
 ``--json`` one document on standard output and nothing else. Heavy imports happen inside the commands, so that help and
 usage errors are instant. ``cluster/cli.py`` mounts these and adds ``run``.
+
+Whatever goes wrong leaves as one FarmError: those of the parser become a UsageError, a place that is one of our flags
+is named as the user types it, and standard output that cannot be written is a WriteFailed.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from farm import show
-from farm.values.errors import FarmError, UsageError
+from farm.values.errors import FarmError, Interrupted, UsageError, WriteFailed
 
 if TYPE_CHECKING:
     from farm.values.settings import FarmSettings
@@ -42,13 +48,74 @@ def make_app(**options: Any) -> typer.Typer:
     )
 
 
+FLAGS = ("kind", "map", "tz", "stamp", "symbol", "type", "calendar", "price_scale", "row_group_rows", "codec",
+         "dataset", "snapshot", "threads")  # fmt: skip
+"""Places of a UsageError that are flags here; the Python interface calls them by these names."""
+STOPPED_BY_USER = 130
+
+
+def call(app: typer.Typer, arguments: Sequence[str], known: Sequence[str]) -> None:
+    """Run the command that ``arguments`` name; ``known`` are all commands.
+
+    Errors: FarmError of any class; BrokenPipeError when the reader of standard output went away.
+    """
+    try:
+        code = app(list(arguments), prog_name="farm", standalone_mode=False)
+    except TyperException as error:
+        raise _usage_error(error, arguments, known) from error
+    except UsageError as error:
+        if error.place not in FLAGS:
+            raise
+        place = "--" + error.place.replace("_", "-")
+        raise UsageError(error.message, place=place, allowed=error.allowed, hint=error.hint) from error
+    if code == STOPPED_BY_USER:  # what typer makes of Ctrl-C where no command has caught it
+        raise Interrupted("stopped by the user", hint="nothing is half done; run the same command again")
+
+
+def _usage_error(error: TyperException, arguments: Sequence[str], known: Sequence[str]) -> UsageError:
+    """Return what the parser of the command line refused, in our words."""
+    context, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    command = context.command_path if context else " ".join(["farm", *(name for name in arguments[:1] if name in known)])
+    hint = f"{command} --help lists the options"
+    place, message = "", error.format_message().rstrip(".")
+    if param is not None:
+        place = max(param.opts, key=len) if param.param_type_name == "option" else (param.metavar or param.name)
+        message = error.message.rstrip(".") or "not given"
+    elif (option := getattr(error, "option_name", "")) and message.startswith("Option"):
+        place, message = option, message.removeprefix(f"Option {option!r} ")
+    if message.startswith("No such command") and arguments[0] not in known:
+        close = difflib.get_close_matches(arguments[0], known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else "farm --help says what each does"
+        return UsageError(f"no such command: {arguments[0]!r}", allowed=", ".join(known), hint=hint)
+    return UsageError(message[:1].lower() + message[1:], place=place, hint=hint)
+
+
+def say(text: str) -> None:
+    """Write the answer to standard output, all of it. Errors: WriteFailed; BrokenPipeError when nobody reads."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer cannot be written; Python would try once more at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise WriteFailed(
+            f"cannot be written: {error.strerror}", place="standard output", hint="make room, or write elsewhere"
+        ) from error
+
+
+def as_line(document: object) -> str:
+    """Return what ``--json`` prints, on one line: indenting costs fifteen times the time."""
+    return json.dumps(document, allow_nan=False)
+
+
 def mount(app: typer.Typer, summaries: Mapping[str, str]) -> None:
     """Add the local commands to ``app``; ``summaries`` holds the one line that help shows for each."""
     for name, command in COMMANDS.items():
         app.command(name, help=summaries[name])(command)
     spec = make_app(help=summaries["spec"])
     spec.command("check", help="validate a spec and show what it resolves to")(spec_check)
-    spec.callback()(lambda: None)
     app.add_typer(spec, name="spec")
 
 
@@ -67,11 +134,6 @@ def settings_of(store: str) -> FarmSettings:
             hint="give --store URL, or set FARM_STORE",
         )
     return settings
-
-
-def print_json(document: object) -> None:
-    """Print the document that ``--json`` asks for, on one line: indenting costs fifteen times the time."""
-    sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
 def print_error(error: FarmError, *, as_json: bool) -> None:
@@ -134,7 +196,7 @@ def ingest(
             codec=codec,
         )
     document = summary.to_json()
-    print_json(document) if as_json else print(show.ingest_text(document))
+    say(as_line(document) if as_json else show.ingest_text(document))
 
 
 def parse_map(text: str) -> dict[str, str]:
@@ -161,7 +223,7 @@ def plan(
     from farm import api
 
     document = api.plan(read_spec(spec), settings_of(store), snapshot=snapshot or None).to_json()
-    print_json(document) if as_json else print(show.plan_text(document))
+    say(as_line(document) if as_json else show.plan_text(document))
 
 
 def status(
@@ -174,7 +236,7 @@ def status(
     from farm import api
 
     document = api.status(settings_of(store), study=study or None)
-    print_json(document) if as_json else print(show.status_text(document))
+    say(as_line(document) if as_json else show.status_text(document))
 
 
 def results(
@@ -187,7 +249,7 @@ def results(
     from farm import api
 
     outcome = api.results(study_or_spec(study), settings_of(store), snapshot=snapshot or None)
-    print_json(outcome.document()) if as_json else print(show.outcome_text(outcome, top))
+    say(as_line(outcome.document()) if as_json else show.outcome_text(outcome, top))
 
 
 def report(
@@ -202,10 +264,8 @@ def report(
     from farm import api
 
     size = api.report(study_or_spec(study), settings_of(store), output, snapshot=snapshot or None)
-    if as_json:
-        print_json({"report": str(output), "bytes": size})
-    else:
-        print(f"wrote {output} ({show.bytes_text(size)}, one file, opens offline)")
+    text = f"wrote {output} ({show.bytes_text(size)}, one file, opens offline)"
+    say(as_line({"report": str(output), "bytes": size}) if as_json else text)
 
 
 def explain(
@@ -217,14 +277,14 @@ def explain(
     from farm import api
 
     document = api.explain(cell, settings_of(store), study=study or None)
-    print_json(document) if as_json else print(show.tree_text(document, ""))
+    say(as_line(document) if as_json else show.explain_text(document))
 
 
 def spec_check(spec: SpecArgument, as_json: JsonOption = False) -> None:
     from farm import api
 
     document = api.check_spec(read_spec(spec))
-    print_json(document) if as_json else print(show.spec_text(document))
+    say(as_line(document) if as_json else show.spec_text(document))
 
 
 def read_spec(argument: str) -> str | Path:
@@ -238,7 +298,7 @@ def study_or_spec(argument: str) -> str | Path:
     return path if argument.endswith(".json") or path.is_file() else argument
 
 
-COMMANDS = {
+COMMANDS: Mapping[str, Callable[..., None]] = {
     "ingest": ingest,
     "plan": plan,
     "status": status,

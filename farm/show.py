@@ -106,15 +106,24 @@ class ProgressLine:
         self._computed_at_start = 0
         self._drawn = 0.0
         self._last: str = ""
+        self._is_broken = False
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if not self._last:
+        if self._last:
+            self._write(("\r\x1b[2K" if self._live else "") + self._last + "\n")
+
+    def _write(self, text: str) -> None:
+        """Write, unless nobody can read it: that is no reason to end a study."""
+        if self._is_broken:
             return
-        self._stream.write(("\r\x1b[2K" if self._live else "") + self._last + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            self._is_broken = True
 
     def __call__(self, event: ProgressLike) -> None:
         now = time.monotonic()
@@ -132,15 +141,18 @@ class ProgressLine:
         self._drawn = now
         if self._live:
             width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\x1b[2K" + self._last[:width])
+            self._write("\r\x1b[2K" + self._last[:width])
         else:
-            self._stream.write(self._last + "\n")
-        self._stream.flush()
+            self._write(self._last + "\n")
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, indent: str = "  ") -> str:
-    """Return a plain text table; the first ``left`` columns are left-aligned, the rest (numbers) right-aligned."""
-    cells = [list(headers), *(list(row) for row in rows)]
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, above: Sequence[str] = ()) -> str:
+    """Return a plain text table; the first ``left`` columns are left-aligned, the rest (numbers) right-aligned.
+
+    ``above``: what stands above each header, if anything does.
+    """
+    heads = [above, headers] if any(above) else [headers]
+    cells = [list(row) for row in (*heads, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
 
     def line(row: Sequence[str]) -> str:
@@ -148,10 +160,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 
             text.ljust(width) if column < left else text.rjust(width)
             for column, (text, width) in enumerate(zip(row, widths, strict=True))
         )
-        return (indent + "  ".join(padded)).rstrip()
+        return ("  " + "  ".join(padded)).rstrip()
 
-    rule = indent + "  ".join("─" * width for width in widths)
-    return "\n".join([line(headers), rule, *(line(row) for row in rows)])
+    rule = "  " + "  ".join("─" * width for width in widths)
+    return "\n".join([*map(line, heads), rule, *map(line, rows)])
 
 
 def fields(pairs: Sequence[tuple[str, str]], indent: str = "  ") -> str:
@@ -159,6 +171,16 @@ def fields(pairs: Sequence[tuple[str, str]], indent: str = "  ") -> str:
     pairs = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{indent}{name.ljust(width)}  {value}" for name, value in pairs)
+
+
+def counted(count: int, word: str) -> str:
+    """Return ``1 trial``, ``2,000 trials``."""
+    return f"{count:,} {word}" + ("" if count == 1 else "s")
+
+
+def short(text: str, most: int) -> str:
+    """Return ``text``, cut to ``most`` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def listing(names: Sequence[str], most: int = 8) -> str:
@@ -169,9 +191,10 @@ def listing(names: Sequence[str], most: int = 8) -> str:
 
 def ingest_text(done: Mapping[str, Any]) -> str:
     """Return the summary of an ingest (``IngestSummary.to_json``)."""
-    head = f"{done['source']} -> {done['dataset']}: {done['rows_added']:,} rows added"
+    written = f"{bytes_text(done['bytes'])} in {counted(done['shards'], 'shard')}" if done["shards"] else "nothing"
+    head = f"{done['source']} -> dataset {done['dataset']}: {counted(done['rows_added'], 'row')} added"
     if done["rows_skipped"]:
-        head += f", {done['rows_skipped']:,} were already there"
+        head += f", {counted(done['rows_skipped'], 'row')} there already"
     return "\n".join(
         [
             head,
@@ -180,11 +203,8 @@ def ingest_text(done: Mapping[str, Any]) -> str:
                     ("kind", done["kind"]),
                     ("symbols", f"{len(done['symbols'])}: {listing(done['symbols'])}"),
                     ("new instruments", listing(done["instruments_created"])),
-                    (
-                        "written",
-                        f"{bytes_text(done['bytes'])} in {done['shards']} shards" if done["shards"] else "nothing",
-                    ),
-                    ("gaps", f"{done['gaps']:,} sessions without a row" if done["gaps"] else ""),
+                    ("written", written),
+                    ("gaps", f"{counted(done['gaps'], 'session')} without a row" if done["gaps"] else ""),
                     (
                         "calendars",
                         f"{listing(done['calendars'])}, frozen into the snapshot" if done["calendars"] else "",
@@ -206,62 +226,77 @@ def plan_text(plan: Mapping[str, Any]) -> str:
         for name, word in (("duplicates", "equal to another"), ("excluded", "excluded by a constraint"))
         if trials[name]
     ]
-    size = f"{trials['total']:,} trials" + (f" ({', '.join(left_out)})" if left_out else "")
+    size = counted(trials["total"], "trial") + (f" ({', '.join(left_out)})" if left_out else "")
     if instruments is not None:
-        size += f" x {len(instruments)} instruments ({listing(instruments)})"
+        size += f" x {counted(len(instruments), 'instrument')} ({listing(instruments)})"
     lines = [
         f"study {plan['study']}",
         fields(
             [
                 ("snapshot", plan["snapshot"]),
-                ("cells", f"{size} = {cells['total']:,} cells"),
-                ("to compute", f"{cells['missing']:,} cells; {cells['reused']:,} are in the catalog"),
-                ("blocks", f"{blocks['total']}, of which {blocks['finished']} are finished"),
-                ("window", f"{window['start']} to {window['end']}, {window['sessions']:,} sessions"),
+                ("cells", f"{size} = {counted(cells['total'], 'cell')}"),
+                ("to compute", f"{counted(cells['missing'], 'cell')}; {cells['reused']:,} in the catalog"),
+                ("blocks", f"{blocks['total']:,}, finished {blocks['finished']:,}"),
+                ("window", f"{window['start']} to {window['end']}, {counted(window['sessions'], 'session')}"),
                 ("history from", window["history"]),
                 ("columns", ", ".join(plan["columns"])),
-                ("bytes to read", bytes_text(plan["bytes"]) + ", once per worker"),
-                ("expected", f"{seconds_text(plan['seconds'])} on one core"),
+                ("bytes to read", f"{bytes_text(plan['bytes'])}, once per worker" if cells["missing"] else ""),
+                ("expected", f"{seconds_text(plan['seconds'])} on one core" if cells["missing"] else ""),
             ]
         ),
     ]
     if plan["reads"]:
-        rows = []
-        for read in plan["reads"]:
-            groups = read["row_groups"]
-            pruned = ", ".join(f"{count} by {reason}" for reason, count in groups["pruned"].items() if count)
-            rows.append(
-                [
-                    read["kind"],
-                    str(read["shards_pruned"]),
-                    str(groups["kept"]),
-                    pruned or "0",
-                    str(groups["unknown"]),
-                    f"{read['rows']:,}",
-                    str(read["chunks"]),
-                    bytes_text(read["bytes"]),
-                ]
-            )
-        lines.append(
-            table(["kind", "shards pruned", "row groups kept", "pruned", "unknown", "rows", "chunks", "bytes"], rows)
-        )
+        lines += ["", reads_text(plan["reads"])]
     return "\n".join(lines)
 
 
-def leaderboard_text(leaders: Sequence[Mapping[str, Any]], title: str) -> str:
-    """Return the leaderboard; a row is one of ``Outcome.leaders``, its columns in their order."""
+def reads_text(reads: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of access plans (``AccessPlan.to_json``): what is kept, and why the rest is not."""
+    rows = []
+    for read in reads:
+        groups = read["row_groups"]
+        pruned = [f"{count:,} by {reason}" for reason, count in groups["pruned"].items() if count]
+        kept = f"{groups['kept']:,}" + (f" ({groups['unknown']:,} undecided)" if groups["unknown"] else "")
+        rows.append(
+            [
+                *(read["kind"], kept, ", ".join(pruned) or "-", f"{read['shards_pruned']:,}"),
+                *(f"{read['rows']:,}", f"{read['chunks']:,}", bytes_text(read["bytes"])),
+            ]
+        )
+    return table(["kind", "row groups", "pruned", "shards pruned", "rows", "chunks", "bytes"], rows)
+
+
+def leaderboard_text(leaders: Sequence[Mapping[str, Any]], title: str, objective: str = "") -> str:
+    """Return the leaderboard; a row is one of ``Outcome.leaders``, its columns in their order.
+
+    ``objective``: the metric with its bucket (``is.sharpe``) that the column ``objective`` is, and is shown as. A
+    bucket stands above its metrics.
+    """
     if not leaders:
         return f"{title}: no trial"
-    names = [name for name in leaders[0] if name not in ("key", "fingerprint")]
-    rows = [[_leader_cell(row[name]) for name in names] for row in leaders]
-    return f"{title}\n" + table([name.removeprefix("params.") for name in names], rows, left=0)
+    names = [name for name in leaders[0] if name not in ("key", "fingerprint", objective)]
+    heads = [objective if name == "objective" else name for name in names]
+    split = [_bucket_and_metric(name) for name in heads]
+    rows = [[_leader_cell(head, row[name]) for name, head in zip(names, heads, strict=True)] for row in leaders]
+    return f"{title}\n" + table([metric for _, metric in split], rows, left=0, above=[bucket for bucket, _ in split])
 
 
-def _leader_cell(value: object) -> str:
-    if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-        return number_text(value)
-    return str(value)
+def _bucket_and_metric(head: str) -> tuple[str, str]:
+    bucket, dot, metric = head.partition(".")
+    return (bucket, metric) if dot and bucket in BUCKETS else ("", head.removeprefix("params."))
 
+
+def _leader_cell(head: str, value: object) -> str:
+    """Return a parameter as it was written, a count whole, any other metric with four decimals."""
+    if head.startswith("params."):
+        return short(value if isinstance(value, str) else json.dumps(value), 20)
+    if value is None or not isinstance(value, float):
+        return "-" if value is None else str(value)
+    return number_text(value, 1) if head.partition(".")[2] in COUNTS else f"{value:,.4f}"
+
+
+COUNTS = ("dd_duration", "dd_duration_days", "orders", "fills", "trades", "open_trades")
+"""Metrics that are whole numbers (their median over cells may be a half)."""
 
 BUCKETS = {"is": "in sample", "oos": "out of sample", "full": "whole window"}
 
@@ -269,32 +304,36 @@ BUCKETS = {"is": "in sample", "oos": "out of sample", "full": "whole window"}
 def outcome_text(outcome: Outcome, top: int) -> str:
     """Return what ``farm run`` and ``farm results`` print: counts, the leaderboard, the winner, what was assumed."""
     study, stats, order = outcome.study, outcome.stats, outcome.ranking
-    made = f"{stats.cells_computed:,} computed, {stats.cells_reused:,} reused, {stats.cells_failed:,} failed"
-    instruments = "" if study.instruments is None else f" on {len(study.instruments)} instruments"
+    size = counted(study.trials, "trial")
+    if study.instruments is not None:
+        size += f" on {counted(len(study.instruments), 'instrument')} = {counted(study.cells, 'cell')}"
+    made = f"{stats.cells_computed:,} computed, {stats.cells_reused:,} reused"
+    inside = {stage: spent for stage, spent in stats.seconds.items() if stage.startswith("worker_")}
+    spent_here = {stage: spent for stage, spent in stats.seconds.items() if stage not in inside}
+    fetched = f"{bytes_text(stats.bytes_fetched)}; needed {bytes_text(stats.bytes_needed)}"
     lines = [
         f"study {study.name}",
         fields(
             [
-                ("name", str(study.spec.get("name", ""))),
+                ("name", short(str(study.spec.get("name", "")), 80)),
                 ("snapshot", study.snapshot),
-                ("cells", f"{study.trials:,} trials{instruments} = {study.cells:,} cells: {made}"),
-                ("time", ", ".join(f"{stage} {seconds_text(spent)}" for stage, spent in stats.seconds.items())),
-                (
-                    "fetched",
-                    f"{bytes_text(stats.bytes_fetched)}; needed {bytes_text(stats.bytes_needed)}"
-                    if stats.cells_computed
-                    else "",
-                ),
+                ("cells", f"{size}: {made}" + (f", {stats.cells_failed:,} failed" if stats.cells_failed else "")),
+                ("time", stages_text(spent_here)),
+                ("in workers", stages_text(inside)),
+                ("fetched", fetched if stats.cells_computed else ""),
                 ("affinity", f"{stats.affinity_hits} hits, {stats.affinity_misses} misses" if stats.workers else ""),
             ]
         ),
     ]
     leaders = outcome.leaders(top)
-    title = "Trials"
+    title, objective = "Trials", ""
     if order is not None:
-        over = f", {order.over} over {len(study.instruments)} instruments" if study.instruments else ""
+        over = f", {order.over} over {counted(len(study.instruments), 'instrument')}" if study.instruments else ""
         title = f"Leaderboard: {order.direction} {order.metric}, {BUCKETS[order.bucket]}{over}"
-    lines += ["", leaderboard_text(leaders, title)]
+        objective = f"{order.bucket}.{order.metric}"
+    lines += ["", leaderboard_text(leaders, title, objective)]
+    if study.trials > len(leaders):
+        lines.append(f"  and {study.trials - len(leaders):,} more")
     if leaders:
         first = leaders[0]
         lines += ["", f"{'winner' if order else 'first'}  trial {first['trial']}  fingerprint {first['fingerprint']}"]
@@ -304,11 +343,16 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     return "\n".join(lines)
 
 
+def stages_text(seconds: Mapping[str, float]) -> str:
+    """Return times by stage: ``plan 0.07 s, run 2.6 s``."""
+    return ", ".join(f"{stage.removeprefix('worker_')} {seconds_text(spent)}" for stage, spent in seconds.items())
+
+
 def status_text(status: Mapping[str, Any]) -> str:
     """Return the datasets and studies of a store (``api.status``)."""
     lines = [f"store {status['store']}"]
     for dataset in status.get("datasets", ()):
-        kinds = ", ".join(f"{kind} {held['rows']:,} rows" for kind, held in dataset["kinds"].items())
+        kinds = ", ".join(f"{kind}: {counted(held['rows'], 'row')}" for kind, held in dataset["kinds"].items())
         lines += ["", f"dataset {dataset['dataset']}  ({kinds})", f"  snapshot {dataset['snapshot']}"]
         lines.append(
             table(
@@ -324,7 +368,7 @@ def status_text(status: Mapping[str, Any]) -> str:
             lines.append(f"  and {len(dataset['instruments']) - INSTRUMENTS_MAX:,} more")
     lines.append("")
     if not status["studies"]:
-        lines.append("no studies yet: farm run study.json")
+        lines.append("no studies yet: farm run study.json" if status["datasets"] else "nothing here yet: farm ingest")
         return "\n".join(lines)
     lines.append(
         table(
@@ -332,7 +376,7 @@ def status_text(status: Mapping[str, Any]) -> str:
             [
                 [
                     one["study"][:16] + (" fresh" if one["fresh"] else ""),
-                    one["name"],
+                    short(one["name"], 40),
                     f"{one['trials']:,}",
                     f"{one['cells']['total']:,}",
                     f"{one['cells']['done']:,}",
@@ -346,36 +390,97 @@ def status_text(status: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tree_text(value: object, indent: str = "  ") -> str:
-    """Return a JSON value as indented text, one name a line; short lists stand on their line."""
-    if isinstance(value, Mapping):
-        width = max((len(str(name)) for name, item in value.items() if not _is_tree(item)), default=0)
-        lines = []
-        for name, item in value.items():
-            if _is_tree(item):
-                lines += [f"{indent}{name}", tree_text(item, indent + "  ")]
-            else:
-                lines.append(f"{indent}{str(name).ljust(width)}  {_leaf_text(item)}")
-        return "\n".join(lines)
+REASONS = {
+    "warm": "it held the columns already",
+    "home": "it is the home of this data",
+    "backlog": "the home of this data was busy, and this was the largest backlog",
+    "replica": "waiting for the home of this data would have cost more than loading it here",
+    "overdue": "the study had waited too long for a better place",
+    "retry": "an earlier attempt had failed",
+    "in process": "the command was run without workers",
+}
+"""Why a lease went where it went."""
+
+
+def explain_text(cell: Mapping[str, Any]) -> str:
+    """Return what is known of one cell (``api.explain``): result, who and why, what was read, how the key is made."""
+    params = ", ".join(f"{name} {value}" for name, value in cell["params"].items())
+    where = f" on {cell['instrument']}" if cell["instrument"] else ""
+    head = [f"cell {cell['cell']}", f"  trial {cell['trial']} of study {cell['study'][:16]}{where}"]
+    if params:
+        head[1] += f": {params}"
+    parts = [("Result", _result_text(cell["result"])), ("Computed", _computed_text(cell["computed"]))]
+    parts += [("Read", _read_text(cell["reads"])), ("Key", _key_text(cell["key"]))]
+    return "\n".join(head + [f"\n{title}\n{text}" for title, text in parts])
+
+
+def _result_text(result: Mapping[str, Any] | None) -> str:
+    if result is None:
+        return "  not there yet: the block of this cell is not finished"
+    return fields(
+        [
+            ("verdict", {"no_data": "no_data: the instrument has no bar in the window"}.get(result["verdict"], "")),
+            ("equity at the end", "" if result["equity_end"] is None else f"{result['equity_end']:,.6f}"),
+            ("ledger", result["ledger"] or ""),
+            ("stats", result["stats"]),
+            ("assumed", ", ".join(result["assumptions"])),
+            ("counted", ", ".join(f"{name} {count:,}" for name, count in result["counts"].items())),
+        ]
+    )
+
+
+def _computed_text(computed: Mapping[str, Any] | None) -> str:
+    if computed is None:
+        return "  by nobody yet"
+    lines = []
+    for lease in computed["leases"]:
+        why = REASONS.get(lease["reason"], lease["reason"])
+        who = "in the process of the command" if lease["worker"] == "in process" else f"by worker {lease['worker']}"
+        lines.append(f"  {who}, since {why}" + (f" ({lease['reason']})" if lease["worker"] != "in process" else ""))
+        ended = {"crashed": "the worker died", "expired": "it took too long", "cancelled": "it was stopped"}
+        did = ended.get(lease.get("outcome", ""), f"{counted(lease.get('cells', 0), 'cell')} done")
+        fetched = f"{bytes_text(lease.get('bytes_fetched', 0))} fetched"
+        lines.append(f"  lease {lease['lease']}, attempt {lease['attempt']}: {did}, {fetched}")
+        if lease.get("seconds"):
+            lines.append(f"  {stages_text(lease['seconds'])}")
+    if not lines:
+        lines.append("  nobody wrote down by whom")
+    if computed["is_reused"]:
+        lines.append(f"  reused: study {computed['study'][:16]} had computed it")
+    lines.append(f"  stored in block {computed['block']}: {computed['segment']}")
+    return "\n".join(lines)
+
+
+def _read_text(reads: Mapping[str, Any]) -> str:
+    window = f"{counted(reads['bars_in_window'], 'bar')} from {reads['start']} to {reads['end']}"
+    anchors = [f"{name} from {day}" for name, day in reads["anchors"].items()]
+    known = [
+        ("window", window),
+        ("with history", f"{counted(reads['bars_read'], 'bar')} from {reads['history']}"),
+        ("started", "; ".join(anchors)),
+        ("snapshot", reads["snapshot"]),
+        ("bytes", f"{bytes_text(reads['bytes'])}, shared by all cells of the same instruments"),
+    ]
+    return f"{fields(known)}\n\n{reads_text(reads['access'])}"
+
+
+def _key_text(key: Mapping[str, Any]) -> str:
+    covers = ", ".join(f"{name} {value}" for name, value in key["template_covers"].items())
+    made = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in key["parts"].items()]
+    return f"  {key['is']}:\n{fields(made, '    ')}\n  template covers strategy and run, {covers}"
+
+
+def json_text(value: object, width: int = 100, indent: str = "") -> str:
+    """Return JSON for people: what fits stands on one line."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or len(indent) + len(flat) <= width:
+        return flat
+    deeper = indent + "  "
     if isinstance(value, list):
-        return "\n".join(tree_text(item, indent) if _is_tree(item) else f"{indent}{_leaf_text(item)}" for item in value)
-    return indent + _leaf_text(value)
-
-
-def _is_tree(value: object) -> bool:
-    if isinstance(value, Mapping):
-        return bool(value)
-    return isinstance(value, list) and any(isinstance(item, (Mapping, list)) for item in value)
-
-
-def _leaf_text(value: object) -> str:
-    if value is None or value == [] or value == {}:
-        return "-"
-    if isinstance(value, list):
-        return listing([str(item) for item in value])
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        items = [deeper + json_text(item, width, deeper) for item in value]
+        return "[\n" + ",\n".join(items) + f"\n{indent}]"
+    items = [f"{deeper}{json.dumps(name)}: {json_text(item, width, deeper)}" for name, item in value.items()]
+    return "{\n" + ",\n".join(items) + f"\n{indent}}}"
 
 
 def spec_text(found: Mapping[str, Any]) -> str:
@@ -383,9 +488,9 @@ def spec_text(found: Mapping[str, Any]) -> str:
     excluded = f", {found['excluded']:,} excluded by a constraint" if found["excluded"] else ""
     each = f", each on every instrument of {found['each']}" if found["each"] else ""
     head = f"valid: {found['name'] or 'a spec without a name'}"
-    grid = f"{found['points']:,} trials{each}{excluded}"
+    grid = f"{counted(found['points'], 'trial')}{each}{excluded}"
     if found["params"]:
         grid += f", parameters {', '.join(found['params'])}"
     return f"{head}\n{fields([('template', found['template']), ('grid', grid)])}\nresolved, defaults written in:\n" + (
-        json.dumps(found["resolved"], indent=1)
+        json_text(found["resolved"])
     )
