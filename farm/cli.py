@@ -75,7 +75,9 @@ def call(app: typer.Typer, arguments: Sequence[str], known: Sequence[str]) -> No
 def _usage_error(error: TyperException, arguments: Sequence[str], known: Sequence[str]) -> UsageError:
     """Return what the parser of the command line refused, in our words."""
     context, param = getattr(error, "ctx", None), getattr(error, "param", None)
-    command = context.command_path if context else " ".join(["farm", *(name for name in arguments[:1] if name in known)])
+    command = (
+        context.command_path if context else " ".join(["farm", *(name for name in arguments[:1] if name in known)])
+    )
     hint = f"{command} --help lists the options"
     place, message = "", error.format_message().rstrip(".")
     if param is not None:
@@ -275,9 +277,10 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     from farm import api
+    from farm.show_cell import explain_text
 
     document = api.explain(cell, settings_of(store), study=study or None)
-    say(as_line(document) if as_json else show.explain_text(document))
+    say(as_line(document) if as_json else explain_text(document))
 
 
 def spec_check(spec: SpecArgument, as_json: JsonOption = False) -> None:

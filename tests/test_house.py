@@ -33,7 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
 }
 # Modules that stand on all rooms, in the order in which they stand on one another. ``show`` is the text that both
 # command lines write to a terminal; it is apart from ``cli`` because ``cluster.cli`` needs it too.
-TOP = ("catalog", "run", "api", "show", "cli")
+TOP = ("catalog", "run", "api", "show", "show_cell", "cli")
 
 # Modules of cluster/ by kind: values know nothing, pure modules know values, edges know both.
 CLUSTER_VALUES = ("submission", "messages")

@@ -1,0 +1,107 @@
+"""What ``farm explain`` shows of one cell: the result, who computed it and why, what was read, how the key is made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from farm.show import bytes_text, counted, fields, reads_text, stages_text
+from farm.study.briefing import ASSUMPTIONS
+
+COUNTED = {
+    "lapsed": "orders that no price filled in time",
+    "rejected": "orders for which there was no money at all",
+    "scaled": "orders made smaller to what the money allowed",
+    "too_small": "sizes below one lot",
+    "no_place": "entries for which no position made room",
+    "entry_conflict": "bars with a long and a short entry, both ignored",
+    "level_unknown": "entries whose stop level was not known yet",
+    "prefer_unknown": "entries whose preference was not known yet",
+    "margin_call": "positions closed by a margin call",
+    "pay_date_assumed": "dividends without a pay date, paid on their ex-date",
+    "ruin": "equity fell to zero",
+}
+"""What is counted in a run."""
+REASONS = {
+    "warm": "it held the columns already",
+    "home": "it is the home of this data",
+    "backlog": "the home of this data was busy, and this was the largest backlog",
+    "replica": "waiting for the home of this data would have cost more than loading it here",
+    "overdue": "the study had waited too long for a better place",
+    "retry": "an earlier attempt had failed",
+    "in process": "the command was run without workers",
+}
+"""Why a lease went where it went."""
+
+
+def explain_text(cell: Mapping[str, Any]) -> str:
+    """Return what is known of one cell (``api.explain``): result, who and why, what was read, how the key is made."""
+    params = ", ".join(f"{name} {value}" for name, value in cell["params"].items())
+    where = f" on {cell['instrument']}" if cell["instrument"] else ""
+    head = [f"cell {cell['cell']}", f"  trial {cell['trial']} of study {cell['study'][:16]}{where}"]
+    if params:
+        head[1] += f": {params}"
+    parts = [("Result", _result_text(cell["result"])), ("Computed", _computed_text(cell["computed"]))]
+    parts += [("Read", _read_text(cell["reads"])), ("Key", _key_text(cell["key"]))]
+    return "\n".join(head + [f"\n{title}\n{text}" for title, text in parts])
+
+
+def _result_text(result: Mapping[str, Any] | None) -> str:
+    if result is None:
+        return "  not there yet: the block of this cell is not finished"
+    return fields(
+        [
+            ("verdict", {"no_data": "no_data: the instrument has no bar in the window"}.get(result["verdict"], "")),
+            ("equity at the end", "" if result["equity_end"] is None else f"{result['equity_end']:,.6f}"),
+            ("ledger", result["ledger"] or ""),
+            ("stats", result["stats"]),
+            *(("assumed", ASSUMPTIONS.get(name, name)) for name in result["assumptions"]),
+            *(("counted", f"{name} {count:,}{_because(COUNTED, name)}") for name, count in result["counts"].items()),
+        ]
+    )
+
+
+def _because(words: Mapping[str, str], name: str) -> str:
+    return f": {words[name]}" if name in words else ""
+
+
+def _computed_text(computed: Mapping[str, Any] | None) -> str:
+    if computed is None:
+        return "  by nobody yet"
+    lines = []
+    for lease in computed["leases"]:
+        why = REASONS.get(lease["reason"], lease["reason"])
+        who = "in the process of the command" if lease["worker"] == "in process" else f"by worker {lease['worker']}"
+        lines.append(f"  {who}, since {why}" + (f" ({lease['reason']})" if lease["worker"] != "in process" else ""))
+        ended = {"crashed": "the worker died", "expired": "it took too long", "cancelled": "it was stopped"}
+        did = ended.get(lease.get("outcome", ""), f"{counted(lease.get('cells', 0), 'cell')} done")
+        fetched = f"{bytes_text(lease.get('bytes_fetched', 0))} fetched"
+        lines.append(f"  lease {lease['lease']}, attempt {lease['attempt']}: {did}, {fetched}")
+        if lease.get("seconds"):
+            lines.append(f"  {stages_text(lease['seconds'])}")
+    if not lines:
+        lines.append("  nobody wrote down by whom")
+    if computed["is_reused"]:
+        lines.append(f"  reused: study {computed['study'][:16]} had computed it")
+    lines.append(f"  stored in block {computed['block']}: {computed['segment']}")
+    return "\n".join(lines)
+
+
+def _read_text(reads: Mapping[str, Any]) -> str:
+    window = f"{counted(reads['bars_in_window'], 'bar')} from {reads['start']} to {reads['end']}"
+    anchors = [f"{name} from {day}" for name, day in reads["anchors"].items()]
+    known = [
+        ("window", window),
+        ("with history", f"{counted(reads['bars_read'], 'bar')} from {reads['history']}"),
+        ("started", "; ".join(anchors)),
+        ("snapshot", reads["snapshot"]),
+        ("bytes", f"{bytes_text(reads['bytes'])}, shared by all cells of the same instruments"),
+    ]
+    return f"{fields(known)}\n\n{reads_text(reads['access'])}"
+
+
+def _key_text(key: Mapping[str, Any]) -> str:
+    covers = ", ".join(f"{name} {value}" for name, value in key["template_covers"].items())
+    made = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in key["parts"].items()]
+    return f"  {key['is']}:\n{fields(made, '    ')}\n  template covers strategy and run, {covers}"
