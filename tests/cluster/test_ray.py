@@ -32,9 +32,9 @@ from farm.values.errors import BlockFailed, CapacityError, Interrupted, UsageErr
 from tests.cluster import runners
 from tests.cluster.worlds import Block
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
-WAIT_S = 60.0
+WAIT_S = 120.0
 SPEC = {
     "spec": 1,
     "strategy": {
@@ -94,7 +94,7 @@ def processes_of(pid: int) -> list[str]:
 @pytest.fixture(scope="class")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFarm]:
     """Two workers of one thread that run stub blocks, with short deadlines and two attempts (each costs a worker)."""
-    limits = Limits(workers_max=2, workers_min=2, deadline_s=1.5, deadline_factor=2.0, lease_s=0.1, attempts_max=2)
+    limits = Limits(workers_max=2, workers_min=2, deadline_s=3.0, deadline_factor=2.0, lease_s=0.1, attempts_max=2)
     store = tmp_path_factory.mktemp("store")
     with LocalFarm(str(store), workers=2, limits=limits, make_runner=runners.moody) as farm:
         farm.wait_ready(2)
