@@ -202,16 +202,22 @@ def ingest(
 
 
 def parse_map(text: str) -> dict[str, str]:
-    """Return ``ours=theirs,...`` as a mapping. Errors: UsageError naming the part that is no pair."""
+    """Return ``ours=theirs,...`` as a mapping; ``ours=`` is a column without a name, as an index often is.
+
+    Errors: UsageError naming the part that is no pair.
+    """
     pairs: dict[str, str] = {}
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         ours, equals, theirs = part.partition("=")
-        if not equals or not ours.strip() or not theirs.strip():
+        if not equals or not ours.strip():
             raise UsageError(
-                f"{part!r} is no pair", place="--map", allowed="ours=theirs,...", hint="symbol=ticker,ts=day"
+                f"{part!r} is no pair",
+                place="--map",
+                allowed="ours=theirs,... (nothing after = for a column without a name)",
+                hint="for example --map symbol=ticker,ts=day",
             )
         if ours.strip() in pairs:
-            raise UsageError(f"{ours.strip()!r} is mapped twice", place="--map")
+            raise UsageError(f"{ours.strip()!r} is mapped twice", place="--map", hint="give each of our columns once")
         pairs[ours.strip()] = theirs.strip()
     return pairs
 

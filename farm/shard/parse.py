@@ -30,6 +30,7 @@ _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9._:^=+/-]{1,64}")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _RATIO = re.compile(r"(\d+)\s*[:/]\s*(\d+)")
+_NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
 EXACT_MAX = 2**53
 
 
@@ -70,7 +71,7 @@ class Field:
         """Raise DataError for the first row that has no value."""
         mask = is_missing.to_numpy()
         if mask.any():
-            raise self.refuse(int(np.argmax(mask)), "the value is missing", hint="a missing day has no row at all")
+            raise self.refuse(int(np.argmax(mask)), "the value is missing", hint=_NO_ROW)
 
     def wrong_type(self, wanted: str) -> DataError:
         """Return the error for a column whose type cannot hold ``wanted``."""
@@ -98,7 +99,7 @@ def parse_numbers(field: Field) -> F64:
     is_bad = ~np.isfinite(values)
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        raise field.refuse(row, f"{values[row]} is not a number", hint="remove the row, or repair the source")
+        raise field.refuse(row, f"{values[row]} is not a number", hint=_NO_ROW)
     return values
 
 
@@ -108,12 +109,10 @@ def _numbers_of_texts(field: Field) -> F64:
     if is_bad.any():
         row = int(np.argmax(is_bad))
         text = texts[row].as_py()
-        what = "NaN or missing" if _MISSING.fullmatch(text) else "not a number"
-        raise field.refuse(
-            row,
-            f"{text!r} is {'infinite' if _INFINITE.fullmatch(text) else what}",
-            hint="numbers are written like 1234.5, without separators",
-        )
+        if _MISSING.fullmatch(text):
+            raise field.refuse(row, f"{text!r} is NaN or missing", hint=_NO_ROW)
+        what = "infinite" if _INFINITE.fullmatch(text) else "not a number"
+        raise field.refuse(row, f"{text!r} is {what}", hint="numbers are written like 1234.5, without separators")
     values: F64 = texts.cast(pa.float64()).to_numpy()
     return values
 

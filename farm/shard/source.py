@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from farm.values.errors import DataError, PermissionDenied, Unavailable, UsageError
 
 _DELIMITERS = ",;\t|"
+_ALLOWED = "one file, CSV or Parquet"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +64,7 @@ def open_table(table: Any, name: str) -> Source:
 
 def _checked(source: Source) -> Source:
     if source.table.num_rows == 0:
-        raise DataError("no rows", place=source.name, hint="the file has a header at most")
+        raise DataError("no rows", place=source.name, hint="there is a header at most; check what wrote it")
     return source
 
 
@@ -75,14 +76,19 @@ def _read(url: str) -> bytes:
     try:
         with fsspec.open(url, "rb", compression="infer") as file:
             data: bytes = file.read()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise UsageError(f"no such file: {error}", place=url, allowed="a file, CSV or Parquet") from error
+    except IsADirectoryError as error:
+        hint = "ingest the files in it one after the other"
+        raise UsageError("a directory, not a file", place=url, allowed=_ALLOWED, hint=hint) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UsageError("no such file", place=url, allowed=_ALLOWED, hint="check the path or URL") from error
     except PermissionError as error:
-        raise PermissionDenied(f"the file may not be read: {error}", place=url) from error
+        hint = "look at the owner and mode of the file, or at the credentials of the URL"
+        raise PermissionDenied("the file may not be read", place=url, hint=hint) from error
     except (ValueError, ImportError) as error:
         raise UsageError(f"cannot open: {error}", place=url, allowed="a path, or a URL that fsspec knows") from error
     except _remote_errors(url) as error:
-        raise Unavailable(f"the file cannot be read: {error}", place=url) from error
+        hint = "check the URL, and the credentials it needs (AWS_* for s3://)"
+        raise Unavailable(f"the file cannot be read: {error}", place=url, hint=hint if "://" in url else "") from error
     return data
 
 
@@ -133,7 +139,9 @@ def _read_csv(data: bytes, url: str) -> pa.Table:
     if invalid:
         row, expected, actual = invalid[0]
         raise DataError(
-            f"{actual} columns instead of {expected}", place=f"{url}, data row {row}", hint="quote text with commas"
+            f"{actual} columns instead of {expected}",
+            place=f"{url}, data row {row}",
+            hint="text that holds the delimiter needs quotes" if actual > expected else "is the file cut off there?",
         )
     return table
 

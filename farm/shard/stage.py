@@ -172,10 +172,12 @@ def _fields(source: Source, kind: Kind, reading: Reading) -> dict[str, Field]:
         if not found and theirs is None:
             found = [at for at, name in enumerate(names) if name.lower() == ours]
         if len(found) > 1:
-            raise DataError(f"the column {names[found[0]]!r} is there {len(found)} times", place=source.name)
+            raise DataError(
+                f"the column {names[found[0]]!r} is there {len(found)} times", place=source.name, hint="rename one"
+            )
         if not found and theirs is not None:
             raise DataError(
-                f"no column {theirs!r} for {ours}", place=source.name, allowed=", ".join(names), hint="check --map"
+                f"no column {theirs!r} for {ours}", place=source.name, allowed=_listed(names), hint="check --map"
             )
         if found:
             fields[ours] = Field(source, ours, names[found[0]], source.table.column(found[0]))
@@ -188,10 +190,15 @@ def _need(source: Source, fields: Mapping[str, Field], ours: str) -> Field:
         raise DataError(
             f"no column for {ours}",
             place=source.name,
-            allowed=", ".join(source.names),
-            hint=f"name it with --map {ours}=<column>",
+            allowed=_listed(source.names),
+            hint=f"say which it is: --map {ours}=<column>"
+            + (f", or --map {ours}= for the one without a name" if "" in source.names else ""),
         )
     return field
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(name or "(a column without a name)" for name in names)
 
 
 def _ids(source: Source, fields: Mapping[str, Field], reading: Reading) -> Ids:
@@ -200,8 +207,8 @@ def _ids(source: Source, fields: Mapping[str, Field], reading: Reading) -> Ids:
             raise DataError(
                 "no column for symbol",
                 place=source.name,
-                allowed=", ".join(source.names),
-                hint="name it with --map symbol=<column>, or give --symbol for a file of one symbol",
+                allowed=_listed(source.names),
+                hint="say which it is: --map symbol=<column>; or give --symbol NAME for a file of one symbol",
             )
         return parse_ids(fields["symbol"])
     if "symbol" in reading.mapping:
@@ -211,7 +218,9 @@ def _ids(source: Source, fields: Mapping[str, Field], reading: Reading) -> Ids:
         theirs = parse_ids(fields["symbol"])
         is_other = np.array([name != symbol for name in theirs.names], np.bool_)[theirs.code]
         if is_other.any():
-            raise fields["symbol"].refuse(int(np.argmax(is_other)), f"the file holds other symbols than {symbol!r}")
+            raise fields["symbol"].refuse(
+                int(np.argmax(is_other)), f"the file holds other symbols than {symbol!r}", hint="drop --symbol"
+            )
     return Ids((symbol,), np.zeros(source.table.num_rows, np.int32))
 
 
@@ -223,7 +232,12 @@ def _stage_bars(
     volume = parse_integers(_need(source, fields, "volume"))
     bad: list[tuple[int, str, str]] = []
     for name, values in prices.items():
-        _first(bad, values <= 0, lambda row, n=name, v=values: f"{n} is {float(v[row])!r}, prices are above zero")
+        _first(
+            bad,
+            values <= 0,
+            lambda row, n=name, v=values: f"{n} is {float(v[row])!r}, prices are above zero",
+            "remove the row, or repair the source; a day without a trade has no row at all",
+        )
     high, low = prices["high"], prices["low"]
     _first(
         bad,
@@ -231,15 +245,21 @@ def _stage_bars(
         lambda row: f"high {float(high[row])!r} is below low {float(low[row])!r}",
         "check --map high and low",
     )
-    _first(bad, volume < 0, lambda row: f"volume is {volume[row]}, and counts shares")
+    _first(bad, volume < 0, lambda row: f"volume is {volume[row]}, and counts shares", "repair the source")
     if bad:
         row, message, hint = min(bad)
         raise DataError(f"{message} ({ids[row]} {iso(day[row])})", place=source.row(row + 1), hint=hint)
     is_outside = np.zeros(day.shape, np.bool_)
     for name in ("open", "close"):
         is_outside |= (prices[name] < low) | (prices[name] > high)
-    notes = (f"{int(is_outside.sum())} bars have an open or close outside low .. high",) if is_outside.any() else ()
+    notes = (
+        (f"open or close outside low .. high in {_counted(int(is_outside.sum()), 'bar')}",) if is_outside.any() else ()
+    )
     return _staged(source, STOCK_DAILY, ids, {"day": day, "volume": volume}, prices, reading, notes)
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" + ("" if count == 1 else "s")
 
 
 def _first(bad: list[tuple[int, str, str]], mask: BOOL, message: Any, hint: str = "") -> None:
@@ -380,7 +400,7 @@ def _staged(
         rounded += is_rounded
         pieces[name] = Piece({key: values[rows] for key, values in columns.items()} | ticks, rows + 1, scale)
     if rounded:
-        notes += (f"prices of {rounded} symbols were rounded to {reading.price_scale} decimals",)
+        notes += (f"prices rounded to {reading.price_scale} decimals in {_counted(rounded, 'symbol')}",)
     return Staged(kind, source, pieces, notes)
 
 

@@ -332,7 +332,7 @@ def test_rounding_takes_a_flag_and_is_noted(tmp_path: Path) -> None:
     url = bars(tmp_path, ["2020-01-02,AAA,10,11,9,10.1234567891,5", "2020-01-02,BBB,10,11,9,10.25,5"])
     store = MemoryStore()
     summary = put(store, url, price_scale=6)
-    assert summary.notes == ("prices of 1 symbols were rounded to 6 decimals",)
+    assert summary.notes == ("prices rounded to 6 decimals in 1 symbol",)
     assert rows_of(store, "AAA").prices("close").tolist() == [10.123457]
     assert rows_of(store, "BBB").prices("close").tolist() == [10.25]
     with pytest.raises(DataError, match=r"--price-scale 6"):
@@ -343,7 +343,7 @@ def test_rounding_takes_a_flag_and_is_noted(tmp_path: Path) -> None:
 
 def test_odd_bars_are_counted_not_refused(tmp_path: Path) -> None:
     summary = put(MemoryStore(), bars(tmp_path, [*GOOD, "2020-01-07,AAA,12,11,9,8,5", "2020-01-10,AAA,10,11,9,10,5"]))
-    assert summary.notes == ("1 bars have an open or close outside low .. high",)
+    assert summary.notes == ("open or close outside low .. high in 1 bar",)
     assert summary.gaps == 2, "2020-01-08 and 09"
 
 
