@@ -1,0 +1,620 @@
+"""A second reading of domain.md: a spec and plain bars in, fills, cash and equity out, session by session.
+
+Written from the text alone, with no regard for speed and nothing of the farm imported: expressions are evaluated for
+one bar at a time, on prices restated to the shares of that bar; orders, positions and cash are plain Python. Prices are
+floats, ratios of splits are exact. It knows the whole of what issue 3 has: rules sleeves on daily bars of one calendar.
+
+Bars: ticker -> {session number: (open, high, low, close, volume)}; negative sessions are history. Splits: ticker ->
+{session: (new, old)}; dividends: ticker -> {session: (amount, pay session or None)}.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+Bar = tuple[float, float, float, float, float]
+Number = Fraction | float | None
+
+
+@dataclass(eq=False)
+class World:
+    """What happened in the market."""
+
+    bars: Mapping[str, Mapping[int, Bar]]
+    splits: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
+    dividends: Mapping[str, Mapping[int, tuple[float, int | None]]] = field(default_factory=dict)
+    weekday: Mapping[int, int] = field(default_factory=dict)
+
+    def ratio(self, ticker: str, after: int, until: int) -> Fraction:
+        """New shares per share, over the splits with after < session <= until."""
+        found = Fraction(1)
+        for session, (new, old) in self.splits.get(ticker, {}).items():
+            if after < session <= until:
+                found *= Fraction(new, old)
+        return found
+
+
+class Expression:
+    """Values of expressions for one instrument, seen from one of its bars."""
+
+    def __init__(self, world: World, ticker: str) -> None:
+        self.world, self.ticker = world, ticker
+        self.sessions = sorted(world.bars[ticker])
+        self.memo: dict[Any, Any] = {}
+
+    def field(self, name: str, at: int, today: int) -> Number:
+        """A column at the own bar number ``at``, in the shares of bar number ``today``."""
+        session = self.sessions[at]
+        bar = self.world.bars[self.ticker][session]
+        column = {"open": 0, "high": 1, "low": 2, "close": 3, "close_raw": 3, "volume": 4}[name]
+        raw = Fraction(repr(bar[column]))
+        ratio = self.world.ratio(self.ticker, session, self.sessions[today])
+        return raw if name == "close_raw" else raw * ratio if name == "volume" else raw / ratio
+
+    def number(self, e: Any, at: int, today: int) -> Number:
+        """The value of a numeric expression at own bar ``at``; None is unknown."""
+        key = (repr(e), at, today)
+        if key not in self.memo:
+            self.memo[key] = self._number(e, at, today)
+        return self.memo[key]  # type: ignore[no-any-return]
+
+    def _number(self, e: Any, at: int, today: int) -> Number:
+        if at < 0:
+            return None
+        if isinstance(e, int | float):
+            return Fraction(repr(e))
+        if isinstance(e, str):
+            return self.field(e, at, today)
+        if "i" in e:
+            return self.indicator(e["i"], e["n"], e.get("of", "close"), at, today)
+        if e["op"] == "lag":
+            return self.number(e["a"][0], at - e["n"], today)
+        left, right = (self.number(part, at, today) for part in e["a"])
+        if left is None or right is None:
+            return None
+        if e["op"] == "div":
+            return None if right == 0 else left / right
+        return {"add": left + right, "sub": left - right, "mul": left * right, "min": min(left, right),
+                "max": max(left, right)}[e["op"]]  # fmt: skip
+
+    def known(self, of: Any, at: int, count: int, today: int) -> list[Any] | None:
+        """The last ``count`` values up to bar ``at``, oldest first; None if there are fewer."""
+        values = [self.number(of, k, today) for k in range(max(0, at - count + 1), at + 1)]
+        return values if len(values) == count and None not in values else None
+
+    def indicator(self, name: str, n: int, of: Any, at: int, today: int) -> Number:
+        if name in ("sma", "max", "min", "stddev"):
+            x = self.known(of, at, n, today)
+            if x is None:
+                return None
+            if name != "stddev":
+                return max(x) if name == "max" else min(x) if name == "min" else sum(x) / Fraction(n)
+            mean = sum(x) / Fraction(n)
+            return math.sqrt(sum((one - mean) ** 2 for one in x) / n)
+        if name in ("roc", "ret"):
+            x = self.known(of, at, n + 1, today)
+            if x is None or x[0] == 0:
+                return None
+            return (x[-1] / x[0] - 1) * (100 if name == "roc" else 1)
+        x = [value for k in range(at + 1) if (value := self.number(of, k, today)) is not None]
+        if name == "ema":
+            if len(x) < n:
+                return None
+            e = float(sum(x[:n]) / n)
+            for value in x[n:]:
+                e += (float(value) - e) * 2 / (n + 1)
+            return e
+        if len(x) < n + 1:
+            return None
+        moves = [float(b - a) for a, b in pairwise(x)]
+        gain, loss = sum(max(m, 0) for m in moves[:n]) / n, sum(max(-m, 0) for m in moves[:n]) / n
+        for m in moves[n:]:
+            gain, loss = (gain * (n - 1) + max(m, 0)) / n, (loss * (n - 1) + max(-m, 0)) / n
+        return 100 * gain / (gain + loss) if gain + loss else 0.0
+
+    def truth(self, e: Any, at: int) -> bool | None:
+        """A condition at own bar ``at``: true, false, or None for unknown."""
+        if isinstance(e, bool):
+            return e
+        if at < 0:
+            return None
+        ((head, body),) = e.items()
+        if head == "not":
+            inner = self.truth(body, at)
+            return None if inner is None else not inner
+        if head in ("all", "any"):
+            found = [self.truth(part, at) for part in body]
+            decisive = head == "any"
+            return decisive if decisive in found else None if None in found else not decisive
+        if head in ("for", "within"):
+            found = [self.truth(body[1], at - k) for k in range(body[0])]
+            if head == "for":
+                return False if False in found else None if None in found else True
+            return True if True in found else None if None in found else False
+        if head == "dow":
+            return self.world.weekday[self.sessions[at]] in body
+        if head in ("cross_up", "cross_dn"):
+            a, b = body if head == "cross_up" else body[::-1]
+            if at < 1:
+                return None
+            now, before = ([self.number(part, k, k) for part in (a, b)] for k in (at, at - 1))
+            if None in now + before:
+                return None
+            return bool(now[0] > now[1] and not before[0] > before[1])
+        x = [self.number(part, at, at) for part in body]
+        if None in x:
+            return None
+        if head == "between":
+            return bool(x[1] <= x[0] <= x[2])
+        return bool({"gt": x[0] > x[1], "ge": x[0] >= x[1], "lt": x[0] < x[1], "le": x[0] <= x[1]}[head])
+
+
+@dataclass(eq=False)
+class Held:
+    """A position, what it has cost and earned, and its stops."""
+
+    side: int
+    shares: int
+    entry: float
+    peak: float
+    levels: list[float | None]
+    since: int
+    pnl: int = 0
+    bars: int = 0
+
+
+@dataclass(eq=False)
+class Working:
+    """A market order for the next open."""
+
+    kind: str
+    side: int
+    opens: int
+    frozen: list[float | None]
+    got: int = 0
+    closed: int = 0
+    price: float = 0.0
+
+
+@dataclass(eq=False)
+class Place:
+    """One sleeve on one instrument."""
+
+    sleeve: dict[str, Any]
+    ticker: str
+    held: Held | None = None
+    order: Working | None = None
+    out_at: int = -(10**9)
+
+
+@dataclass(eq=False)
+class Account:
+    """One run: call ``run`` and look at the lists."""
+
+    document: dict[str, Any]
+    world: World
+    sessions: int
+    fills: list[tuple[str, int, int, float]] = field(default_factory=list)
+    trades: list[tuple[str, str, int]] = field(default_factory=list)
+    equity: list[int] = field(default_factory=list)
+    cash: int = 0
+    owed: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    ruined: bool = False
+
+    def run(self) -> Account:
+        run = self.document["run"]
+        self.cash = round(run["cash"] * 1e6)
+        self.rules = run.get("account", "cash")
+        costs = run.get("costs", {})
+        self.bps, self.per_share, self.least = (costs.get(key, 0) for key in ("bps", "per_share", "min"))
+        self.slip = run.get("exec", {}).get("slip_bps", 0) / 1e4
+        universe = sorted(self.document["strategy"]["universes"][0]["tickers"])
+        sleeves = self.document["strategy"]["sleeves"]
+        self.places = [Place(sleeve, ticker) for sleeve in sleeves for ticker in universe]
+        self.seen = {ticker: Expression(self.world, ticker) for ticker in universe}
+        self.mark: dict[str, float] = {}
+        self.row = {ticker: sum(k < 0 for k in self.world.bars[ticker]) - 1 for ticker in universe}
+        for session in range(self.sessions):
+            if not self.ruined:
+                self.morning(session, universe)
+                self.evening(session)
+            self.equity.append(self.worth())
+        return self
+
+    # Money.
+
+    def money(self, price: float, shares: int) -> int:
+        return round(price * shares * 1e6)
+
+    def fee(self, price: float, shares: int) -> int:
+        return max(round((price * shares * self.bps / 1e4 + shares * self.per_share) * 1e6), round(self.least * 1e6))
+
+    def worth(self) -> int:
+        held = sum(self.money(self.mark[p.ticker], p.held.side * p.held.shares) for p in self.places if p.held)
+        return self.cash + sum(self.owed.values()) + held
+
+    def gross(self) -> int:
+        return sum(self.money(self.mark[p.ticker], p.held.shares) for p in self.places if p.held)
+
+    # The open: splits, ex-dates, pay dates, fills.
+
+    def morning(self, session: int, universe: list[str]) -> None:
+        for ticker in universe:
+            if session in self.world.splits.get(ticker, {}):
+                new, old = self.world.splits[ticker][session]
+                for place in (p for p in self.places if p.ticker == ticker):
+                    self.split(place, new, old)
+                if ticker in self.mark:
+                    self.mark[ticker] = self.mark[ticker] * old / new
+        for ticker in universe:
+            if session in self.world.dividends.get(ticker, {}):
+                amount, _ = self.world.dividends[ticker][session]
+                for number, place in enumerate(self.places):
+                    if place.ticker == ticker and place.held:
+                        flow = self.money(amount, place.held.side * place.held.shares)
+                        place.held.pnl += flow
+                        self.owed[ticker, session, number] = flow
+        for key in sorted(self.owed):
+            pays = self.world.dividends[key[0]][key[1]][1]
+            if session >= (key[1] if pays is None else pays):
+                self.cash += self.owed.pop(key)
+        self.opening(session)
+
+    def split(self, place: Place, new: int, old: int) -> None:
+        held, order = place.held, place.order
+        if held:
+            price = self.mark[place.ticker] * old / new
+            held.levels = [
+                x if x is None or (stop["type"] == "trail" and "pct" in stop) else x * old / new
+                for x, stop in zip(held.levels, stops_of(place.sleeve), strict=True)
+            ]
+            held.peak = held.peak * old / new
+            held.shares, rest = divmod(held.shares * new, old)
+            flow = held.side * round(price * rest / old * 1e6)
+            self.cash += flow
+            held.pnl += flow
+            if not held.shares:
+                self.trades.append((place.ticker, "split", held.pnl))
+                place.held, place.out_at = None, self.row[place.ticker] + 1
+        if order:
+            order.opens = order.opens * new // old
+            order.frozen = [None if x is None else x * old / new for x in order.frozen]
+            if not place.held:
+                order.kind = "enter" if order.kind == "reverse" else order.kind
+                if order.kind != "enter" or not order.opens:
+                    place.order = None
+
+    def opening(self, session: int) -> None:
+        ready = []
+        for place in self.places:
+            bar = self.world.bars[place.ticker].get(session)
+            if place.order and bar and bar[4] > 0:
+                place.order.price = bar[0] * (1 + place.order.side * self.slip)
+                ready.append((place, bar[0]))
+        opens = []
+        for place, _ in ready:
+            order = place.order
+            assert order
+            if order.kind != "enter":
+                assert place.held
+                self.cash += self.trade(place, session, -place.held.side * place.held.shares, order.price)
+                order.closed = place.held.shares
+                if order.kind != "reverse":
+                    self.close(place, order.kind, order.price, self.row[place.ticker] + 1, fee=None)
+                    place.order = None
+        for sleeve in self.document["strategy"]["sleeves"]:
+            mine = [p for p in self.places if p.sleeve is sleeve]
+            taken = sum(p.held is not None for p in mine)
+            for place, ref in ready:
+                if place.sleeve is sleeve and place.order:
+                    if place.order.kind == "enter":
+                        if taken >= max_positions(sleeve, len(mine)):
+                            place.order = None
+                            continue
+                        taken += 1
+                    opens.append((place, ref))
+        opens.sort(key=lambda pair: pair[0].order is not None and pair[0].order.kind != "reverse")
+        self.share([place for place, _ in opens])
+        for place, ref in opens:
+            self.admit(place, ref, session)
+
+    def room(self, opens: list[Place]) -> int | float:
+        """What the account has for openings, the closings of reversals done."""
+        held_back = sum(self.reversing_fee(p) for p in opens)
+        gone = {id(p): p.held for p in opens if p.order and p.order.kind == "reverse"}
+        for p in opens:
+            if id(p) in gone:
+                p.held = None
+        cash, worth, gross = self.cash - held_back, self.worth() - held_back, self.gross()
+        for p in opens:
+            if id(p) in gone:
+                p.held = gone[id(p)]
+        if self.rules == "cash":
+            return cash
+        if self.rules == "reg_t":
+            return worth - 0.5 * gross
+        return self.document["run"].get("max_gross", 1) * worth - gross
+
+    def reversing_fee(self, place: Place) -> int:
+        order = place.order
+        assert order
+        return self.fee(order.price, order.closed) if order.kind == "reverse" else 0
+
+    def need(self, place: Place, count: int) -> float:
+        if count <= 0:
+            return 0
+        order = place.order
+        assert order
+        fee = self.fee(order.price, order.closed + count) - self.reversing_fee(place)
+        value = self.money(order.price, count)
+        if self.rules == "cash":
+            return value + fee
+        most = self.document["run"].get("max_gross", 1)
+        return 0.5 * value + fee if self.rules == "reg_t" else value + round(most * fee)
+
+    def share(self, opens: list[Place]) -> None:
+        """One order takes what fits; several share one factor, then lose a lot each in turn."""
+        room = self.room(opens)
+        orders = [place.order for place in opens if place.order]
+        for order in orders:
+            order.got = order.opens
+        total = sum(self.need(place, order.got) for place, order in zip(opens, orders, strict=True))
+        if total <= room or not orders:
+            return
+        if len(orders) == 1:
+            while orders[0].got and self.need(opens[0], orders[0].got) > room:
+                orders[0].got -= 1
+            return
+        factor = max(room, 0) / total
+        for order in orders:
+            order.got = math.floor(order.got * factor)
+        while any(order.got for order in orders):
+            for order in orders:
+                if sum(self.need(p, o.got) for p, o in zip(opens, orders, strict=True)) <= room:
+                    return
+                order.got = max(order.got - 1, 0)
+
+    def admit(self, place: Place, ref: float, session: int) -> None:
+        order, held = place.order, place.held
+        assert order
+        place.order = None
+        count, closed = order.got, order.closed if order.kind == "reverse" else 0
+        fee = self.fee(order.price, closed + count) if closed + count else 0
+        part = round(fee * closed / (closed + count)) if closed + count else 0
+        if closed:
+            assert held
+            self.close(place, "reverse", order.price, self.row[place.ticker] + 1, fee=part)
+        if count:
+            flow = self.trade(place, session, order.side * count, order.price)
+            self.cash += flow - (fee - part)
+            new = Held(order.side, count, order.price, ref, [], session, flow - (fee - part))
+            place.held = new
+            new.levels = levels(place.sleeve, new, order.frozen)
+
+    def trade(self, place: Place, session: int, shares: int, price: float) -> int:
+        self.fills.append((place.ticker, session, shares, price))
+        return -self.money(price, shares)
+
+    def close(self, place: Place, why: str, price: float, row: int, *, fee: int | None) -> None:
+        """Write the end of a trade; the cash of the shares has moved already."""
+        held = place.held
+        assert held
+        fee = self.fee(price, held.shares) if fee is None else fee
+        self.cash -= fee
+        self.trades.append((place.ticker, why, held.pnl + self.money(price, held.side * held.shares) - fee))
+        place.held, place.out_at = None, row
+
+    # The close: bars, stops, targets, lapses, ruin, margin, decisions.
+
+    def evening(self, session: int) -> None:
+        for ticker, bars in self.world.bars.items():
+            if session in bars and ticker in self.row:
+                self.mark[ticker] = bars[session][3]
+                self.row[ticker] += 1
+        here = [p for p in self.places if session in self.world.bars[p.ticker]]
+        for place in here:
+            if place.held:
+                place.held.bars += 1
+        for kinds in (("stop", "trail"), ("target",)):
+            for place in here:
+                if place.held and self.world.bars[place.ticker][session][4] > 0:
+                    self.match(place, session, kinds)
+        for place in here:
+            if place.held and self.world.bars[place.ticker][session][4] > 0:
+                _, high, low, _, _ = self.world.bars[place.ticker][session]
+                place.held.peak = max(place.held.peak, high) if place.held.side > 0 else min(place.held.peak, low)
+        for place in self.places:
+            place.order = None
+        if self.worth() <= 0:
+            self.ruin(session)
+            return
+        if self.rules == "reg_t":
+            self.margin()
+        for sleeve in self.document["strategy"]["sleeves"]:
+            self.decide(sleeve, [p for p in here if p.sleeve is sleeve])
+
+    def match(self, place: Place, session: int, kinds: tuple[str, ...]) -> None:
+        held = place.held
+        assert held
+        opened, high, low, _, _ = self.world.bars[place.ticker][session]
+        side = held.side
+        held.peak = max(held.peak, opened) if side > 0 else min(held.peak, opened)
+        best: tuple[float, str] | None = None
+        for stop, level in zip(stops_of(place.sleeve), held.levels, strict=True):
+            if stop["type"] not in kinds or level is None:
+                continue
+            if stop["type"] == "trail":
+                level = held.peak * (1 - side * level) if "pct" in stop else held.peak - side * level
+            toward = side if kinds == ("stop", "trail") else -side
+            if best is None or toward * level > toward * best[0]:
+                best = (level, stop["type"])
+        if best is None:
+            return
+        level, why = best
+        if kinds == ("target",):
+            met = high > level if side > 0 else low < level
+            gap = opened >= level if side > 0 else opened <= level
+        else:
+            met = low <= level if side > 0 else high >= level
+            gap = opened <= level if side > 0 else opened >= level
+        if met or gap:
+            price = opened if gap else level
+            price = price if why == "target" else price * (1 - side * self.slip)
+            self.cash += self.trade(place, session, -side * held.shares, price)
+            self.close(place, why, price, self.row[place.ticker], fee=None)
+
+    def ruin(self, session: int) -> None:
+        self.ruined = True
+        for place in self.places:
+            if place.held:
+                price = self.mark[place.ticker]
+                self.cash += self.trade(place, session, -place.held.side * place.held.shares, price)
+                self.close(place, "ruined", price, 0, fee=0)
+        self.cash += sum(self.owed.values())
+        self.owed.clear()
+
+    def margin(self) -> None:
+        needs = []
+        for n, place in enumerate(self.places):
+            if place.held:
+                value = self.money(self.mark[place.ticker], place.held.shares)
+                needs.append((-round((0.25 if place.held.side > 0 else 0.3) * value), place.ticker, n, place))
+        total = -sum(need[0] for need in needs)
+        for amount, _, _, place in sorted(needs, key=lambda need: need[:3]):
+            if total > self.worth():
+                assert place.held
+                total += amount
+                place.order = Working("forced", -place.held.side, 0, [])
+
+    def is_true(self, place: Place, what: str, side: int) -> bool:
+        sleeve = place.sleeve
+        if sleeve["side"] == "both":
+            what += "_short" if side < 0 else ""
+        elif (sleeve["side"] == "long") != (side > 0):
+            return False
+        return self.seen[place.ticker].truth(sleeve.get(what, False), self.row[place.ticker]) is True
+
+    def decide(self, sleeve: dict[str, Any], here: list[Place]) -> None:
+        for place in here:
+            if place.held and not place.order:
+                self.leave(place)
+        wants: list[tuple[Any, Place, int, list[float | None]]] = []
+        for place in here:
+            entry = [side for side in (1, -1) if self.is_true(place, "enter", side)]
+            waited = self.row[place.ticker] - place.out_at >= sleeve.get("cooldown_bars", 0)
+            if place.held or place.order or len(entry) != 1 or not waited:
+                continue
+            value: Any = 0
+            if "prefer" in sleeve:
+                row = self.row[place.ticker]
+                value = self.seen[place.ticker].number(sleeve["prefer"], row, row)
+            frozen = self.frozen(place)
+            if value is not None and frozen is not None:
+                wants.append((-value, place, entry[0], frozen))
+        mine = [p for p in self.places if p.sleeve is sleeve]
+        taken = sum(
+            (p.held is not None and (p.order is None or p.order.kind == "reverse"))
+            or (p.held is None and p.order is not None)
+            for p in mine
+        )
+        room = max(max_positions(sleeve, len(mine)) - taken, 0)
+        chosen = sorted(wants, key=lambda want: (want[0], want[1].ticker))[:room]
+        for _, place, side, frozen in sorted(chosen, key=lambda want: want[1].ticker):
+            count = self.size(place, 0)
+            if count:
+                place.order = Working("enter", side, count, frozen)
+
+    def leave(self, place: Place) -> None:
+        held, sleeve = place.held, place.sleeve
+        assert held
+        against = self.is_true(place, "enter", -held.side) and not self.is_true(place, "enter", held.side)
+        if against and not sleeve.get("cooldown_bars", 0):
+            frozen = self.frozen(place)
+            count = self.size(place, held.shares) if frozen is not None else 0
+            if frozen is not None and count:
+                place.order = Working("reverse", -held.side, count, frozen)
+                return
+        timed = [stop["bars"] for stop in sleeve.get("stops", []) if stop["type"] == "time"]
+        if against or self.is_true(place, "exit", held.side):
+            place.order = Working("exit", -held.side, 0, [])
+        elif timed and held.bars >= min(timed):
+            place.order = Working("time", -held.side, 0, [])
+
+    def frozen(self, place: Place) -> list[float | None] | None:
+        """Levels given as expressions, at the decision; None if one is unknown."""
+        row, found = self.row[place.ticker], []
+        for stop in stops_of(place.sleeve):
+            level = self.seen[place.ticker].number(stop["level"], row, row) if "level" in stop else None
+            if "level" in stop and level is None:
+                return None
+            found.append(None if level is None else float(level))
+        return found
+
+    def size(self, place: Place, held: int) -> int:
+        size, sleeve = place.sleeve["size"], place.sleeve
+        price = self.mark[place.ticker]
+        if size["mode"] == "qty":
+            return int(size["v"])
+        if size["mode"] == "notional":
+            return math.floor(size["v"] / price)
+        alloc = sleeve.get("alloc", 1 / len(self.document["strategy"]["sleeves"]))
+        mine = sum(p.sleeve is sleeve for p in self.places)
+        share = size["v"] if size["mode"] == "pct_equity" else 1 / max_positions(sleeve, mine)
+        reserve = self.document["run"].get("exec", {}).get("reserve", {})
+        kept = (1 - reserve.get("pct", 0)) * self.worth() / 1e6
+        count = max(math.floor(alloc * share * kept / price), 0)
+        while (
+            count
+            and reserve.get("fees")
+            and (count * price > alloc * share * (kept - self.fee(price, held + count) / 1e6))
+        ):
+            count -= 1
+        return count
+
+
+def stops_of(sleeve: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stops that work inside bars."""
+    return [stop for stop in sleeve.get("stops", []) if stop["type"] != "time"]
+
+
+def max_positions(sleeve: dict[str, Any], members: int) -> int:
+    """How many positions the sleeve may hold."""
+    return int(sleeve.get("max_positions", members))
+
+
+def levels(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> list[float | None]:
+    """Levels of a new position's stops; of a trail, what it keeps from the peak."""
+    found: list[float | None] = []
+    for stop, level in zip(stops_of(sleeve), frozen, strict=True):
+        away = held.side if stop["type"] == "target" else -held.side
+        if stop["type"] == "trail":
+            found.append(stop.get("pct", stop.get("abs")))
+        elif "level" in stop:
+            found.append(level)
+        elif "r" in stop:
+            risk = risk_of(sleeve, held, frozen)
+            found.append(held.entry + away * stop["r"] * risk)
+        else:
+            found.append(held.entry * (1 + away * stop["pct"]) if "pct" in stop else held.entry + away * stop["abs"])
+    return found
+
+
+def risk_of(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> float:
+    """The initial risk: from the entry to the nearest protecting level."""
+    risks = []
+    for stop, level in zip(stops_of(sleeve), frozen, strict=True):
+        if stop["type"] == "target":
+            continue
+        if level is not None:
+            risks.append(held.side * (held.entry - level))
+        elif stop["type"] == "trail":
+            base = held.peak * stop["pct"] if "pct" in stop else stop["abs"]
+            risks.append(held.side * (held.entry - held.peak) + base)
+        else:
+            risks.append(held.entry * stop["pct"] if "pct" in stop else stop["abs"])
+    return min(risks)
