@@ -30,42 +30,54 @@ def read_document(source: str | bytes | Path | Mapping[str, Any]) -> Document:
     if isinstance(source, Mapping):
         document: Any = _plain(source, "", 0)
     else:
-        document = _plain(_loads(_text(source)), "", 0)
+        text, name = _text(source)
+        document = _plain(_loads(text, name), "", 0)
     if not isinstance(document, dict):
-        raise SpecError("a spec is a JSON object", allowed='{"spec": 1, "strategy": ..., "run": ...}')
+        place = name if not isinstance(source, Mapping) else ""
+        raise SpecError("a spec is a JSON object", place=place, allowed='{"spec": 1, "strategy": ..., "run": ...}')
     return document
 
 
-def _text(source: str | bytes | Path) -> str:
-    if isinstance(source, str) and source.lstrip()[:1] in ("{", "["):
-        return source
+def _text(source: str | bytes | Path) -> tuple[str, str]:
+    """Return the text of a document, and the file it comes from (empty for text that was given)."""
+    if isinstance(source, str) and (not source.strip() or source.lstrip()[:1] in ("{", "[")):
+        return source, ""
     if isinstance(source, bytes):
-        return _decoded(source, "")
+        return _decoded(source, ""), ""
     try:
-        return _decoded(Path(source).read_bytes(), str(source))
+        return _decoded(Path(source).read_bytes(), str(source)), str(source)
     except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         hint = "give the path of a JSON file, or JSON text that begins with {"
-        raise SpecError(f"cannot be read: {error}", place=str(source)[:200], hint=hint) from error
+        raise SpecError(f"cannot be read: {why}", place=str(source)[:200], hint=hint) from error
 
 
 def _decoded(data: bytes, place: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(f"not UTF-8 text: {error}", place=place, allowed="JSON in UTF-8") from error
+        message = f"not UTF-8 text: byte 0x{data[error.start]:02x} at {error.start}"
+        raise SpecError(message, place=place, allowed="JSON in UTF-8", hint="save the file as UTF-8") from error
 
 
-def _loads(text: str) -> Any:
+def _loads(text: str, name: str) -> Any:
+    where = f"{name}: " if name else ""
+    if not text.strip():
+        raise SpecError("the spec is empty", place=name, allowed="one JSON object")
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise SpecError(f"not JSON: {error.msg}", place=place, allowed="one JSON object") from error
+        place = f"{where}line {error.lineno}, column {error.colno}"
+        hint = "look for a comma, quote or bracket that is missing or too many just before"
+        raise SpecError(f"not JSON: {error.msg}", place=place, allowed="one JSON object", hint=hint) from error
     except RecursionError as error:
-        raise SpecError("nested too deep", allowed=f"at most {DEPTH_MAX} levels") from error
+        raise SpecError("nested too deep", place=name, allowed=f"at most {DEPTH_MAX} levels") from error
     except ValueError as error:
         # Python refuses to read integers of thousands of digits.
-        raise SpecError(f"not JSON: {error}", allowed="one JSON object") from error
+        raise SpecError(f"not JSON: {error}", place=name, allowed="one JSON object") from error
+    except SpecError as error:
+        place = f"{where}{error.place}".removesuffix(": ")
+        raise SpecError(error.message, place=place, allowed=error.allowed, hint=error.hint) from error
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -73,12 +85,16 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise SpecError("duplicate key", place=twice, allowed="each key once in an object")
+        others = one_of(name for name in dict.fromkeys(names) if name != twice)
+        raise SpecError(
+            "duplicate key", place=f"{twice!r} (beside {others})" if others else repr(twice),
+            allowed="each key once in an object", hint="remove one of them",
+        )  # fmt: skip
     return found
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise SpecError(f"{name} is not a number", place=name, allowed="finite numbers")
+    raise SpecError(f"{name} is not a number", allowed="finite numbers", hint="leave the key out, or give a number")
 
 
 def _plain(value: Any, place: str, depth: int) -> Any:
@@ -152,7 +168,7 @@ class Reader:
             if key in unbuilt and key not in known:
                 raise not_built(f"{key!r}", join(place, key), known)
             if key not in known:
-                hint = near(key, (*known, *unbuilt))
+                hint = near(key, known)
                 raise SpecError("unknown key", place=join(place, key), allowed=one_of(known), hint=hint)
         for key in required:
             if key not in value:
@@ -181,9 +197,7 @@ class Reader:
             return value
         if isinstance(value, str) and value in unbuilt:
             raise not_built(repr(value), place, built)
-        raise SpecError(
-            f"unknown: {show(value)}", place=place, allowed=one_of(built), hint=near(value, (*built, *unbuilt))
-        )
+        raise SpecError(f"unknown: {show(value)}", place=place, allowed=one_of(built), hint=near(value, built))
 
     def number(
         self, value: Any, place: str, *, least: float = -math.inf, most: float = math.inf, above: float = -math.inf,
