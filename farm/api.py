@@ -28,6 +28,7 @@ from farm.shard.layout import leases_prefix
 from farm.shard.snapshot import read_head
 from farm.store.base import Store
 from farm.store.open import open_store
+from farm.store.probe import probe_conditional_put
 from farm.strategy.parse import load_study
 from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
@@ -58,6 +59,18 @@ def store_of(settings: FarmSettings) -> Store:
     return open_store(settings.store.url, settings.store)
 
 
+def written_to(settings: FarmSettings) -> Store:
+    """Return the store that the settings name, proven to keep what it is given first.
+
+    Refs, study records and segments stand on conditional puts, which some S3 servers ignore without a word. A directory
+    and a dictionary are known to honour them.
+    """
+    store = store_of(settings)
+    if store.url.startswith("s3:"):
+        probe_conditional_put(store)
+    return store
+
+
 def ingest(
     source: Any,
     settings: FarmSettings,
@@ -81,7 +94,7 @@ def ingest(
     """
     take = shard_ingest.ingest_file if isinstance(source, (str, Path)) else shard_ingest.ingest_table
     return take(
-        store_of(settings),
+        written_to(settings),
         dataset or settings.dataset,
         str(source) if isinstance(source, Path) else source,
         kind,
@@ -100,7 +113,7 @@ def ingest(
 
 def ingest_sample(settings: FarmSettings, *, dataset: str | None = None) -> IngestSummary:
     """Put the sample into the store: real daily bars of five stocks, and their splits."""
-    return shard_ingest.ingest_sample(store_of(settings), dataset or settings.dataset)
+    return shard_ingest.ingest_sample(written_to(settings), dataset or settings.dataset)
 
 
 def check_spec(spec: Spec) -> dict[str, Any]:
@@ -164,7 +177,7 @@ def run(
     """Run a study in this process, or find it finished. ``fresh`` computes every cell again and compares."""
     return run_in_process(
         spec,
-        store_of(settings),
+        written_to(settings),
         snapshot=snapshot,
         fresh=fresh,
         threads=threads or settings.threads,
