@@ -73,7 +73,7 @@ def number_text(value: float | None, digits: int = 4) -> str:
 
 
 def progress_text(event: ProgressLike, per_second: float, eta_s: float | None) -> str:
-    """Return the progress line: bar, cells done, cells a second, affinity hit rate, bytes fetched, ETA."""
+    """Return the progress line: bar, cells done, cells a second, ETA, affinity hit rate, bytes fetched."""
     share = event.cells_done / event.cells_total if event.cells_total else 1.0
     filled = int(share * BAR_CELLS)
     parts = [
@@ -81,6 +81,8 @@ def progress_text(event: ProgressLike, per_second: float, eta_s: float | None) -
         f"{event.cells_done:,}/{event.cells_total:,} cells",
         f"{per_second:,.0f}/s",
     ]
+    if event.cells_done < event.cells_total:
+        parts.append(f"ETA {seconds_text(eta_s)}" if eta_s is not None else "ETA -")
     if event.cells_reused:
         parts.append(f"{event.cells_reused:,} reused")
     leases = event.affinity_hits + event.affinity_misses
@@ -88,8 +90,6 @@ def progress_text(event: ProgressLike, per_second: float, eta_s: float | None) -
         parts.append(f"{event.workers} worker{'s' if event.workers != 1 else ''}")
         parts.append(f"affinity {100 * event.affinity_hits / leases:.0f} %" if leases else "affinity -")
     parts.append(f"{bytes_text(event.bytes_fetched)} fetched")
-    if event.cells_done < event.cells_total:
-        parts.append(f"ETA {seconds_text(eta_s)}" if eta_s is not None else "ETA -")
     return "  ".join(parts)
 
 
@@ -113,7 +113,13 @@ class ProgressLine:
 
     def __exit__(self, *_: object) -> None:
         if self._last:
-            self._write(("\r\x1b[2K" if self._live else "") + self._last + "\n")
+            self._write((self._in_place() if self._live else self._last) + "\n")
+
+    def _in_place(self) -> str:
+        """Return the line as it replaces the one before: on a narrow terminal without the bar, and never wrapped."""
+        width = shutil.get_terminal_size().columns - 1
+        line = self._last if len(self._last) <= width else self._last.partition("  ")[2]
+        return "\r\x1b[2K" + line[:width]
 
     def _write(self, text: str) -> None:
         """Write, unless nobody can read it: that is no reason to end a study."""
@@ -139,11 +145,7 @@ class ProgressLine:
         if now - self._drawn < (REDRAW_S if self._live else LOG_LINE_S):
             return
         self._drawn = now
-        if self._live:
-            width = shutil.get_terminal_size().columns - 1
-            self._write("\r\x1b[2K" + self._last[:width])
-        else:
-            self._write(self._last + "\n")
+        self._write(self._in_place() if self._live else self._last + "\n")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1, above: Sequence[str] = ()) -> str:
@@ -179,7 +181,8 @@ def counted(count: int, word: str) -> str:
 
 
 def short(text: str, most: int) -> str:
-    """Return ``text``, cut to ``most`` characters."""
+    """Return ``text`` on one line, cut to ``most`` characters; nothing in it can move the cursor."""
+    text = "".join(character if character.isprintable() else " " for character in text)
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -307,6 +310,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     size = counted(study.trials, "trial")
     if study.instruments is not None:
         size += f" on {counted(len(study.instruments), 'instrument')} = {counted(study.cells, 'cell')}"
+    silent = sum(verdict == "no_data" for verdict in outcome.results.verdict)
     made = f"{stats.cells_computed:,} computed, {stats.cells_reused:,} reused"
     inside = {stage: spent for stage, spent in stats.seconds.items() if stage.startswith("worker_")}
     spent_here = {stage: spent for stage, spent in stats.seconds.items() if stage not in inside}
@@ -318,6 +322,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
                 ("name", short(str(study.spec.get("name", "")), 80)),
                 ("snapshot", study.snapshot),
                 ("cells", f"{size}: {made}" + (f", {stats.cells_failed:,} failed" if stats.cells_failed else "")),
+                ("no data", f"{counted(silent, 'cell')}: the instrument has no bar in the window" if silent else ""),
                 ("time", stages_text(spent_here)),
                 ("in workers", stages_text(inside)),
                 ("fetched", fetched if stats.cells_computed else ""),
@@ -334,13 +339,14 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     lines += ["", leaderboard_text(leaders, title, objective)]
     if study.trials > len(leaders):
         lines.append(f"  and {study.trials - len(leaders):,} more")
+    assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
+    ending = [("assumed", ", ".join(assumed))]
     if leaders:
         first = leaders[0]
-        lines += ["", f"{'winner' if order else 'first'}  trial {first['trial']}  fingerprint {first['fingerprint']}"]
-    assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
-    if assumed:
-        lines.append(f"assumed  {', '.join(assumed)}")
-    return "\n".join(lines)
+        params = ", ".join(f"{name} {value}" for name, value in study.params(first["trial"]).items())
+        which = f"trial {first['trial']}" + (f": {params}" if params else "")
+        ending = [("winner" if order else "first", which), ("fingerprint", first["fingerprint"]), *ending]
+    return "\n".join([*lines, "", fields(ending, "")])
 
 
 def stages_text(seconds: Mapping[str, float]) -> str:
@@ -407,7 +413,7 @@ def spec_text(found: Mapping[str, Any]) -> str:
     """Return what a checked spec means (``api.check_spec``)."""
     excluded = f", {found['excluded']:,} excluded by a constraint" if found["excluded"] else ""
     each = f", each on every instrument of {found['each']}" if found["each"] else ""
-    head = f"valid: {found['name'] or 'a spec without a name'}"
+    head = f"valid: {short(found['name'], 80) or 'a spec without a name'}"
     grid = f"{counted(found['points'], 'trial')}{each}{excluded}"
     if found["params"]:
         grid += f", parameters {', '.join(found['params'])}"

@@ -128,7 +128,8 @@ def parse_integers(field: Field) -> I64:
     is_bad = (np.rint(values) != values) | (np.abs(values) >= EXACT_MAX)
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53")
+        hint = "a volume counts whole shares" if field.ours == "volume" else "it counts whole things"
+        raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53", hint=hint)
     return values.astype(np.int64)
 
 

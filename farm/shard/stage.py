@@ -414,7 +414,7 @@ def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, reading: Reading) 
         raise DataError(
             f"duplicate row: {_name(kind, ids, time, second)} is in data row {first + 1} already",
             place=source.row(second + 1),
-            hint="add up the dividends of one day" if kind is DIVIDENDS else "keep one of them",
+            hint=_TWICE.get(kind.name, "keep one of them"),
         )
     if not reading.sort:
         by_symbol = np.argsort(ids.code, kind="stable")
@@ -428,6 +428,12 @@ def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, reading: Reading) 
                 hint="sort the file by time, or let --sort do it",
             )
     return order.astype(np.int64)
+
+
+_TWICE = {
+    STOCK_DAILY.name: "keep one of them; this kind has one bar a day, so bars of hours or minutes do not fit",
+    DIVIDENDS.name: "add up the dividends of one day",
+}
 
 
 def _name(kind: Kind, ids: Ids, time: I32, row: int) -> str:
