@@ -84,6 +84,27 @@ def resolved_hash(document: Mapping[str, Any]) -> str:
     return fingerprint(document)
 
 
+def fixed_tickers(spec: StudySpec) -> frozenset[str]:
+    """Return the tickers that expressions name with ``sym``, in any trial: every instrument looks at these."""
+    found: set[str] = set()
+
+    def visit(value: Any) -> None:
+        if isinstance(value, list):
+            for item in value:
+                visit(item)
+        elif isinstance(value, dict):
+            visit([item for key, item in value.items() if key != "sym"])
+            sym = value.get("sym")
+            param = spec.strategy.params[sym[1:]] if is_hole(sym) else None
+            if isinstance(param, ChoiceParam):
+                found.update(map(str, param.values))
+            elif sym is not None:
+                found.add(str(sym))
+
+    visit(spec.strategy.template)
+    return frozenset(found)
+
+
 def _document(spec: StudySpec) -> Document:
     return {"spec": SPEC_VERSION, "run": spec.run_document, "strategy": spec.strategy.template}
 

@@ -28,7 +28,7 @@ from farm.strategy.evaluate import evaluate
 from farm.strategy.expr import Expressions
 from farm.strategy.parse import load_study
 from farm.strategy.program import Program
-from farm.strategy.resolve import ResolvedTrial, Resolver
+from farm.strategy.resolve import ResolvedTrial, Resolver, fixed_tickers
 from farm.strategy.store import SeriesStore
 from farm.study.benchmark import benchmark_returns
 from farm.study.shared import Shared
@@ -119,9 +119,10 @@ class StudyContext:
 
     def _names(self, instrument: str | None) -> tuple[str, ...]:
         """Return the ids of the cell's instruments: its own, and those that expressions name."""
-        traded = set(self.study.instruments or ())
-        others = {name for name in self.study.symbols if name not in traded}
-        return tuple(sorted(others | ({instrument} if instrument is not None else set()), key=str.encode))
+        if instrument is None:
+            return tuple(sorted(self.study.symbols, key=str.encode))
+        others = {self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec)}
+        return tuple(sorted(others | {instrument}, key=str.encode))
 
     def _load_market(self, names: tuple[str, ...], first_day: int, columns: frozenset[str] | None = None) -> Market:
         run = self.spec.run

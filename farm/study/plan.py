@@ -21,7 +21,7 @@ from farm.strategy.compile import compile_trial
 from farm.strategy.expr import Expressions
 from farm.strategy.history import history_first_day
 from farm.strategy.program import Program
-from farm.strategy.resolve import Resolver, study_identity, template
+from farm.strategy.resolve import Resolver, fixed_tickers, study_identity, template
 from farm.strategy.spec import StudySpec
 from farm.study.block import Block, cut, with_needs
 from farm.study.reads import ACTIONS, BARS, Reads
@@ -315,7 +315,7 @@ def first_day_of(study: Study, instruments: tuple[str, ...]) -> int:
 
 def needs_of(study: Study, dataset: Dataset, spec: StudySpec, instruments: tuple[str, ...]) -> list[AccessPlan]:
     """Return what the cells of these instruments (all when empty) read: bars, splits, dividends."""
-    others = {name for name in study.symbols if study.instruments is None or name not in study.instruments}
+    others = {dataset.resolve(ticker, ticker_place(spec, ticker)) for ticker in fixed_tickers(spec)}
     if spec.run.benchmark:
         others.add(dataset.resolve(spec.run.benchmark, "run.benchmark"))
     names = sorted({*instruments, *others} if instruments else study.symbols)
