@@ -93,7 +93,7 @@ class LocalRay:
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=str(folder),
                     _node_ip_address="127.0.0.1",
-                    _system_config={"preload_python_modules": ["cluster.worker"]},
+                    _system_config={"preload_python_modules": ["cluster.preload"]},
                 )
         except (RayError, OSError, RuntimeError, ValueError) as error:
             self.__exit__()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import pyarrow as pa
 
 from cluster.messages import BlockReport
 from farm import run
@@ -84,7 +82,6 @@ class Worker:
     def ready(self) -> Ready:
         """Check the numerics, open the store, and serve. Errors: DataError (numerics), ConfigError (store)."""
         started = time.perf_counter()
-        _spare_pandas()
         check_numerics()
         store = open_store(self._store_url, self._settings.store)
         self._runner = self._make_runner(store, self._settings)
@@ -120,28 +117,6 @@ class Worker:
     def watch(self) -> None:
         """Never return: whoever waits for this call learns when the process is gone."""
         threading.Event().wait()
-
-
-class _NoPandas:
-    """An import finder that finds no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ModuleNotFoundError("not wanted here")
-
-
-def _spare_pandas() -> None:
-    """Let pyarrow find no pandas: at its first list it would import it, to ask whether the list is a Series.
-
-    A second and 60 MB per process; no run needs it.
-    """
-    if "pandas" not in sys.modules:
-        sys.meta_path.insert(0, _NoPandas)
-        try:
-            pa.array([0])
-        finally:
-            sys.meta_path.remove(_NoPandas)
 
 
 def numerics_digest() -> str:

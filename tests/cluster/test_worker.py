@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from cluster import worker
 from cluster.driver import Tally
 from cluster.telemetry import COUNTERS, GAUGES, readings
 from cluster.worker import Worker, check_numerics, numerics_digest
+from farm import api
 from farm.kernels.reference import reduce as plain_reduce
 from farm.kernels.reference import rolling as plain_rolling
 from farm.kernels.reference import transcend as plain_transcend
@@ -22,6 +24,7 @@ from farm.run import BlockReport
 from farm.values.errors import DataError, Interrupted
 from farm.values.settings import FarmSettings
 from tests.cluster.worlds import Play, study
+from tests.study.support import cross
 
 
 def test_the_plain_twins_give_the_golden_vectors_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,18 +95,21 @@ def test_a_foreign_exception_is_no_report(tmp_path: Path) -> None:
         serving({0: ZeroDivisionError()}, tmp_path).run("l", "s", (0,))
 
 
-def test_workers_do_without_pandas(tmp_path: Path) -> None:
-    """Nothing a worker does at start or when it writes a segment loads pandas, and it can be loaded afterwards."""
+def test_running_a_study_loads_neither_pandas_nor_blas(tmp_path: Path) -> None:
+    """Both cost a second at every start, and no run needs them; they can be loaded afterwards all the same."""
     code = """
-import sys
-from cluster import worker
-worker._spare_pandas()
-import pyarrow as pa, pyarrow.parquet as pq
-pq.write_table(pa.table({"a": [1, 2]}), sys.argv[1])
-assert "pandas" not in sys.modules
-import pandas
+import json, sys
+import cluster.preload
+from farm import api
+settings = api.at(sys.argv[1])
+outcome = api.run(json.loads(sys.argv[2]), settings)
+assert outcome.stats.cells_computed == 4 and outcome.leaders()
+assert "pandas" not in sys.modules and "scipy.linalg" not in sys.modules
+import pandas, scipy.linalg.cython_blas
 """
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.parquet")], check=True)
+    api.ingest_sample(api.at(str(tmp_path)))
+    spec = json.dumps(cross(fast=(5, 10, 5), slow=(30, 40, 10), tickers=("IBM",)))
+    subprocess.run([sys.executable, "-c", code, str(tmp_path), spec], check=True, timeout=100)
 
 
 def test_readings_name_what_is_published() -> None:
