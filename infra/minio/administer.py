@@ -37,9 +37,9 @@ WRITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "owner": ("",),
     }
 )
-# The start-up probe of conditional puts cleans up after itself.
+# The start-up probe of conditional puts cleans up after itself, and a finished submission leaves the inbox.
 DELETES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"reader": (), "ingester": ("probe/",), "submitter": ("probe/",), "worker": ("probe/",), "owner": ("",)}
+    {"reader": (), "ingester": ("probe/",), "submitter": ("probe/", "inbox/"), "worker": ("probe/",), "owner": ("",)}
 )
 _REQUEST_SECONDS_MAX = 15.0
 
