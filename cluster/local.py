@@ -27,6 +27,7 @@ from farm.run import Outcome, Progress, ProgressEvent, Spec
 from farm.store.open import open_store
 from farm.store.probe import probe_conditional_put
 from farm.study.document import FarmStats
+from farm.study.progress import Stages
 from farm.values.errors import BlockFailed, FarmError, Interrupted, UsageError
 from farm.values.settings import FarmSettings
 
@@ -37,22 +38,6 @@ WORKERS_MAX = 64
 RESUME = "run the same command again; finished blocks are kept"
 TURN_S = 0.1
 """How often progress is shown and Ctrl-C is looked at when nothing happens."""
-
-
-class Clock:
-    """Seconds by stage of a whole command."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time of the block under ``name``."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
 
 
 def run_on_workers(
@@ -74,7 +59,7 @@ def run_on_workers(
     hung its workers), after all others have finished; CapacityError when Ray or no worker starts; Interrupted on
     Ctrl-C or SIGTERM. In each case finished blocks are kept, and the same call goes on from there.
     """
-    clock, stop = Clock(), threading.Event()
+    clock, stop = Stages(), threading.Event()
     farm = LocalFarm(
         store_url,
         workers=workers,
@@ -105,7 +90,7 @@ def run_on_workers(
     return replace(outcome, stats=replace(stats, seconds=seconds))
 
 
-def _serve(farm: LocalFarm, submission: run.Submission, progress: Progress | None, clock: Clock) -> Tally:
+def _serve(farm: LocalFarm, submission: run.Submission, progress: Progress | None, clock: Stages) -> Tally:
     """Open the farm, run the study, close the farm, whatever happens."""
     with _stop_signals(farm.stop):
         try:
