@@ -296,9 +296,13 @@ def spec_check(spec: SpecArgument, as_json: JsonOption = False) -> None:
     say(as_line(document) if as_json else show.spec_text(document))
 
 
-def read_spec(argument: str) -> str | Path:
-    """Return the spec's path, or the text on standard input for ``-``."""
-    return sys.stdin.read() if argument == "-" else Path(argument)
+def read_spec(argument: str) -> Mapping[str, Any] | Path:
+    """Return the spec's path, or for ``-`` the document on standard input. Errors: SpecError."""
+    if argument != "-":
+        return Path(argument)
+    from farm.strategy.reader import read_document
+
+    return read_document(sys.stdin.buffer.read(), name="standard input")
 
 
 def study_or_spec(argument: str) -> str | Path:

@@ -22,15 +22,16 @@ Check = Callable[[Any, str], Any]
 DEPTH_MAX = 64
 
 
-def read_document(source: str | bytes | Path | Mapping[str, Any]) -> Document:
+def read_document(source: str | bytes | Path | Mapping[str, Any], *, name: str = "") -> Document:
     """Return the JSON object in ``source``: a path, JSON text, or an object that was read already.
 
+    ``name``: what text that is no file is called in errors.
     Errors: SpecError for what is no JSON, duplicate keys, NaN and infinities, and objects nested too deep.
     """
     if isinstance(source, Mapping):
         document: Any = _plain(source, "", 0)
     else:
-        text, name = _text(source)
+        text, name = _text(source, name)
         document = _plain(_loads(text, name), "", 0)
     if not isinstance(document, dict):
         place = name if not isinstance(source, Mapping) else ""
@@ -38,12 +39,12 @@ def read_document(source: str | bytes | Path | Mapping[str, Any]) -> Document:
     return document
 
 
-def _text(source: str | bytes | Path) -> tuple[str, str]:
-    """Return the text of a document, and the file it comes from (empty for text that was given)."""
+def _text(source: str | bytes | Path, name: str) -> tuple[str, str]:
+    """Return the text of a document, and what to call it: the file it comes from, or ``name``."""
     if isinstance(source, str) and (not source.strip() or source.lstrip()[:1] in ("{", "[")):
-        return source, ""
+        return source, name
     if isinstance(source, bytes):
-        return _decoded(source, ""), ""
+        return _decoded(source, name), name
     try:
         return _decoded(Path(source).read_bytes(), str(source)), str(source)
     except (OSError, ValueError) as error:
