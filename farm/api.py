@@ -15,15 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farm.catalog import Catalog, parse_block_name
-from farm.result.report import report_html
 from farm.run import BlockRunner, Outcome, Progress, Spec, open_study, report_of, run_in_process
 from farm.run import plan as plan_run
-from farm.shard import ingest as shard_ingest
 from farm.shard.dataset import Dataset
-from farm.shard.ingest import IngestSummary
 from farm.shard.layout import leases_prefix
 from farm.shard.snapshot import read_head
 from farm.store.base import Store
@@ -43,8 +40,11 @@ from farm.values.settings import FarmSettings, from_environment
 from farm.values.units import MICRO, iso
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
+if TYPE_CHECKING:
+    from farm.shard.ingest import IngestSummary
+
 __all__ = [
-    "IngestSummary", "Outcome", "Plan", "Progress", "Spec", "at", "check_spec", "explain", "ingest", "ingest_sample",
+    "Outcome", "Plan", "Progress", "Spec", "at", "check_spec", "explain", "ingest", "ingest_sample",
     "plan", "report", "results", "run", "status",
 ]  # fmt: skip
 
@@ -92,6 +92,8 @@ def ingest(
 
     Errors: UsageError for flags, DataError for rows, StoreError; the dataset is then as it was.
     """
+    from farm.shard import ingest as shard_ingest  # what runs studies needs no parsers
+
     take = shard_ingest.ingest_file if isinstance(source, (str, Path)) else shard_ingest.ingest_table
     return take(
         written_to(settings),
@@ -113,7 +115,9 @@ def ingest(
 
 def ingest_sample(settings: FarmSettings, *, dataset: str | None = None) -> IngestSummary:
     """Put the sample into the store: real daily bars of five stocks, and their splits."""
-    return shard_ingest.ingest_sample(written_to(settings), dataset or settings.dataset)
+    from farm.shard.ingest import ingest_sample as put_sample
+
+    return put_sample(written_to(settings), dataset or settings.dataset)
 
 
 def check_spec(spec: Spec) -> dict[str, Any]:
@@ -267,6 +271,8 @@ def report(
     Errors: as ``results``; ResultConflict when the trial, computed again, is not what is stored; UsageError when the
     file cannot be written.
     """
+    from farm.result.report import report_html
+
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)
     data = report_html(report_of(outcome, store, trial=trial)).encode()

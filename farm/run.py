@@ -19,14 +19,13 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from farm.catalog import Catalog
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
-from farm.result.report import ReportInput
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
 from farm.store.base import Store
@@ -35,7 +34,6 @@ from farm.strategy.parse import load_study
 from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
 from farm.strategy.store import SeriesStore
-from farm.study.briefing import WinnerCell, brief
 from farm.study.context import METRICS, Scored, StudyContext
 from farm.study.document import FarmStats, document
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
@@ -47,6 +45,9 @@ from farm.study.tables import cell_table, leader_rows, leader_table
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
 from farm.values.settings import CacheSettings
+
+if TYPE_CHECKING:
+    from farm.result.report import ReportInput
 
 STUDIES_MAX = 16
 IN_PROCESS = "in process"
@@ -332,6 +333,8 @@ def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> Re
 
     The trial's cells are computed again and compared with what is stored (ResultConflict).
     """
+    from farm.study.briefing import WinnerCell, brief  # tables of a report, which a run does not need
+
     study = outcome.study
     if trial is None:
         trial = int(outcome.ranking.order[0]) if outcome.ranking is not None else 0

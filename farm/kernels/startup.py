@@ -1,29 +1,29 @@
 """Starts numba quickly in a process that is the farm's own: the console command, a worker.
 
-numba imports ``scipy.linalg`` when its first kernel is loaded, only to see whether there is a BLAS. Where scipy is
-installed (it is no dependency of the farm) that costs more than everything else at start, and no kernel of the farm may
-call BLAS (its bits depend on the core). So for that moment the module cannot be found. A library must not do this to
-a process that belongs to somebody else, hence a function, and hence only the farm's own processes call it.
+numba looks for three packages while it loads: scipy, to see whether there is a BLAS; cffi, for arguments that no kernel
+here has; and yaml, for a configuration file. None is a dependency of the farm, no kernel of the farm may call BLAS (its
+bits depend on the core), and where they are installed they cost as much as numba itself. So for that moment they cannot
+be found. A library must not do this to a process that belongs to somebody else, hence a function, and hence only the
+farm's own processes call it.
 """
 
 import importlib
 import sys
 
-_BLAS = "scipy.linalg.cython_blas"
+_NOT_WANTED = ("scipy", "cffi", "yaml")
 
 
 def start_numba() -> None:
-    """Load numba and what its CPU target needs, without scipy's BLAS; no effect when scipy is loaded already."""
-    hide = _BLAS not in sys.modules
-    if hide:
-        sys.modules[_BLAS] = None  # type: ignore[assignment]
+    """Load numba and what its CPU target needs, and nothing that it only looks for."""
+    hidden = [name for name in _NOT_WANTED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         from numba.core.registry import cpu_target
 
         cpu_target.target_context.refresh()
     finally:
-        if hide:
-            del sys.modules[_BLAS]
+        for name in hidden:
+            del sys.modules[name]
 
 
 def load_kernels() -> None:
