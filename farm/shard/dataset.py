@@ -117,7 +117,9 @@ class Dataset:
         key = calendar_key(ref.sha256)
         data = _get(self.store, key, "calendar")
         if sha256_hex(data) != ref.sha256:
-            raise DataError("the calendar is damaged: its bytes are not those it is named by", place=key)
+            raise DataError(
+                "the calendar is damaged: its bytes are not those it is named by", place=key, hint="restore the object"
+            )
         calendar = calendar_from_bytes(data, place=key)
         with self._lock:
             return self._calendars.setdefault(name, calendar)

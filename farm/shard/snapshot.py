@@ -104,9 +104,14 @@ def read_snapshot(store: Store, snapshot_id: str, *, dataset: str = "") -> Snaps
     except BucketNotFound:
         raise
     except NotFound as error:
-        raise DataError("no such snapshot", place=key, hint="see which there are with `farm status`") from error
+        hint = "farm status shows the newest of each dataset; where that names this one, restore the object"
+        raise DataError("no such snapshot", place=key, hint=hint) from error
     if sha256_hex(data) != snapshot_id:
-        raise DataError("the snapshot root is damaged: its bytes are not those it is named by", place=key)
+        raise DataError(
+            "the snapshot root is damaged: its bytes are not those it is named by",
+            place=key,
+            hint="restore the object, or work on an older one with --snapshot",
+        )
     return _parse(json.loads(data), snapshot_id, dataset, key)
 
 
@@ -145,6 +150,9 @@ def find_head(store: Store, dataset: str) -> tuple[int, Snapshot] | None:
     return number, read_snapshot(store, _read_ref(store, last), dataset=dataset)
 
 
+_LOG_HINT = "restore the object; to go back to the entry before it, delete it"
+
+
 def _read_ref(store: Store, key: str) -> str:
     """Return the snapshot id that a log entry names, verified: an entry carries the hash of itself."""
     try:
@@ -152,9 +160,9 @@ def _read_ref(store: Store, key: str) -> str:
         snapshot_id = str(entry["snapshot"])
         is_whole = entry["check"] == sha256_hex(snapshot_id.encode())
     except (ValueError, KeyError, TypeError) as error:
-        raise DataError("the log entry cannot be read", place=key) from error
+        raise DataError("the log entry cannot be read", place=key, hint=_LOG_HINT) from error
     if not is_whole:
-        raise DataError("the log entry is damaged", place=key)
+        raise DataError("the log entry is damaged", place=key, hint=_LOG_HINT)
     return snapshot_id
 
 
