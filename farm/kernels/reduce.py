@@ -421,4 +421,7 @@ def session_metrics(
     out[FEES_SLIPPAGE] = float(totals[7]) / MICRO
     out[FEES_BORROW] = float(totals[8]) / MICRO
     out[FEES_EXERCISE] = float(totals[9]) / MICRO
+    for k in range(len(out)):
+        if math.isinf(out[k]):  # a growth beyond float64 is no number, and a quotient of it neither
+            out[k] = math.nan
     return moved

@@ -178,7 +178,8 @@ def measure(facts: Facts, stretch: Stretch, *, ann: float, rf: float, benchmark:
     if moved >= 0:
         raise FarmError(f"the equity of a ruined account moves at session {start + moved}", place="ledger")
     if benchmark is not None:
-        out[ALPHA] = power(1.0 + out[ALPHA], ann) - 1.0
+        alpha = power(1.0 + out[ALPHA], ann) - 1.0
+        out[ALPHA] = math.nan if math.isinf(alpha) else alpha
     return readonly(out)
 
 

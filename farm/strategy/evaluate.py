@@ -91,7 +91,7 @@ class _Scopes:
         self.store = store
         self.warmup = program.run.warmup
         self.index = index
-        self.window = (market.snapshot, market.start_day, market.end_day, self.warmup)
+        self.window = (market.snapshot, market.calendar.name, market.start_day, market.end_day, self.warmup)
         self.host = _Scope(self, market.series[index])
         self._fixed: dict[str, _Scope] = {}
 

@@ -94,12 +94,10 @@ def fixed_tickers(spec: StudySpec) -> frozenset[str]:
                 visit(item)
         elif isinstance(value, dict):
             visit([item for key, item in value.items() if key != "sym"])
-            sym = value.get("sym")
-            param = spec.strategy.params[sym[1:]] if is_hole(sym) else None
-            if isinstance(param, ChoiceParam):
-                found.update(map(str, param.values))
-            elif sym is not None:
-                found.add(str(sym))
+            if "sym" in value:
+                sym = str(value["sym"])
+                param = spec.strategy.params[sym[1:]] if is_hole(sym) else None
+                found.update(map(str, param.values) if isinstance(param, ChoiceParam) else (sym,))
 
     visit(spec.strategy.template)
     return frozenset(found)

@@ -216,7 +216,10 @@ def _traded(spec: StudySpec, program: Program) -> list[str]:
 
 
 def _symbols(spec: StudySpec, dataset: Dataset, trials: _Trials) -> dict[str, str]:
-    """Return id -> ticker of everything that is read; SpecError for what is unknown or cannot be traded here."""
+    """Return id -> symbol of everything that is read; SpecError for what is unknown or cannot be traded here.
+
+    A spec may name an instrument by its id. Cells are named by the symbol all the same: one key, one resolved spec.
+    """
     traded = _traded(spec, next(iter(trials.programs.values())))
     fixed = {sym for program in trials.programs.values() for sym in program.syms}
     names = dict.fromkeys((*traded, *sorted(fixed), *([spec.run.benchmark] if spec.run.benchmark else [])))
@@ -240,7 +243,19 @@ def _symbols(spec: StudySpec, dataset: Dataset, trials: _Trials) -> dict[str, st
                 allowed="instruments that trade until the end of the run",
                 hint=f"end the run before {day}",
             )
-    return {ids[ticker]: ticker for ticker in sorted(ids)}
+    _check_distinct(spec, ids)
+    return {name: dataset.instruments()[name].symbol for name in sorted(ids.values(), key=str.encode)}
+
+
+def _check_distinct(spec: StudySpec, ids: Mapping[str, str]) -> None:
+    """Raise SpecError when a universe names an instrument twice: by its symbol, and by its id."""
+    for universe in spec.strategy.universes:
+        seen: dict[str, str] = {}
+        for ticker in (ticker for ticker in universe.tickers if ticker in ids):
+            other = seen.setdefault(ids[ticker], ticker)
+            if other != ticker:
+                place = ticker_place(spec, ticker)
+                raise SpecError(f"{ticker!r} and {other!r} are one instrument", place=place, hint="name it once")
 
 
 def _read(
@@ -260,7 +275,8 @@ def _read(
     own: list[str] = []
     for ticker in sorted(traded | set(program.syms)):
         name = dataset.resolve(ticker, "")
-        first_days[name] = history_first_day(program, reads.months(name), ticker)
+        first_day = history_first_day(program, reads.months(name), ticker)
+        first_days[name] = min(first_day, first_days.get(name, first_day))
         if ticker in traded:
             own.append(name)
     if run.benchmark:

@@ -180,4 +180,5 @@ def session_metrics(
     found["fees"] = float(sum(lines)) / MICRO
     for name, line in zip(("commission", "slippage", "borrow", "exercise"), lines, strict=True):
         found[f"fees_{name}"] = float(line) / MICRO
-    return [float(found.get(name, math.nan)) for name in METRICS], moved
+    values = [float(found.get(name, math.nan)) for name in METRICS]
+    return [math.nan if math.isinf(value) else value for value in values], moved
