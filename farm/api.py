@@ -13,6 +13,8 @@ more digits of it, or by its spec. ``run`` computes in this process; workers are
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +37,7 @@ from farm.study.results import assumed_text
 from farm.study.segment import parsed
 from farm.study.space import grid
 from farm.study.trials import FRESH, Study
-from farm.values.errors import UsageError
+from farm.values.errors import UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
 from farm.values.units import MICRO, iso
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
@@ -268,21 +270,38 @@ def report(
 ) -> int:
     """Write the report of a finished study's winner (or of another trial) to ``output``; return its bytes.
 
-    Errors: as ``results``; ResultConflict when the trial, computed again, is not what is stored; UsageError when the
-    file cannot be written.
+    Errors: as ``results``; ResultConflict when the trial, computed again, is not what is stored; UsageError when there
+    can be no such file, WriteFailed when it does not fit: what was there before is there still.
     """
     from farm.result.report import report_html
 
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)
     data = report_html(report_of(outcome, store, trial=trial)).encode()
-    try:
-        Path(output).write_bytes(data)
-    except OSError as error:
-        raise UsageError(
-            f"the report cannot be written: {error.strerror or error}", place=str(output), hint="name another --output"
-        ) from error
+    _write_file(Path(output), data)
     return len(data)
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; a device or a pipe is written as it is."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}") if path.is_file() or not path.exists() else path
+    try:
+        try:
+            aside.write_bytes(data)
+            if aside != path:
+                aside.replace(path)
+        except BaseException:
+            if aside != path:
+                aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        message = f"the report cannot be written: {error.strerror or error}"
+        if error.errno in _NO_ROOM:
+            raise WriteFailed(message, place=str(path), hint="make room, or name another --output") from error
+        raise UsageError(message, place=str(path), hint="name another --output") from error
 
 
 def explain(cell: str, settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
