@@ -18,15 +18,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from numba.core.dispatcher import Dispatcher
-
 from farm import api
 from farm.columns.cache import ColumnCache
 from farm.engine.loop import Simulator
-from farm.kernels import logic, reduce, rolling, step, totals
+from farm.kernels import step
+from farm.result import record
 from farm.run import BlockRunner, submit
 from farm.strategy.evaluate import evaluate
 from farm.strategy.store import SeriesStore
+from farm.study import context as study_context
 from farm.values.settings import GIB, FarmSettings
 from tests.bench.harness import Row, microseconds, repeat, seconds_of
 
@@ -94,71 +94,83 @@ def event_loop(settings: FarmSettings) -> Row:
     return Row("event loop, stop and fees", "M bar-steps/s/core", 10, True, values, {"bars": f"{bars:,}", **shown})
 
 
-class KernelClock:
-    """The seconds spent in numba kernels: a clock around each one of these modules while inside ``with``."""
+class Clocks:
+    """Clocks around functions of modules while inside ``with``; ``seconds`` by name."""
 
-    MODULES = (step, reduce, totals, rolling, logic)
+    def __init__(self, **functions: tuple[Any, str]) -> None:
+        self.seconds = dict.fromkeys(functions, 0.0)
+        self._found = [
+            (name, module, function, getattr(module, function)) for name, (module, function) in functions.items()
+        ]
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._found: list[tuple[Any, str, Any]] = []
-
-    def __enter__(self) -> KernelClock:
-        for module in self.MODULES:
-            for name, value in vars(module).items():
-                if isinstance(value, Dispatcher):
-                    self._found.append((module, name, value))
-        for module, name, kernel in self._found:
-            setattr(module, name, self._clocked(kernel, module.__name__.rpartition(".")[2]))
+    def __enter__(self) -> Clocks:
+        for name, module, function, original in self._found:
+            setattr(module, function, self._clocked(name, original))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module, name, kernel in self._found:
-            setattr(module, name, kernel)
+        for _, module, function, original in self._found:
+            setattr(module, function, original)
 
-    def _clocked(self, kernel: Any, family: str) -> Callable[..., Any]:
+    def _clocked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         seconds = self.seconds
-        seconds.setdefault(family, 0.0)
 
-        def run(*arguments: Any) -> Any:
+        def run(*arguments: Any, **named: Any) -> Any:
             start = time.perf_counter()
-            answer = kernel(*arguments)
-            seconds[family] += time.perf_counter() - start
+            answer = function(*arguments, **named)
+            seconds[name] += time.perf_counter() - start
             return answer
 
         return run
 
 
 def cell_overhead(settings: FarmSettings) -> Row:
-    """What a cell costs beside its kernels: key, program, set-up, books, digests, row, segment."""
+    """What a cell costs however few bars it has: key, program, set-up and books, row, segment, catalog.
+
+    What grows with its bars is clocked apart: event loop, signals, metrics over sessions, digests of the books.
+    """
     parts: dict[str, list[float]] = {}
 
     def measure() -> float:
         cache = ColumnCache(GIB)
         store = api.store_of(settings)
-        planned = time.perf_counter()
+        start = time.perf_counter()
         submission = submit(demo_spec(), store, fresh=True, cache=cache)
-        planned = time.perf_counter() - planned
+        planned = time.perf_counter() - start
         runner = BlockRunner(store, cache=cache)
         context = runner.context(submission.study)
         for position in range(5):
             context.market(position)
-        with KernelClock() as kernels:
+        with Clocks(
+            loop=(step, "advance"),
+            signals=(study_context, "evaluate"),
+            metrics=(record, "measure_run"),
+            ledger=(record, "ledger_digest"),
+            program=(study_context, "compile_trial"),
+        ) as clocks:
             start = time.perf_counter()
             reports = [runner.run_block(submission.study, block) for block in submission.waiting]
-            total = time.perf_counter() - start
-        cells = submission.study.cells
-        for name, seconds in {
-            "plan and keys": planned,
-            **{stage: sum(report.seconds.get(stage, 0.0) for report in reports) for stage in reports[0].seconds},
-            **{f"of which kernels of {family}": spent for family, spent in kernels.seconds.items()},
-        }.items():
+            blocks = time.perf_counter() - start
+        start = time.perf_counter()
+        runner.catalog.results(submission.study)
+        collected = time.perf_counter() - start
+        cells, spent = submission.study.cells, clocks.seconds
+        written = sum(report.seconds["write"] for report in reports)
+        grows = {name: spent[name] for name in ("loop", "signals", "metrics", "ledger")}
+        fixed = {
+            "plan and key": planned,
+            "program": spent["program"],
+            "dispatch, set-up, books, row": blocks - written - spent["program"] - sum(grows.values()),
+            "segment": written,
+            "catalog": collected,
+        }
+        for name, seconds in {**fixed, **{f"(grows with bars) {name}": value for name, value in grows.items()}}.items():
             parts.setdefault(name, []).append(seconds / cells)
-        return (total + planned - sum(kernels.seconds.values())) / cells * 1e6
+        return sum(fixed.values()) / cells * 1e6
 
     values = repeat(measure, REPEATS)
     shown = {name: f"{microseconds(statistics.median(all_))} per cell" for name, all_ in parts.items()}
-    return Row("cell beside its kernels", "us", 200, False, values, shown)
+    return Row("fixed cost of a cell", "us", 200, False, values, shown)
 
 
 def on_workers(settings: FarmSettings) -> list[Row]:
