@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from farm.store.base import Store
@@ -36,8 +37,12 @@ def probe_conditional_put(store: Store) -> None:
             wins = list(pool.map(race, offers))
         kept = store.get(key) if any(wins) else b""
         late = race(b"too late")
-    finally:
-        store.delete(key)
+    except StoreError:
+        # Why it failed matters more than what may be left: who may not write may not delete either.
+        with suppress(StoreError):
+            store.delete(key)
+        raise
+    store.delete(key)
     if sum(wins) != 1 or kept != offers[wins.index(True)] or late:
         raise StoreError(
             f"of {RACERS} racing conditional writes {sum(wins)} won, and {'one' if late else 'none'} after the race",

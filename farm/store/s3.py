@@ -52,7 +52,8 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([^<]*)</Code>")
+# The second form is how obstore tells that one object of a bulk delete was refused.
+_CODE = re.compile(r"(?:<Code>|\(code: )(\w+)(?:</Code>|\))")
 _REASON = re.compile(r"<Message>([^<]*)</Message>")
 _OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got")
 _TRANSPORT = re.compile(r"kind: (Connect|Timeout|Request|Interrupted|Decode)")
@@ -108,6 +109,7 @@ _TABLE: Final = (
     _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint="the server is full"),
     _Rule(
         PermissionDenied,
+        codes=("AccessDenied",),
         statuses=(401, 403),
         raised=(PermissionDeniedError, UnauthenticatedError),
         hint=_CREDENTIALS_HINT,
@@ -315,6 +317,8 @@ def _summary(text: str) -> str:
         words += [code[1]] if code is not None else []
         words += [f"({reason[1]})"] if reason is not None else []
         return redact(" ".join(words))
+    if code is not None:
+        return f"the server said {code[1]}"
     transport = _TRANSPORT.search(text)
     said = {"Connect": "no connection", "Timeout": "no answer in time"}
     if transport is not None:

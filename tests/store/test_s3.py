@@ -349,3 +349,24 @@ def test_texts_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     error = translate(OSError(f"status code: 403 <Code>Odd</Code><Message>{SECRET}</Message>"), place="p", bucket="b")
     assert isinstance(error, PermissionDenied)
     assert SECRET not in str(error)
+
+
+def test_who_may_only_read_is_told_so_once(minio_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deletes are sent in bulk, and refused in another form than all other requests."""
+    minio_bucket.server.administrator().make_user("store-reader", "store-reader-secret", "reader", minio_bucket.bucket)
+    for name, value in minio_bucket.env().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "store-reader")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "store-reader-secret")
+    store = open_store(minio_bucket.url, QUICK)
+    actions = (
+        lambda: store.delete("k"),
+        lambda: store.put("k", b""),
+        lambda: store.put_if_absent("k", b""),
+        lambda: probe_conditional_put(store),
+    )
+    for action in actions:
+        with pytest.raises(PermissionDenied, match="AccessDenied") as caught:
+            action()
+        assert "may use this bucket" in caught.value.hint
+    assert not list(store.list(""))
