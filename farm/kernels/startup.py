@@ -3,10 +3,11 @@
 numba looks for three packages while it loads: scipy, to see whether there is a BLAS; cffi, for arguments that no kernel
 here has; and yaml, for a configuration file. None is a dependency of the farm, no kernel of the farm may call BLAS (its
 bits depend on the core), and where they are installed they cost as much as numba itself. So for that moment they cannot
-be found. A library must not do this to a process that belongs to somebody else, hence a function, and hence only the
-farm's own processes call it.
+be found; and the garbage collector, which would go over every new module again and again, waits. A library must not
+do this to a process that belongs to somebody else, hence a function, and hence only the farm's own processes call it.
 """
 
+import gc
 import importlib
 import sys
 
@@ -17,6 +18,7 @@ def start_numba() -> None:
     """Load numba and what its CPU target needs, and nothing that it only looks for."""
     hidden = [name for name in _NOT_WANTED if name not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    gc.disable()
     try:
         from numba.core.registry import cpu_target
 
@@ -24,6 +26,8 @@ def start_numba() -> None:
     finally:
         for name in hidden:
             del sys.modules[name]
+        gc.freeze()
+        gc.enable()
 
 
 def load_kernels() -> None:

@@ -218,27 +218,28 @@ def from_catalog(settings: FarmSettings) -> Row:
 
 
 def fresh_process(settings: FarmSettings) -> Row:
-    """A new process with compiled kernels on disk, from its start to the printed result of one trial."""
+    """A new process with compiled kernels on disk, from its start to the printed document of one trial."""
     with TemporaryDirectory(prefix="farm-bench-") as folder:
         spec = Path(folder) / "spec.json"
+        spec.write_text(json.dumps(stop_spec()))
         command = [sys.executable, "-m", "cluster.cli", "run", str(spec), "--fresh", "--json"]
         environment = {**os.environ, "FARM_STORE": settings.store.url}
         parts: dict[str, list[float]] = {}
 
         def measure() -> float:
-            document: Mapping[str, Any] = {}
-
-            def run() -> None:
-                nonlocal document
-                done = subprocess.run(command, env=environment, capture_output=True, check=True, timeout=120)
-                document = json.loads(done.stdout)
-
-            spec.write_text(json.dumps(stop_spec()))
-            total = seconds_of(run)
+            start = time.perf_counter()
+            with subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            ) as process:
+                assert process.stdout is not None
+                document = json.loads(process.stdout.readline())
+                printed = time.perf_counter() - start
+            ended = time.perf_counter() - start
             inside = document["farm"]["seconds"]
-            for name, spent in {**inside, "interpreter and imports": total - sum(inside.values())}.items():
+            imports = printed - sum(inside.values())
+            for name, spent in {"interpreter and imports": imports, **inside, "exit": ended - printed}.items():
                 parts.setdefault(name, []).append(spent)
-            return total
+            return printed
 
         values = repeat(measure, REPEATS)
     shown = {name: f"{statistics.median(all_):.2f} s" for name, all_ in parts.items()}
