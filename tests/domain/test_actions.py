@@ -1,0 +1,251 @@
+"""domain.md 3.1 to 3.3 by hand: sessions and clocks, splits, dividends, adjusted prices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from farm.engine.ledger import Line
+from farm.values.errors import SpecError
+from farm.values.units import NS_PER_DAY, NS_PER_HOUR, parse_date
+from tests.domain.support import START, Played, Row, day, flat, on, play, sleeve, spec, world
+
+
+def one(bars: list[Row], *, splits: Any = (), dividends: Any = (), run: Any = None, **rules: Any) -> Played:
+    """AAA, entered on session 0 unless said otherwise."""
+    store = world({"AAA": bars}, splits=splits, dividends=dividends)
+    made = sleeve(**({"enter": on(0)} | rules))
+    return play(spec(["AAA"], made, sessions=len(bars), **(run or {})), store)
+
+
+def shares(n: float) -> dict[str, Any]:
+    return {"mode": "qty", "v": n}
+
+
+class TestSplits:
+    @pytest.mark.parametrize(
+        ("ratio", "price", "held", "lots", "cashed"),
+        [
+            ("2:1", 50.0, 25, 50, 0.0),
+            ("3:2", 66.0, 25, 37, 0.5 * 100 * 2 / 3),
+            ("1:10", 1000.0, 25, 2, 0.5 * 1000),
+            ("1:4", 400.0, 27, 6, 0.75 * 400),
+        ],
+    )
+    def test_shares_change_and_fractions_are_cashed_at_the_previous_close_over_the_ratio(
+        self, ratio: str, price: float, held: int, lots: int, cashed: float
+    ) -> None:
+        bars = flat(100, 100, price, price, price)
+        played = one(bars, splits=[("AAA", day(2), ratio)], exit=on(3), size=shares(held))
+        assert played.short_fills == [(1, held, 100.0), (4, -lots, price)]
+        lines = [(session, value) for session, kind, value, _ in played.cash if kind == Line.SPLIT_CASH]
+        assert lines == ([(2, round(cashed, 6))] if cashed else [])
+        assert played.equity[-1] == pytest.approx(10_000 - held * 100 + round(cashed, 6) + lots * price)
+
+    def test_a_split_alone_changes_no_equity(self) -> None:
+        """Obligation 8, on the path of a user: with and without the split, in the shares of each."""
+        plain = [12.0, 11.0, 13.0, 12.5, 14.0, 13.0, 15.0]
+        rules: dict[str, Any] = {
+            "enter": {"gt": ["close", {"i": "sma", "n": 2}]}, "exit": {"lt": ["close", {"i": "sma", "n": 2}]},
+            "size": {"mode": "pct_equity", "v": 0.9}, "stops": [{"type": "trail", "abs": 4}],
+        }  # fmt: skip
+        before = one(flat(*plain), **rules, run={"cash": 10_003.5, "lot": "fractional"})
+        halved = [price / 2 if k >= 3 else price for k, price in enumerate(plain)]
+        after = one(flat(*halved), splits=[("AAA", day(3), "2:1")], **rules | {"stops": [{"type": "trail", "abs": 4}]},
+                    run={"cash": 10_003.5, "lot": "fractional"})  # fmt: skip
+        assert len(before.fills) > 2
+        assert after.equity == pytest.approx(before.equity, abs=2e-5)
+
+    def test_a_waiting_order_is_restated(self) -> None:
+        """25 shares decided before a 2:1 are 50 at the open after it; sold again as 50."""
+        played = one(flat(10, 5, 5, 5), splits=[("AAA", day(1), "2:1")], exit=on(2), size=shares(25))
+        assert played.short_fills == [(1, 50, 5.0), (3, -50, 5.0)]
+
+    def test_a_waiting_order_below_one_new_share_is_gone(self) -> None:
+        played = one(flat(10, 100, 100, 100), splits=[("AAA", day(1), "1:10")], size=shares(7))
+        assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1})
+
+    def test_working_levels_are_restated_before_any_price_of_the_new_basis(self) -> None:
+        """The stop of 90 is 45 on the ex-date: an open of 50 is not below it, and a low of 44 is."""
+        stops = [{"type": "stop", "pct": 0.1}, {"type": "target", "abs": 20}]
+        bars: list[Row] = [*flat(100, 100), (50, 51, 46, 50), (50, 51, 44, 50)]
+        played = one(bars, splits=[("AAA", day(2), "2:1")], stops=stops)
+        assert played.short_fills == [(1, 10, 100.0), (3, -20, 45.0)]
+        bars = [*flat(100, 100), (50, 61, 46, 50), *flat(50)]
+        assert one(bars, splits=[("AAA", day(2), "2:1")], stops=stops).short_fills[1] == (2, -20, 60.0)
+
+    def test_less_than_one_share_ends_the_trade(self) -> None:
+        played = one(flat(100, 100, 1000, 1000), splits=[("AAA", day(2), "1:10")], size=shares(7))
+        assert (played.exits[0].name, played.equity[-1]) == ("SPLIT", 10_000.0)
+        assert played.full["trades"] == 1
+
+    def test_a_short_pays_for_its_fraction(self) -> None:
+        played = one(flat(100, 100, 66, 66), splits=[("AAA", day(2), "3:2")], size=shares(5), side="short",
+                     run={"account": "reg_t"})  # fmt: skip
+        assert [value for _, kind, value, _ in played.cash if kind == Line.SPLIT_CASH] == [-33.333333]
+        assert played.equity[-1] == pytest.approx(10_000 + 500 - 33.333333 - 7 * 66)
+
+    def test_signals_do_not_see_a_split_as_a_fall(self) -> None:
+        """1.1: the price halves on paper; neither the average nor the change of it moves."""
+        bars = flat(10, 10, 10, 5, 5, 5, 5)
+        fall = {"any": [{"lt": ["close", {"i": "sma", "n": 3}]}, {"lt": [{"i": "roc", "n": 1}, 0]},
+                        {"cross_dn": ["close", {"i": "ema", "n": 2}]}]}  # fmt: skip
+        assert one(bars, splits=[("AAA", day(3), "2:1")], enter=fall).fills == []
+        assert one(bars, enter=fall).fills[0][1] == 4
+
+    def test_values_are_in_the_shares_of_the_day_they_are_read(self) -> None:
+        """1.1: a rule on the printed price. After the 2:1 the average of three days is 5, not 10 and not 20."""
+        bars = flat(10, 10, 10, 5, 5, 5, 5)
+        splits = [("AAA", day(3), "2:1")]
+        below = {"lt": [{"i": "sma", "n": 3}, 7]}
+        assert one(bars, splits=splits, enter=below).short_fills == [(4, 10, 5.0)]
+        assert one(bars, splits=splits, enter={"lt": ["close", 7]}).short_fills == [(4, 10, 5.0)]
+        assert one(bars, splits=splits, enter={"lt": ["close_raw", 7]}).short_fills == [(4, 10, 5.0)]
+        raw = {"lt": [{"i": "sma", "n": 3, "of": "close_raw"}, 7]}
+        assert one(bars, splits=splits, enter=raw).short_fills == [(5, 10, 5.0)]
+
+    def test_volume_is_restated_the_other_way(self) -> None:
+        """1,000 old shares are 2,000 new ones: 2,000 on the ex-date is no surge, 2,100 is."""
+        bars: list[Row] = [*flat(10, 10, 10), (5, 5, 5, 5, 2000), (5, 5, 5, 5, 2100), *flat(5, 5)]
+        surge = {"gt": ["volume", {"i": "max", "n": 3, "of": {"op": "lag", "a": ["volume"], "n": 1}}]}
+        assert one(bars, splits=[("AAA", day(3), "2:1")], enter=surge).short_fills == [(5, 10, 5.0)]
+
+    def test_history_is_in_the_shares_of_the_run_whatever_splits_came_before(self) -> None:
+        """Five sessions of history, with a split among them: the average at the first decision is 5."""
+        store = world({"AAA": flat(10, 10, 10, 5, 5, 5, 5, 5)}, start=day(-5), splits=[("AAA", day(-2), "2:1")])
+        enter = {"all": [{"between": [{"i": "sma", "n": 5}, 4.99, 5.01]}, on(0)]}
+        assert play(spec(["AAA"], sleeve(enter=enter), sessions=3), store).short_fills == [(1, 10, 5.0)]
+
+
+class TestDividends:
+    def dividend(self, pay: str | None, amount: float = 0.5) -> Any:
+        return [("AAA", day(2), amount, pay)]
+
+    def test_held_over_the_ex_date_it_is_owed_then_paid_and_equity_is_unbroken(self) -> None:
+        played = one(flat(10, 10, 9.5, 9.5, 9.5, 9.5), dividends=self.dividend(day(4)))
+        assert played.cash == [(2, Line.DIVIDEND_EX, 0.0, 5.0), (4, Line.DIVIDEND_PAY, 5.0, -5.0)]
+        assert played.equity == [10_000.0] * 6
+        assert played.full["total_return"] == 0.0
+
+    @pytest.mark.parametrize(("entry", "earned"), [(0, 5.0), (1, 0.0), (2, 0.0)])
+    def test_bought_at_the_open_of_the_ex_date_earns_nothing(self, entry: int, earned: float) -> None:
+        played = one(flat(*[10] * 6), dividends=self.dividend(day(4)), enter=on(entry))
+        assert played.equity[-1] == 10_000 + earned
+
+    def test_sold_at_the_open_of_the_ex_date_keeps_it(self) -> None:
+        played = one(flat(*[10] * 6), dividends=self.dividend(day(4)), exit=on(1))
+        assert played.short_fills[1] == (2, -10, 10.0)
+        assert played.equity[-1] == 10_005.0
+        assert played.run.trades["dividends_micro"].tolist() == [5_000_000]
+
+    def test_a_short_pays_it(self) -> None:
+        played = one(flat(*[10] * 6), dividends=self.dividend(day(4)), side="short", run={"account": "reg_t"})
+        assert played.cash == [(2, Line.DIVIDEND_EX, 0.0, -5.0), (4, Line.DIVIDEND_PAY, -5.0, 5.0)]
+        assert played.equity[-1] == 9_995.0
+
+    def test_without_a_pay_date_it_is_paid_on_the_ex_date_and_counted(self) -> None:
+        played = one(flat(*[10] * 6), dividends=self.dividend(None))
+        assert [line[:2] for line in played.cash] == [(2, Line.DIVIDEND_EX), (2, Line.DIVIDEND_PAY)]
+        assert played.cell["counts"] == {"pay_date_assumed": 1}
+
+    def test_paid_after_the_end_it_stays_a_receivable(self) -> None:
+        played = one(flat(*[10] * 6), dividends=self.dividend(day(30)))
+        assert (played.equity[-1], [line[1] for line in played.cash]) == (10_005.0, [Line.DIVIDEND_EX])
+
+    def test_money_that_is_owed_buys_nothing(self) -> None:
+        """1,000 shares cost all cash. 1 a share is owed on session 2; what is sold on 3 at 10 buys 1,000 at 10, and
+        only after the pay date 1,100."""
+        bars = flat(*[10] * 12)
+        size = {"mode": "pct_equity", "v": 1.0}
+        played = one(bars, dividends=self.dividend(day(6), 1.0), enter=on(0, 3, 7), exit=on(2, 6), size=size)
+        assert [lots for _, lots, _ in played.short_fills] == [1000, -1000, 1000, -1000, 1100]
+
+    def test_split_and_dividend_of_one_day_are_in_the_new_shares(self) -> None:
+        played = one(flat(10, 10, 4.75, 4.75), splits=[("AAA", day(2), "2:1")], dividends=self.dividend(day(3), 0.25))
+        assert played.cash == [(2, Line.DIVIDEND_EX, 0.0, 5.0), (3, Line.DIVIDEND_PAY, 5.0, -5.0)]
+        assert played.equity == [10_000.0] * 4
+
+    def test_it_acts_where_the_instrument_does_not_print(self) -> None:
+        played = one([*flat(10, 10), None, None, *flat(9.5)], dividends=self.dividend(day(3)))
+        assert [line[0] for line in played.cash] == [2, 3]
+        assert played.equity[-1] == 10_000.0
+
+    def test_counted_once_by_total_return_and_never_by_price(self) -> None:
+        """10 falls to 9.5 for a dividend of 0.5: close_tr has not moved, close has."""
+        bars, dividends = flat(10, 10, 9.5, 9.5, 9.5), self.dividend(None)
+        fell = {"lt": [{"i": "ret", "n": 1, "of": "close_tr"}, -0.0000001]}
+        assert one(bars, dividends=dividends, enter=fell).fills == []
+        assert one(bars, dividends=dividends, enter={"lt": [{"i": "ret", "n": 1}, 0]}).fills[0][1] == 3
+
+    def test_a_dataset_without_dividends_says_so(self) -> None:
+        assert "no_dividends" in one(flat(10, 10)).cell["assumptions"]
+        assert "no_dividends" not in one(flat(*[10] * 4), dividends=self.dividend(None)).cell["assumptions"]
+
+
+class TestSessions:
+    def test_the_window_may_begin_and_end_on_any_day(self) -> None:
+        """Saturday 2021-02-06 to Sunday 02-21: sessions 8th to 12th and 16th to 19th."""
+        store = world({"AAA": flat(*range(10, 40))})
+        document = spec(["AAA"], sleeve(enter=on(4)), start="2021-02-06", end="2021-02-21")
+        played = play(document, store)
+        assert len(played.equity) == 9
+        assert played.short_fills == [(1, 10, 15.0)]
+
+    def test_it_may_begin_inside_history_and_end_beyond_the_data(self) -> None:
+        store = world({"AAA": flat(*range(10, 16))}, start=day(-3))
+        played = play(spec(["AAA"], sleeve(enter={"gt": ["close", {"i": "sma", "n": 4}]}), sessions=6), store)
+        assert played.short_fills == [(1, 10, 14.0)]
+        assert played.equity == [10_000.0, 10_000.0, 10_010.0, 10_010.0, 10_010.0, 10_010.0]
+        assert played.full["tim"] == pytest.approx(2 / 3)
+
+    def test_an_instrument_may_be_listed_late(self) -> None:
+        store = world({"AAA": flat(*[10] * 8), "NEW": [None, None, None, *flat(20, 21, 22, 23, 24)]})
+        made = sleeve(enter={"gt": ["close", {"i": "sma", "n": 2}]})
+        assert play(spec(["AAA", "NEW"], made), store).fills == [("NEW", 5, 10, 22.0)]
+
+    def test_bars_are_stamped_with_their_session_not_with_midnight(self) -> None:
+        """Decisions at 16:00 New York, fills at 09:30; an early close decides at 13:00 (2020-11-27)."""
+        store = world({"AAA": flat(10, 10, 10)}, start="2020-11-25")
+        document = spec(["AAA"], sleeve(enter=on(1, start="2020-11-25")), sessions=3, start="2020-11-25")
+        played = play(document, store)
+        friday, monday = (parse_date(text, "") * NS_PER_DAY for text in ("2020-11-27", "2020-11-30"))
+        assert played.run.orders["ts"].tolist() == [friday + 18 * NS_PER_HOUR]
+        assert played.run.fills["ts"].tolist() == [monday + 14 * NS_PER_HOUR + NS_PER_HOUR // 2]
+
+    def test_a_crypto_day_ends_at_midnight_utc_where_the_next_one_opens(self) -> None:
+        always = {"calendar_name": "24x7"}
+        store = world({"BTC": flat(100, 110, 120, 130)}, instruments=[{"symbol": "BTC", "calendar": "24x7"}], **always)
+        played = play(spec(["BTC"], sleeve(enter=on(0, **always)), sessions=4, calendar="24x7"), store)
+        assert played.short_fills == [(1, 10, 110.0)]
+        assert played.run.orders["ts"].tolist() == played.run.fills["ts"].tolist()
+        assert played.run.fills["ts"].tolist() == [(parse_date(START, "") + 1) * NS_PER_DAY]
+        assert len(played.equity) == 4
+
+    def test_what_is_delisted_inside_the_run_is_refused_by_name(self) -> None:
+        """Settling at the delisting value is not built; holding the last price for ever would be a wrong answer."""
+        store = world(
+            {"OLD": flat(10, 10, 10)}, instruments=[{"symbol": "OLD", "delisted": day(3), "delisting_value": 4.0}]
+        )
+        with pytest.raises(SpecError, match="OLD is delisted on 2021-02-05"):
+            play(spec(["OLD"], sleeve(enter=on(0))), store)
+        assert play(spec(["OLD"], sleeve(enter=on(0)), sessions=3), store).short_fills == [(1, 10, 10.0)]
+
+
+class TestLookahead:
+    """Obligation 3, also across splits whose ratio is no integer, dividends, late and missing bars."""
+
+    def test_a_later_split_changes_no_bit_before_it(self) -> None:
+        random = np.random.default_rng(5)
+        prices = np.round(50 * np.cumprod(1 + random.normal(0, 0.02, 60)), 2).tolist()
+        rules: dict[str, Any] = {
+            "enter": {"cross_up": [{"i": "ema", "n": 3}, {"i": "sma", "n": 6}]},
+            "exit": {"cross_dn": [{"i": "ema", "n": 3}, {"i": "sma", "n": 6}]},
+            "size": {"mode": "pct_equity", "v": 1.0},
+        }  # fmt: skip
+        plain = one(flat(*prices), **rules)
+        cut = [price * 5 / 7 if k >= 50 else price for k, price in enumerate(prices)]
+        split = one(flat(*(round(price, 2) for price in cut)), splits=[("AAA", day(50), "7:5")], **rules)
+        assert len(plain.fills) > 4
+        assert split.run.equity[:50].tolist() == plain.run.equity[:50].tolist()
