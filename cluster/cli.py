@@ -7,6 +7,7 @@ which are in ``farm/cli.py`` and ``cluster/commands.py``. Exit codes: 0 done; 2 
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -55,12 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0)
     try:
         sys.exit(_run(arguments))
-    except KeyboardInterrupt:  # before any command has begun
+    except KeyboardInterrupt:
+        # Before any command has begun; what would say it better may not be loaded yet.
+        sys.stderr.write("error: stopped by the user\n  hint: nothing was begun\n")
         sys.exit(130)
 
 
 def _run(arguments: Sequence[str]) -> int:
     """Run a command; return its exit code. An error is on standard error by then."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without our lines and bars shows question marks
     from farm.kernels.startup import start_numba
 
     start_numba()

@@ -104,6 +104,8 @@ def from_environment() -> FarmSettings:
     # again, at every start of every command, to read eight variables.)
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
+    given = [f"FARM_{name}" for name in _VARIABLES if os.environ.get(f"FARM_{name}")]
+
     def read(name: str, kind: type[T], default: T) -> T:
         text = os.environ.get(f"FARM_{name}", "")
         if not text:
@@ -111,20 +113,30 @@ def from_environment() -> FarmSettings:
         try:
             return TypeAdapter(kind).validate_python(text)
         except ValidationError as error:
-            raise UsageError(f"{text!r} does not do: {error.errors()[0]['msg']}", place=f"FARM_{name}") from error
+            hint = "correct the variable, or unset it"
+            raise UsageError(f"{text!r}: {error.errors()[0]['msg']}", place=f"FARM_{name}", hint=hint) from error
 
     store, cache, farm = StoreSettings(), CacheSettings(), FarmSettings()
-    return FarmSettings(
-        store=StoreSettings(
-            url=read("STORE", str, store.url),
-            in_flight_max=read("IN_FLIGHT", int, store.in_flight_max),
-            request_timeout_s=read("REQUEST_TIMEOUT_S", float, store.request_timeout_s),
-            watchdog_s=read("WATCHDOG_S", float, store.watchdog_s),
-        ),
-        cache=CacheSettings(
-            cache_bytes_max=int(read("CACHE_BYTES", ByteSize, ByteSize(cache.cache_bytes_max))),
-            series_bytes_max=int(read("SERIES_BYTES", ByteSize, ByteSize(cache.series_bytes_max))),
-        ),
-        threads=read("THREADS", int, farm.threads),
-        dataset=read("DATASET", str, farm.dataset),
-    )
+    try:
+        return FarmSettings(
+            store=StoreSettings(
+                url=read("STORE", str, store.url),
+                in_flight_max=read("IN_FLIGHT", int, store.in_flight_max),
+                request_timeout_s=read("REQUEST_TIMEOUT_S", float, store.request_timeout_s),
+                watchdog_s=read("WATCHDOG_S", float, store.watchdog_s),
+            ),
+            cache=CacheSettings(
+                cache_bytes_max=int(read("CACHE_BYTES", ByteSize, ByteSize(cache.cache_bytes_max))),
+                series_bytes_max=int(read("SERIES_BYTES", ByteSize, ByteSize(cache.series_bytes_max))),
+            ),
+            threads=read("THREADS", int, farm.threads),
+            dataset=read("DATASET", str, farm.dataset),
+        )
+    except UsageError as error:
+        hint = error.hint or f"set by {', '.join(given)}"
+        raise UsageError(error.message, place=error.place, hint=hint) from error
+
+
+_VARIABLES = (
+    "STORE", "DATASET", "THREADS", "CACHE_BYTES", "SERIES_BYTES", "IN_FLIGHT", "REQUEST_TIMEOUT_S", "WATCHDOG_S",
+)  # fmt: skip
