@@ -105,6 +105,15 @@ def world(bars: Mapping[str, Sequence[Row]], **more: Any) -> Store:
     return store
 
 
+def copy_of(store: Store) -> Store:
+    """A new store with the same data and no results."""
+    made = open_store(f"memory:domain-{next(_numbers)}")
+    for meta in store.list(""):
+        if not meta.key.startswith(("results/", "studies/")):
+            made.put(meta.key, store.get(meta.key))
+    return made
+
+
 def sleeve(**changes: Any) -> dict[str, Any]:
     """A long sleeve of ten shares that never enters."""
     return {
