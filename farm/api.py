@@ -89,6 +89,7 @@ def ingest(
     row_group_rows: int | None = None,
     codec: str | None = None,
     sort: bool = False,
+    skip_unknown: bool = False,
 ) -> IngestSummary:
     """Put market data into the store: a CSV or Parquet file (path or fsspec URL), or a pyarrow or pandas table.
 
@@ -112,6 +113,7 @@ def ingest(
         row_group_rows=row_group_rows,
         codec=codec,
         sort=sort,
+        skip_unknown=skip_unknown,
     )
 
 

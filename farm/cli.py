@@ -168,6 +168,9 @@ def ingest(
         int | None, typer.Option(min=0, max=8, help="decimals to round prices to; default exact")
     ] = None,
     sort: Annotated[bool, typer.Option("--sort", help="sort rows that are not in order of time")] = False,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="leave out splits and dividends of symbols that have no bars")
+    ] = False,
     row_group_rows: Annotated[int | None, typer.Option(min=1, help="rows of a Parquet row group")] = None,
     codec: Annotated[str | None, typer.Option(help="compression of the shards: lz4, zstd, snappy, none")] = None,
     store: StoreOption = "",
@@ -194,6 +197,7 @@ def ingest(
             calendar=calendar or None,
             price_scale=price_scale,
             sort=sort,
+            skip_unknown=skip_unknown,
             row_group_rows=row_group_rows,
             codec=codec,
         )

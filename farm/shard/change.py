@@ -7,7 +7,7 @@ race to another commit leaves nothing wrong behind, and the next attempt starts 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,16 @@ DEFAULT_CALENDAR = "XNYS"
 
 @dataclass(frozen=True)
 class Creation:
-    """Flags that act beyond the rows: type and calendar of instruments that bars create (None: not said), layout."""
+    """Flags that act beyond the rows: type and calendar of instruments that bars create (None: not said), layout.
+
+    ``skip_unknown``: leave out splits and dividends of symbols that have no instrument, instead of refusing the file.
+    """
 
     type: str | None = None
     calendar: str | None = None
     row_group_rows: int | None = None
     codec: str | None = None
+    skip_unknown: bool = False
 
 
 class _Kept(dict[ColumnKey, Values]):
@@ -73,6 +77,7 @@ class Change:
     rows_added: int = 0
     rows_skipped: int = 0
     gaps: int = 0
+    unknown: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.base = None if self.head is None else Dataset(self.store, self.head)
@@ -104,6 +109,14 @@ class Change:
 
     def _fresh(self, staged: Staged) -> dict[str, Piece]:
         """Return the rows that are not stored yet, by instrument id; checks instruments, sessions, equality."""
+        if self.creation.skip_unknown and staged.kind is not STOCK_DAILY:
+            known = {symbol: piece for symbol, piece in staged.pieces.items() if symbol in self.by_symbol}
+            self.unknown += tuple(symbol for symbol in staged.pieces if symbol not in known)
+            if not known:
+                raise DataError(
+                    "no symbol of the file has an instrument", place=staged.source.name, hint="ingest bars first"
+                )
+            staged = replace(staged, pieces=known)
         owners = {symbol: self._owner(staged, symbol, piece) for symbol, piece in staged.pieces.items()}
         self._check_sessions(staged, owners)
         stored = self._stored(staged, owners)
@@ -129,7 +142,7 @@ class Change:
             raise DataError(
                 f"{staged.kind.name} of an unknown symbol: {symbol!r}",
                 place=staged.source.row(int(piece.numbers.min())),
-                hint="ingest its bars first, or its row of the instruments",
+                hint="ingest its bars first, or its row of the instruments; or leave such rows out with --skip-unknown",
             )
         if symbol in self.master:
             raise DataError(

@@ -74,17 +74,19 @@ def ingest_file(
     row_group_rows: int | None = None,
     codec: str | None = None,
     sort: bool = False,
+    skip_unknown: bool = False,
 ) -> IngestSummary:
     """Ingest a CSV or Parquet file behind a path or any fsspec URL. ``mapping``: our column name -> the file's.
 
     ``type`` and ``calendar`` are for instruments that bars create (stock on XNYS unless said); ``price_scale`` rounds
-    prices to so many decimals; ``sort`` brings rows into order instead of refusing them.
+    prices to so many decimals; ``sort`` brings rows into order instead of refusing them; ``skip_unknown`` leaves out
+    splits and dividends of symbols that have no instrument, and says which.
     Errors: UsageError for flags, DataError for rows (file, data row from 1), StoreError; the dataset stays as it was.
     """
     entry = _check(dataset, kind, type, price_scale, row_group_rows, codec)
     reading = Reading(mapping or {}, tz, stamp, symbol, price_scale, sort)
     staged = stage(open_source(url), entry, reading)
-    return _ingest(store, dataset, [staged], Creation(type, calendar, row_group_rows, codec))
+    return _ingest(store, dataset, [staged], Creation(type, calendar, row_group_rows, codec, skip_unknown))
 
 
 def ingest_table(
@@ -102,13 +104,14 @@ def ingest_table(
     row_group_rows: int | None = None,
     codec: str | None = None,
     sort: bool = False,
+    skip_unknown: bool = False,
     name: str = "table",
 ) -> IngestSummary:
     """Ingest a pyarrow table, or a pandas or Polars frame, called ``name`` in errors; otherwise as ``ingest_file``."""
     entry = _check(dataset, kind, type, price_scale, row_group_rows, codec)
     reading = Reading(mapping or {}, tz, stamp, symbol, price_scale, sort)
     staged = stage(open_table(table, name), entry, reading)
-    return _ingest(store, dataset, [staged], Creation(type, calendar, row_group_rows, codec))
+    return _ingest(store, dataset, [staged], Creation(type, calendar, row_group_rows, codec, skip_unknown))
 
 
 def ingest_sample(
@@ -164,5 +167,13 @@ def _ingest(store: Store, dataset: str, staged: Sequence[Staged], creation: Crea
         shards=len(done.written),
         gaps=done.gaps,
         calendars=tuple(sorted(done.calendars)),
-        notes=tuple(note for one in staged for note in one.notes),
+        notes=(*(note for one in staged for note in one.notes), *_left_out(done.unknown)),
     )
+
+
+def _left_out(unknown: Sequence[str]) -> tuple[str, ...]:
+    """Return the note about symbols that were left out, if any were."""
+    if not unknown:
+        return ()
+    names = ", ".join(unknown[:8]) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+    return (f"left out, since they have no instrument: {names}",)
