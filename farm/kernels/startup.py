@@ -3,14 +3,16 @@
 numba looks for three packages while it loads: scipy, to see whether there is a BLAS; cffi, for arguments that no kernel
 here has; and yaml, for a configuration file. None is a dependency of the farm, no kernel of the farm may call BLAS (its
 bits depend on the core), and where they are installed they cost as much as numba itself. So for that moment they cannot
-be found; and the garbage collector, which would go over every new module again and again, waits. A library must not
-do this to a process that belongs to somebody else, hence a function, and hence only the farm's own processes call it.
+be found; and the garbage collector, which would go over every new module again and again, waits, and is rarer after. A
+library must not do this to a process that belongs to somebody else, hence a function, and hence only the farm's own
+processes call it.
 """
 
 import gc
 import importlib
 import sys
 
+OBJECTS_PER_COLLECTION = 50_000
 _NOT_WANTED = ("scipy", "cffi", "yaml")
 
 
@@ -27,6 +29,7 @@ def start_numba() -> None:
         for name in hidden:
             del sys.modules[name]
         gc.freeze()
+        gc.set_threshold(OBJECTS_PER_COLLECTION, 20, 50)
         gc.enable()
 
 
