@@ -8,7 +8,7 @@ log it becomes one plain line every few seconds.
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 REDRAW_S = 0.1
 LOG_LINE_S = 5.0
 BAR_CELLS = 18
+COLUMNS = 80
 INSTRUMENTS_MAX = 20
 
 
@@ -117,7 +118,8 @@ class ProgressLine:
 
     def _in_place(self) -> str:
         """Return the line as it replaces the one before: on a narrow terminal without the bar, and never wrapped."""
-        width = shutil.get_terminal_size().columns - 1
+        # Asked of this stream, since standard output may be a file; a terminal of no size is one that does not say.
+        width = (os.get_terminal_size(self._stream.fileno()).columns or COLUMNS) - 1
         line = self._last if len(self._last) <= width else self._last.partition("  ")[2]
         return "\r\x1b[2K" + line[:width]
 

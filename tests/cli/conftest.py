@@ -58,3 +58,9 @@ def finished(folder: Path, _finished_folder: Path) -> Console:
 def spec(tmp_path: Path) -> Path:
     """A study of 9 trials on the five tickers of the sample: 45 cells."""
     return write_spec(tmp_path / "study.json", cross())
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands write a report where they are, unless told otherwise: not into the clone."""
+    monkeypatch.chdir(tmp_path)
