@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from farm.feed.market import InstrumentSeries, Market
 from farm.shard.calendar import Calendar
-from farm.values.arrays import F64, I32, I64, readonly
+from farm.values.arrays import I32, I64, readonly
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, iso
 
 TICKERS = ("AAPL", "IBM", "MSFT")
@@ -219,16 +220,17 @@ def calendar_of(day: I32, name: str = "XNYS") -> Calendar:
     return Calendar(name, readonly(day.copy()), session_open(day), session_close(day))
 
 
-def factor_of(day: I32, splits: Mapping[int, tuple[int, int]], start_day: int) -> F64:
-    """The forward adjustment factor of domain.md 3.3, one on the share basis of ``start_day``."""
-    factor = np.ones(day.shape[0])
+def factor_of(day: I32, splits: Mapping[int, tuple[int, int]], start_day: int) -> list[Fraction]:
+    """The forward adjustment factors of domain.md 3.3, one on the share basis of ``start_day``."""
+    factor = [Fraction(1)] * day.shape[0]
     for ex_day, (numerator, denominator) in sorted(splits.items()):
-        ratio = numerator / denominator
-        if ex_day > start_day:
-            factor[day >= ex_day] *= ratio
-        else:
-            factor[day < ex_day] /= ratio
-    return readonly(factor)
+        ratio = Fraction(numerator, denominator)
+        for row, at in enumerate(day.tolist()):
+            if ex_day > start_day and at >= ex_day:
+                factor[row] *= ratio
+            elif ex_day <= start_day and at < ex_day:
+                factor[row] /= ratio
+    return factor
 
 
 def series_of(
@@ -245,7 +247,8 @@ def series_of(
     high = np.asarray(high_ticks, np.int64) if high_ticks is not None else np.maximum(open_, close)
     low = np.asarray(low_ticks, np.int64) if low_ticks is not None else np.minimum(open_, close)
     unit = float(10**scale)
-    factor = factor_of(day, splits, start)
+    exact = factor_of(day, splits, start)
+    factor = np.array([float(one) for one in exact])
     factor_tr = factor.copy()
     for ex_day, amount in sorted(dividends.items()):
         at = int(np.searchsorted(day, ex_day))
@@ -258,7 +261,9 @@ def series_of(
         day=readonly(np.ascontiguousarray(day)), open_ts=session_open(day), close_ts=session_close(day),
         open=readonly(open_ / unit), high=readonly(high / unit), low=readonly(low / unit), close=readonly(close / unit),
         volume=readonly(np.asarray(volume, np.float64) if volume is not None else np.full(day.shape[0], 1000.0)),
-        open_ticks=readonly(open_), close_ticks=readonly(close), factor=factor, factor_tr=readonly(factor_tr),
+        open_ticks=readonly(open_), close_ticks=readonly(close), factor=readonly(factor), factor_tr=readonly(factor_tr),
+        factor_num=readonly(np.array([float(one.numerator) for one in exact])),
+        factor_den=readonly(np.array([float(one.denominator) for one in exact])),
         split_day=readonly(ex_days),
         split_num=readonly(np.array([splits[int(ex_day)][0] for ex_day in ex_days], np.int64)),
         split_den=readonly(np.array([splits[int(ex_day)][1] for ex_day in ex_days], np.int64)),

@@ -8,7 +8,8 @@ float64 of its rational, whatever the order or the number of events.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ import numpy as np
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import DataError
 from farm.values.units import iso
+
+EXACT_MAX = 2**53
+"""Integers below this are float64 without rounding."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,27 @@ def factors(bar_day: I32, anchor_day: int, steps: Sequence[Step]) -> F64:
     F = product of the steps with anchor_day < day <= bar_day, over that of the steps with bar_day < day <= anchor_day.
     """
     factor = np.ones(bar_day.shape[0], np.float64)
+    for rows, num, den in _stretches(bar_day, anchor_day, steps):
+        factor[rows] = num / den  # Python divides integers of any size with one correct rounding.
+    return readonly(factor)
+
+
+def ratios(bar_day: I32, anchor_day: int, steps: Sequence[Step]) -> tuple[F64, F64]:
+    """Return F for each bar day as a fraction in lowest terms: numerators and denominators, (n,) each, read-only.
+
+    NaN where one of them is 2**53 or more, and so no float64.
+    """
+    num_of, den_of = np.ones(bar_day.shape[0], np.float64), np.ones(bar_day.shape[0], np.float64)
+    for rows, num, den in _stretches(bar_day, anchor_day, steps):
+        common = math.gcd(num, den)
+        num, den = num // common, den // common
+        is_exact = max(num, den) < EXACT_MAX
+        num_of[rows], den_of[rows] = (num, den) if is_exact else (np.nan, np.nan)
+    return readonly(num_of), readonly(den_of)
+
+
+def _stretches(bar_day: I32, anchor_day: int, steps: Sequence[Step]) -> Iterator[tuple[slice, int, int]]:
+    """Yield (rows, numerator, denominator) wherever F may differ from 1."""
     ordered = sorted(steps, key=lambda step: step.day)
     num = den = 1
     for i, step in enumerate(ordered):
@@ -88,7 +113,7 @@ def factors(bar_day: I32, anchor_day: int, steps: Sequence[Step]) -> F64:
             continue
         num, den = num * step.num, den * step.den
         until = ordered[i + 1].day if i + 1 < len(ordered) else None
-        _fill(factor, bar_day, step.day, until, num, den)
+        yield _rows(bar_day, step.day, until), num, den
     num = den = 1
     for i in range(len(ordered) - 1, -1, -1):
         step = ordered[i]
@@ -96,11 +121,10 @@ def factors(bar_day: I32, anchor_day: int, steps: Sequence[Step]) -> F64:
             continue
         num, den = num * step.den, den * step.num
         since = ordered[i - 1].day if i > 0 else None
-        _fill(factor, bar_day, since, step.day, num, den)
-    return readonly(factor)
+        yield _rows(bar_day, since, step.day), num, den
 
 
-def _fill(factor: F64, bar_day: I32, first: int | None, stop: int | None, num: int, den: int) -> None:
+def _rows(bar_day: I32, first: int | None, stop: int | None) -> slice:
     low = 0 if first is None else int(np.searchsorted(bar_day, first))
     high = bar_day.shape[0] if stop is None else int(np.searchsorted(bar_day, stop))
-    factor[low:high] = num / den  # Python divides integers of any size with one correct rounding.
+    return slice(low, high)

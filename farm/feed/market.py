@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class InstrumentSeries:
     """One instrument's own bars, oldest first, from its first history day to the end of the run.
 
-    Shapes:  day, open_ts, close_ts, open, high, low, close, volume, factor, factor_tr, open_ticks, close_ticks (n,);
-             split_* (s,); dividend_* (d,). A bar column that the run does not need is empty (0,).
+    Shapes:  day, open_ts, close_ts, open, high, low, close, volume, open_ticks, close_ticks, factor, factor_num,
+             factor_den, factor_tr (n,); split_* (s,); dividend_* (d,). A bar column that the run does not need is
+             empty (0,).
     Units:   instants int64 ns UTC; days since 1970-01-01; prices and dividends in currency per share, raw;
              ticks of 10**-price_scale; volume in shares; ``lot_micro`` in millionths of a share.
     Order:   day strictly rises; split_day strictly rises; dividend_day rises.
     Factors: adjusted price = raw price * factor; factor is 1 on the share basis of the run's first day, and
-             changes on ex-days only. ``factor_tr`` also reinvests dividends at the previous close.
+             changes on ex-days only. ``factor_tr`` also reinvests dividends at the previous close. ``factor_num`` and
+             ``factor_den`` are the factor as a fraction in lowest terms, NaN where float64 cannot hold it.
     """
 
     id: str
@@ -47,6 +49,8 @@ class InstrumentSeries:
     open_ticks: I64
     close_ticks: I64
     factor: F64
+    factor_num: F64
+    factor_den: F64
     factor_tr: F64
     split_day: I32
     split_num: I64

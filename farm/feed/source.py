@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 
 from farm.columns.cache import Column, ColumnCache, ColumnKey, Load
-from farm.feed.adjust import dividend_steps, factors, split_steps
+from farm.feed.adjust import dividend_steps, factors, ratios, split_steps
 from farm.feed.market import InstrumentSeries, Market
 from farm.shard.calendar import Calendar
 from farm.shard.dataset import Dataset, Instrument
@@ -134,6 +134,7 @@ def _series(
         f"dividends of {name}",
     )
     is_assumed = dividends["pay_day_valid"] == 0
+    factor_num, factor_den = ratios(day, anchor_day, by_split)
     return InstrumentSeries(
         id=name,
         symbol=instrument.symbol,
@@ -160,6 +161,8 @@ def _series(
         dividend_pay_day=readonly(np.where(is_assumed, dividends["ex_day"], dividends["pay_day"])),
         dividend_pay_assumed=readonly(is_assumed),
         dividend_amount=dividends.prices("amount"),
+        factor_num=factor_num,
+        factor_den=factor_den,
     )
 
 

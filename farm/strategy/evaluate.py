@@ -239,11 +239,25 @@ class _Scope:
         def make() -> Series:
             if bool((factor == 1.0).all()):
                 return Series((), extra=raw)
-            return Series((raw / factor if field == "volume" else raw * factor,))
+            product = raw / factor if field == "volume" else raw * factor
+            if field == "close_tr":
+                return Series((product,))
+            return Series((indicator_series.restated(raw, *self._ratio(field), self._scale(field), product),))
 
         entry = self.scopes.store.get(("adjusted", field, *self._whole()), make)
         adjusted: F64 = entry.arrays[0] if entry.arrays else raw
         return adjusted
+
+    def _ratio(self, field: str) -> tuple[F64, F64]:
+        """Return numerators and denominators by which a bar column changes with splits."""
+        if field == "close_raw":
+            ones = np.ones(self.rows)
+            return ones, ones
+        num, den = self.bars.factor_num, self.bars.factor_den
+        return (den, num) if field == "volume" else (num, den)
+
+    def _scale(self, field: str) -> int:
+        return 0 if field == "volume" else self.bars.price_scale
 
     def _whole(self) -> tuple[object, ...]:
         """Return the key of arrays that cover all loaded bars."""
@@ -307,14 +321,10 @@ class _Scope:
             return None
         field = str(part.values[0])
         raw = self._raw(field)
-        factor = np.ones(self.rows) if field == "close_raw" else self.bars.factor
-        if field == "volume":
-            factor = 1.0 / factor
-        scale = 0 if field == "volume" else self.bars.price_scale
 
         def make() -> Series:
-            grid = indicator_series.grid_of(raw, factor, scale)
-            return Series((grid.sums, grid.off) if grid else (), extra=grid)
+            grid = indicator_series.grid_of(raw, *self._ratio(field), self._scale(field))
+            return Series(grid.arrays if grid else (), extra=grid)
 
         found: indicator_series.Grid | None = self.scopes.store.get(("grid", field, *self._whole()), make).extra
         return found

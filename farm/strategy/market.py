@@ -46,6 +46,12 @@ class Bars(Protocol):
     @property
     def factor_tr(self) -> F64: ...
 
+    @property
+    def factor_num(self) -> F64: ...
+
+    @property
+    def factor_den(self) -> F64: ...
+
 
 class MarketView(Protocol):
     """What signals are computed from, as ``feed.market.Market`` has it."""

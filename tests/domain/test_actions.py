@@ -106,6 +106,19 @@ class TestSplits:
         raw = {"lt": [{"i": "sma", "n": 3, "of": "close_raw"}, 7]}
         assert one(bars, splits=splits, enter=raw).short_fills == [(5, 10, 5.0)]
 
+    @pytest.mark.parametrize("ratio", ["2:1", "3:1", "7:1", "3:2", "5:4", "1:10", "20:1"])
+    @pytest.mark.parametrize("price", [10.01, 3.33, 70.07, 45.67, 9.99])
+    def test_an_unchanged_price_is_equal_across_any_split(self, ratio: str, price: float) -> None:
+        """Nothing moves, so nothing is above or below anything: prices are restated with a single rounding."""
+        new, old = map(int, ratio.split(":"))
+        before = round(price * 100) * new / (old * 100)
+        one_bar, average = {"op": "lag", "a": ["close"], "n": 1}, {"i": "sma", "n": 3}
+        moved = [{sign: ["close", other]} for sign in ("gt", "lt") for other in (one_bar, average)]
+        moved += [{"gt": [{"i": "roc", "n": 1}, 0]}, {"lt": [{"i": "ret", "n": 2}, 0]}]
+        moved += [{"gt": [{"i": "stddev", "n": 3}, 0]}, {"gt": ["close", {"i": "min", "n": 3, "of": "low"}]}]
+        bars = flat(*[before] * 4, *[price] * 6)
+        assert one(bars, splits=[("AAA", day(4), ratio)], enter={"any": moved}).fills == []
+
     def test_volume_is_restated_the_other_way(self) -> None:
         """1,000 old shares are 2,000 new ones: 2,000 on the ex-date is no surge, 2,100 is."""
         bars: list[Row] = [*flat(10, 10, 10), (5, 5, 5, 5, 2000), (5, 5, 5, 5, 2100), *flat(5, 5)]

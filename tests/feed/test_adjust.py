@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.feed.adjust import Step, dividend_steps, factors, split_steps
+from farm.feed.adjust import Step, dividend_steps, factors, ratios, split_steps
 from farm.values.errors import DataError
 
 DAYS = st.lists(st.integers(0, 60), unique=True, max_size=25).map(lambda days: np.array(sorted(days), np.int32))
@@ -43,6 +43,17 @@ def test_factors_are_the_rounded_rationals(days: np.ndarray, anchor: int, steps:
     found = factors(days, anchor, steps)
     assert expected == found.tolist()
     assert not found.flags.writeable
+
+
+@given(DAYS, st.integers(0, 60), STEPS)
+def test_fractions_are_in_lowest_terms_or_unknown(days: np.ndarray, anchor: int, steps: list[Step]) -> None:
+    num, den = ratios(days, anchor, steps)
+    for day, top, bottom in zip(days.tolist(), num.tolist(), den.tolist(), strict=True):
+        exact = _by_definition(day, anchor, steps)
+        if max(exact.numerator, exact.denominator) < 2**53:
+            assert (top, bottom) == (exact.numerator, exact.denominator)
+        else:
+            assert np.isnan(top) and np.isnan(bottom)
 
 
 @given(DAYS, st.integers(0, 60), STEPS, STEPS)

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.indicators.registry import INDICATORS, settle_bars
-from farm.indicators.series import compute, grid_of, mean_on_grid
+from farm.indicators.series import compute, grid_of, mean_on_grid, restated
 from farm.kernels import rolling
 from farm.kernels.reference import rolling as plain
 from farm.values.arrays import F64, readonly
@@ -101,7 +101,7 @@ def test_quotient_at_the_edges(numerator: int, denominator: int) -> None:
 @given(values=ticks(), scale=st.integers(0, 8), n=st.integers(1, 20))
 def test_sma_on_the_grid_is_correctly_rounded(values: list[int], scale: int, n: int) -> None:
     x = decoded(values, scale)
-    grid = grid_of(x, readonly(np.ones(x.shape[0])), scale)
+    grid = grid_of(x, np.ones(x.shape[0]), np.ones(x.shape[0]), scale)
     assert grid is not None
     for t, found in enumerate(mean_on_grid(x, grid, 0, n)):
         if t < n - 1:
@@ -116,26 +116,44 @@ def test_sma_does_not_depend_on_the_scale_a_price_is_stored_at() -> None:
     means = []
     for scale in (2, 8):
         x = decoded([int(value) * 10 ** (scale - 2) for value in values], scale)
-        grid = grid_of(x, readonly(np.ones(400)), scale)
+        grid = grid_of(x, np.ones(400), np.ones(400), scale)
         assert grid is not None
         means.append(mean_on_grid(x, grid, 0, 50))
     assert same_bits(*means)
 
 
 @pytest.mark.parametrize("split_at", [3, 30, 77])
-def test_sma_off_the_grid_depends_on_the_window_only(split_at: int) -> None:
-    """After a factor that is no whole number, windows with such a bar are added in order, others stay exact."""
+@pytest.mark.parametrize(("num", "den"), [(3, 2), (1, 10), (7, 3), (1, 1000), (99991, 99989)])
+def test_sma_after_a_fractional_split_is_exact(split_at: int, num: int, den: int) -> None:
+    """Whatever the ratio and however the window lies over it: the mean of the exact prices, rounded once."""
     values = np.random.default_rng(2).integers(1, 10**5, 90).tolist()
     x, n = decoded(values, 4), 7
-    factor = np.ones(90)
-    factor[split_at:] = 1.5
-    grid = grid_of(x, readonly(factor), 4)
+    is_after = np.arange(90) >= split_at
+    nums, dens = np.where(is_after, float(num), 1.0), np.where(is_after, float(den), 1.0)
+    grid = grid_of(x, nums, dens, 4)
     assert grid is not None
-    adjusted = readonly(x * factor)
+    adjusted = restated(x, nums, dens, 4, x * (nums / dens))
+    exact = [Fraction(value, 10**4) * (Fraction(num, den) if k >= split_at else 1) for k, value in enumerate(values)]
+    assert adjusted.tolist() == [float(value) for value in exact]
+    for begin in (0, 5, split_at - 2):
+        found = mean_on_grid(adjusted, grid, begin, n)
+        for t in range(begin + n - 1, 90):
+            assert found[t - begin] == float(sum(exact[t + 1 - n : t + 1]) / n)
+
+
+def test_sma_depends_on_the_window_only_where_a_factor_is_not_known_exactly() -> None:
+    """Windows with such a bar are added in order, others stay exact."""
+    values = np.random.default_rng(2).integers(1, 10**5, 90).tolist()
+    x, n, cut = decoded(values, 4), 7, 30
+    is_after = np.arange(90) >= cut
+    num = np.where(is_after, np.nan, 1.0)
+    grid = grid_of(x, num, num, 4)
+    assert grid is not None
+    adjusted = readonly(np.where(is_after, x * 1.7, x))
     found = mean_on_grid(adjusted, grid, 0, n)
     for t in range(n - 1, 90):
         window = adjusted[t + 1 - n : t + 1]
-        if t < split_at:
+        if t < cut:
             assert found[t] == float(Fraction(sum(values[t + 1 - n : t + 1]), n * 10**4))
         else:
             out = np.empty(n)
@@ -146,7 +164,7 @@ def test_sma_off_the_grid_depends_on_the_window_only(split_at: int) -> None:
 def test_sma_of_very_long_windows_stays_exact() -> None:
     values = np.random.default_rng(3).integers(2**40, 2**49, 5000).tolist()
     x = decoded(values, 0)
-    grid = grid_of(x, readonly(np.ones(5000)), 0)
+    grid = grid_of(x, np.ones(5000), np.ones(5000), 0)
     assert grid is not None
     found = mean_on_grid(x, grid, 0, 4500)
     for t in (4499, 4700, 4999):
@@ -156,11 +174,11 @@ def test_sma_of_very_long_windows_stays_exact() -> None:
 def test_ticks_that_do_not_fit_are_added_as_numbers() -> None:
     """Sums that would leave int64 are never wrapped."""
     x = readonly(np.full(3000, 2.0**50 + 1.0))
-    grid = grid_of(x, readonly(np.ones(3000)), 0)
+    grid = grid_of(x, np.ones(3000), np.ones(3000), 0)
     assert grid is not None
     assert mean_on_grid(x, grid, 0, 3000)[-1] == pytest.approx(2.0**50 + 1.0, rel=1e-12)
     huge = readonly(np.full(8, 1e300))
-    grid = grid_of(huge, readonly(np.ones(8)), 2)
+    grid = grid_of(huge, np.ones(8), np.ones(8), 2)
     assert grid is not None
     assert mean_on_grid(huge, grid, 0, 4)[-1] == 1e300
 

@@ -55,6 +55,8 @@ def series(name: str, seed: int) -> InstrumentSeries:
         open_ticks=readonly(opening.astype(np.int64)),
         close_ticks=readonly(cents.astype(np.int64)),
         factor=readonly(np.ones(SESSIONS)),
+        factor_num=readonly(np.ones(SESSIONS)),
+        factor_den=readonly(np.ones(SESSIONS)),
         factor_tr=readonly(np.ones(SESSIONS)),
         split_day=np.empty(0, np.int32),
         split_num=none,

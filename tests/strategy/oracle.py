@@ -85,10 +85,9 @@ class Oracle:
         if not isinstance(doc, dict):
             return [float(doc)] * (self.n - need)
         if "f" in doc:
-            power, basis = self.scale(doc)
-            raw = [float(value) for value in self.raw(doc["f"])]
-            factor = self.factor(basis) if power else [1.0] * self.n
-            return [x / f if power < 0 else x * f for x, f in zip(raw, factor, strict=True)][need:]
+            if doc["f"] == "close_tr":
+                return [float(x) * f for x, f in zip(self.raw("close_tr"), self.factor("tr"), strict=True)][need:]
+            return [float(value) for value in self.exact(doc["f"])][need:]
         if "i" in doc:
             return self.indicator(doc, need)
         return self.operation(doc, need)
@@ -141,15 +140,12 @@ class Oracle:
             found[begin + t] = self.at(name, n, series, k, on_grid)
         return [found.get(t) for t in range(need, self.n)]
 
-    def at(self, name: str, n: int, x: list[float], k: int, grid: list[Fraction | None] | None) -> Number:
+    def at(self, name: str, n: int, x: list[float], k: int, grid: list[Fraction] | None) -> Number:
         if k < (n - 1 if name in WINDOWS_OF_VALUES else n):
             return None
         window = x[k + 1 - n : k + 1]
         if name == "sma":
-            exact = grid[k + 1 - n : k + 1] if grid else [None]
-            if all(value is not None for value in exact):
-                return float(sum((value for value in exact if value is not None), Fraction(0)) / n)
-            return added(window) / n
+            return float(sum(grid[k + 1 - n : k + 1], Fraction(0)) / n) if grid else added(window) / n
         if name == "max":
             return max(window)
         if name == "min":
@@ -163,17 +159,21 @@ class Oracle:
             return math.sqrt(added([(value - centre) * (value - centre) for value in away]) / n)
         return exponential(name, n, x[: k + 1])
 
-    def grid(self, of: Any, begin: int) -> list[Fraction | None] | None:
-        """Exact adjusted values of a bar column, None where a factor is no whole number."""
+    def grid(self, of: Any, begin: int) -> list[Fraction] | None:
+        """Exact adjusted values of a bar column."""
         if not (isinstance(of, dict) and "f" in of) or of["f"] == "close_tr":
             return None
-        scale = 0 if of["f"] == "volume" else self.bars.price_scale
-        found: list[Fraction | None] = []
-        for value, factor in zip(self.raw(of["f"]), self.factor("split"), strict=True):
-            by = 1.0 if of["f"] == "close_raw" else 1 / factor if of["f"] == "volume" else factor
-            ticks = round(float(value) * 10**scale)
-            found.append(Fraction(ticks, 10**scale) * int(by) if by == int(by) else None)
-        return found[begin:]
+        return self.exact(of["f"])[begin:]
+
+    def exact(self, field: str) -> list[Fraction]:
+        """The printed values in the shares of the run, as fractions."""
+        scale = 0 if field == "volume" else self.bars.price_scale
+        found = []
+        for value, num, den in zip(self.raw(field), self.bars.factor_num, self.bars.factor_den, strict=True):
+            by = Fraction(int(num), int(den)) if field != "close_raw" else Fraction(1)
+            printed = Fraction(round(float(value) * 10**scale), 10**scale)
+            found.append(printed / by if field == "volume" else printed * by)
+        return found
 
     def anchor(self, name: str, n: int, need: int) -> int:
         if self.warmup == "settle":

@@ -117,7 +117,7 @@ def scrambled(series: InstrumentSeries, after: int, seed: int) -> InstrumentSeri
     random = np.random.default_rng(seed)
     later = series.day > after
     changed = {}
-    for name in ("open", "high", "low", "close", "volume", "factor", "factor_tr"):
+    for name in ("open", "high", "low", "close", "volume", "factor", "factor_num", "factor_tr"):
         values = getattr(series, name).copy()
         values[later] = values[later] * np.round(random.uniform(0.5, 2.0, int(later.sum())), 2)
         changed[name] = readonly(values)
