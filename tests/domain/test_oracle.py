@@ -9,7 +9,8 @@ import pytest
 
 from farm.store.base import Store
 from tests.domain import support
-from tests.domain.oracle import Account, World
+from tests.domain.oracle import Account
+from tests.domain.reading import World
 
 HISTORY, SESSIONS = 40, 45
 TICKERS = ("AAA", "BBB", "CCC")
@@ -142,7 +143,7 @@ def stored(world: World) -> Store:
     return support.world(bars, start=support.day(-HISTORY), splits=splits, dividends=dividends)
 
 
-@pytest.mark.parametrize("seed", range(120))
+@pytest.mark.parametrize("seed", range(90))
 def test_the_farm_does_what_the_text_says(seed: int) -> None:
     make = Maker(seed)
     world, document = make.world(), make.spec()
