@@ -24,7 +24,8 @@ SUMMARIES = {
 }
 EPILOGUE = """\
 All but spec take --store URL (or FARM_STORE): a path, file://, s3://bucket/prefix with the usual AWS_* variables.
-All take --json, which prints one document on standard output. farm COMMAND --help lists the options."""
+All take --json, which prints one document on standard output. farm COMMAND --help lists the options.
+Exit codes: 2 usage, 3 spec, 4 data, 5 store, 6 a limit, 7 results disagree, 8 a block failed, 130 stopped by you."""
 
 
 def version_text() -> str:
