@@ -348,6 +348,8 @@ def outcome_text(outcome: Outcome, top: int) -> str:
         params = ", ".join(f"{name} {value}" for name, value in study.params(first["trial"]).items())
         which = f"trial {first['trial']}" + (f": {params}" if params else "")
         ending = [("winner" if order else "first", which), ("fingerprint", first["fingerprint"]), *ending]
+        cell = study.keys[first["trial"] * len(study.cell_instruments)].hex()
+        ending.append(("look closer", f"farm report {study.id[:12]}, farm explain {cell[:12]}"))
     return "\n".join([*lines, "", fields(ending, "")])
 
 

@@ -52,6 +52,10 @@ def test_the_leaderboard_shows_the_objective_once(finished: Console, spec: Path)
     assert re.fullmatch(r"winner       trial \d: fast \d+, slow \d+", lines[at + 9])
     assert re.fullmatch(r"fingerprint  [0-9a-f]{64}", lines[at + 10])
     assert lines[at + 11] == "assumed      fixed_universe, no_dividends"
+    closer = re.fullmatch(r"look closer  farm report ([0-9a-f]{12}), farm explain ([0-9a-f]{12})", lines[at + 12])
+    assert closer is not None
+    assert finished("report", closer[1]).code == 0
+    assert finished("explain", closer[2]).code == 0
 
 
 def test_an_objective_that_is_in_no_other_column(sample: Console, tmp_path: Path) -> None:
