@@ -1,8 +1,9 @@
 """The tape: every event of a market in the total order of domain.md 3.1, made once and shared by all trials.
 
-Rules: events are tables of numbers, grouped by instant; at one instant the phases follow each other in the order of
-the tables: splits and ex-dates (1), closing bars (2), dividend payments (4), then the session close, decisions, and
-opening prints (9). Inside a phase the order is that of the instrument ids. Splits and ex-dates act at the open of the
+Rules: events are tables of numbers, grouped by instant. At one instant first what ends: closing bars (2), the session
+close, decisions; then the session that opens: splits and ex-dates (1), dividend payments (4), opening prints (9). Both
+happen at once where sessions follow each other without a pause, and there the closing bar is of the old basis. Inside
+a phase the order is that of the instrument ids. Splits and ex-dates act at the open of the
 first session on or after their day, or at the instrument's own first print of that day if that is earlier; dividends
 are paid at the open of the first session on or after the pay day, never before the ex-date. What lies after the last
 session close of the run is not on the tape.

@@ -1,9 +1,9 @@
 """The bar program: one account, carried instant by instant over a tape of events. The heart of the event loop.
 
 ``advance`` is a fold: it takes the state and a range of instants, and leaves the state after them. At each instant it
-goes through the phases of domain.md 3.1: corporate actions (1), closing bars (2), matching of working stops (3),
-dividend cash (4), the mark with ruin and margin (6), decisions and admission (7, 8), opening prints (9). Nothing is
-read beyond the instant at hand, so where a batch ends cannot matter.
+goes through the phases of domain.md 3.1: closing bars (2), matching of working stops (3), the mark with ruin and margin
+(6), decisions and admission (7, 8); then the session that opens: corporate actions (1), dividend cash (4), opening
+prints (9). Nothing is read beyond the instant at hand, so where a batch ends cannot matter.
 
 Money is integers (1e-6 of account currency) in float64 boxes: each flow is one product chain in the order written in
 ``_value`` and ``_commission``, rounded once, half to even; all else is exact addition. Whatever reaches 2**53 raises
@@ -957,8 +957,6 @@ def advance(
         first_bar, end_bar = count[at.AT_BAR], inst[i, at.BAR_END]
         closes = inst[i, at.SESSION] >= 0
         if count[at.RUIN] == 0:
-            for k in range(count[at.AT_ACT], inst[i, at.ACT_END]):
-                _action(b, act[k])
             if end_bar > first_bar:
                 _bars(bar, first_bar, end_bar, i, count[at.HELD] > 0, asset, slot, of_asset)
                 if count[at.HELD] > 0 and has_stops:
@@ -971,8 +969,6 @@ def advance(
                         _stop_out(b, n, True)
                 if count[at.HELD] > 0 and has_stops:
                     _lift(bar, first_bar, end_bar, slot, of_asset)
-            for k in range(count[at.AT_PAY], inst[i, at.PAY_END]):
-                _pay(b, pay[k])
             if closes or end_bar > first_bar:
                 _mark(account, count, asset, slot)
             if closes:
@@ -998,6 +994,13 @@ def advance(
             sessions[0, count[at.NOW]] = int(account[at.EQUITY])
             sessions[1, count[at.NOW]] = int(account[at.GROSS])
             count[at.NOW] += 1
+        # Here the next session begins. Where days follow each other without a pause, the bar that closes at this very
+        # instant is of the old basis.
+        if count[at.RUIN] == 0:
+            for k in range(count[at.AT_ACT], inst[i, at.ACT_END]):
+                _action(b, act[k])
+            for k in range(count[at.AT_PAY], inst[i, at.PAY_END]):
+                _pay(b, pay[k])
         if count[at.WORKING] > 0 and inst[i, at.OPEN_END] > count[at.AT_OPEN]:
             n = _line_up(opening, count[at.AT_OPEN], inst[i, at.OPEN_END], asset, slot, of_asset, queue)
             if n > 0:

@@ -236,6 +236,23 @@ class TestSessions:
         assert played.run.fills["ts"].tolist() == [(parse_date(START, "") + 1) * NS_PER_DAY]
         assert len(played.equity) == 4
 
+    def test_where_days_follow_without_a_pause_the_closing_bar_is_of_the_old_basis(self) -> None:
+        """At midnight the day's bar closes and the ex-date opens: the stop is tested, the equity marked and the order
+        made in old coins, then coins double. A stop of that day's bar comes before the ex-date: no dividend."""
+        always = {"calendar_name": "24x7"}
+        coins: dict[str, Any] = {"instruments": [{"symbol": "BTC", "calendar": "24x7"}], **always}
+        stops = [{"type": "stop", "pct": 0.3}, {"type": "target", "pct": 0.3}]
+        made = sleeve(enter=on(0, **always), exit=on(2, **always), stops=stops)
+        document = spec(["BTC"], made, sessions=5, calendar="24x7")
+        store = world({"BTC": flat(100, 100, 100, 50, 50)}, splits=[("BTC", day(3, **always), "2:1")], **coins)
+        played = play(document, store)
+        assert played.short_fills == [(1, 10, 100.0), (3, -20, 50.0)]
+        assert played.equity == [10_000.0] * 5
+        bars: list[Row] = [*flat(100, 100), (100, 100, 65, 100), *flat(100, 100)]
+        store = world({"BTC": bars}, dividends=[("BTC", day(3, **always), 1.0, None)], **coins)
+        played = play(document, store)
+        assert (played.short_fills[1], played.cash, played.equity[-1]) == ((2, -10, 70.0), [], 9_700.0)
+
     def test_what_is_delisted_inside_the_run_is_refused_by_name(self) -> None:
         """Settling at the delisting value is not built; holding the last price for ever would be a wrong answer."""
         store = world(

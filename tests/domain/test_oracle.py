@@ -21,6 +21,10 @@ class Maker:
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
+        self.calendar = "24x7" if seed % 5 == 0 else "XNYS"
+
+    def day(self, session: int) -> str:
+        return support.day(session, calendar_name=self.calendar)
 
     def chance(self, share: float) -> bool:
         return bool(self.random.random() < share)
@@ -60,7 +64,7 @@ class Maker:
                 at = int(self.random.integers(0, SESSIONS - 1))
                 pays = self.one(None, at, at + 3, at + 100)
                 dividends[ticker] = {at: (round(float(self.random.uniform(0.01, 0.4)), 3), pays)}
-        weekday = {k: support.date(support.day(k)).isoweekday() for k in range(-HISTORY, SESSIONS)}
+        weekday = {k: support.date(self.day(k)).isoweekday() for k in range(-HISTORY, SESSIONS)}
         return World(bars, splits, dividends, weekday)  # type: ignore[arg-type]
 
     def number(self) -> Any:
@@ -118,7 +122,7 @@ class Maker:
             if self.chance(0.5):
                 made |= {"max_positions": self.one(1, 2), "prefer": {"i": "roc", "n": 3}}
             sleeves.append(made)
-        run: dict[str, Any] = {"account": account, "cash": self.one(3_000, 25_000.5)}
+        run: dict[str, Any] = {"account": account, "cash": self.one(3_000, 25_000.5), "calendar": self.calendar}
         run["costs"] = {"bps": self.one(0, 7.5), "per_share": self.one(0, 0.005), "min": self.one(0, 1)}
         run["exec"] = {"slip_bps": self.one(0, 3)}
         if self.chance(0.3):
@@ -131,23 +135,27 @@ class Maker:
         return support.spec(TICKERS, *sleeves, sessions=SESSIONS, **run)
 
 
-def stored(world: World) -> Store:
+def stored(world: World, make: Maker) -> Store:
     """The world in a store."""
-    splits = [(t, support.day(k), f"{new}:{old}") for t, all_ in world.splits.items() for k, (new, old) in all_.items()]
+    splits = [(t, make.day(k), f"{new}:{old}") for t, all_ in world.splits.items() for k, (new, old) in all_.items()]
     dividends = [
-        (t, support.day(k), amount, None if pays is None else support.day(pays))
+        (t, make.day(k), amount, None if pays is None else make.day(pays))
         for t, all_ in world.dividends.items()
         for k, (amount, pays) in all_.items()
     ]
     bars = {t: [rows.get(k) for k in range(-HISTORY, SESSIONS)] for t, rows in world.bars.items()}
-    return support.world(bars, start=support.day(-HISTORY), splits=splits, dividends=dividends)
+    masters = [{"symbol": ticker, "calendar": make.calendar} for ticker in TICKERS]
+    return support.world(
+        bars, start=make.day(-HISTORY), calendar_name=make.calendar, splits=splits, dividends=dividends,
+        instruments=masters,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(90))
 def test_the_farm_does_what_the_text_says(seed: int) -> None:
     make = Maker(seed)
     world, document = make.world(), make.spec()
-    played = support.play(document, stored(world))
+    played = support.play(document, stored(world, make))
     account = Account(document, world, SESSIONS).run()
     fills = sorted((t, k, n, round(price, 6)) for t, k, n, price in played.fills)
     assert fills == sorted((t, k, n, round(price, 6)) for t, k, n, price in account.fills)

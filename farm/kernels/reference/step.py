@@ -173,10 +173,7 @@ class Reference:
             for event in together:
                 phases[event[1]].append(event)
             if not self.ruin:
-                self.corporate_actions(phases[ACTION])
                 self.closing_bars(phases[BAR])
-                for *_, k, instrument in phases[PAY]:
-                    self.pay(instrument, k)
             if phases[CLOSE]:
                 self.close_session()
             if phases[BAR]:
@@ -190,7 +187,10 @@ class Reference:
                 self.equity.append(self.worth())
                 self.position.append(self.gross())
                 self.session += 1
-            if not self.ruin:
+            if not self.ruin:  # a session opens: what closed at this instant was of the old basis
+                self.corporate_actions(phases[ACTION])
+                for *_, k, instrument in phases[PAY]:
+                    self.pay(instrument, k)
                 self.opening_prints(phases[OPEN])
         self.finish()
         return self
