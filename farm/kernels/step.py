@@ -46,6 +46,13 @@ def _bound(count: I64, x: float) -> None:
 
 
 @_hot
+def _whole(x: float) -> float:
+    """Floor, but a quotient that misses a whole number by rounding alone is that number: 604 at 6.04 are 100 shares."""
+    near = np.rint(x)
+    return near if near - x <= x * 2.0**-49 else np.floor(x)  # type: ignore[no-any-return]
+
+
+@_hot
 def _value(asset: F64, j: int, price: float, lots: float) -> float:
     """Position value (domain.md 3.5): rint(price x qty x multiplier x 1e6), signed as ``lots``."""
     qty = (lots * asset[j, at.LOT_MICRO]) / 1e6
@@ -354,7 +361,7 @@ def _share(account: F64, asset: F64, slot: F64, queue: I64, n: int, available: f
     high = 0.0  # after so many rounds nothing is left to pay
     for x in range(n):
         p = slot[queue[x]]
-        p[at.W_FIT] = np.floor(p[at.W_LOTS] * factor)
+        p[at.W_FIT] = _whole(p[at.W_LOTS] * factor)
         high = max(high, p[at.W_FIT])
     total = _total_need(account, asset, slot, queue, n, 0.0)
     while high - low > 1.0 and total > available:
@@ -741,7 +748,7 @@ def _size(account: F64, count: I64, asset: F64, rules: F64, p: F64, held: float)
     weight, among = rules[at.WEIGHT], rules[at.AMONG]
     kept = account[at.KEEP] * (account[at.EQUITY] / 1e6)
     budget = weight if rules[at.MODE] == at.BY_NOTIONAL else (weight * kept) / among
-    lots = max(np.floor(((budget / (price * many)) * asset[j, at.LOTS_UP]) / asset[j, at.LOTS_DOWN]), 0.0)
+    lots = max(_whole(((budget / (price * many)) * asset[j, at.LOTS_UP]) / asset[j, at.LOTS_DOWN]), 0.0)
     if rules[at.MODE] == at.QTY:
         lots = p[at.QTY_LOTS]
     _bound(count, lots)
@@ -751,7 +758,8 @@ def _size(account: F64, count: I64, asset: F64, rules: F64, p: F64, held: float)
         while high - low > 1.0:
             middle = np.floor((low + high) / 2.0)
             cost = (price * ((middle * asset[j, at.LOT_MICRO]) / 1e6)) * many
-            if cost <= (weight * (kept - _commission(asset, j, price, held + middle) / 1e6)) / among:
+            limit = (weight * (kept - _commission(asset, j, price, held + middle) / 1e6)) / among
+            if np.rint(cost * 1e6) <= np.rint(limit * 1e6):
                 low = middle
             else:
                 high = middle

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from tests.domain.reading import Expression, World
@@ -230,7 +231,7 @@ class Account:
             while orders[0].got and self.need(opens[0], orders[0].got) > room:
                 orders[0].got -= 1
             return
-        factor = max(room, 0) / total
+        factor = Fraction(max(room, 0)) / Fraction(total)
         for order in orders:
             order.got = math.floor(order.got * factor)
         while any(order.got for order in orders):
@@ -421,20 +422,24 @@ class Account:
         if size["mode"] == "qty":
             return int(size["v"])
         if size["mode"] == "notional":
-            return math.floor(size["v"] / price)
-        alloc = sleeve.get("alloc", 1 / len(self.document["strategy"]["sleeves"]))
+            return math.floor(exact(size["v"]) / exact(price))
+        alloc = exact(sleeve["alloc"]) if "alloc" in sleeve else Fraction(1, len(self.document["strategy"]["sleeves"]))
         mine = sum(p.sleeve is sleeve for p in self.places)
-        share = size["v"] if size["mode"] == "pct_equity" else 1 / max_positions(sleeve, mine)
+        share = exact(size["v"]) if size["mode"] == "pct_equity" else Fraction(1, max_positions(sleeve, mine))
         reserve = self.document["run"].get("exec", {}).get("reserve", {})
-        kept = (1 - reserve.get("pct", 0)) * self.worth() / 1e6
-        count = max(math.floor(alloc * share * kept / price), 0)
-        while (
-            count
-            and reserve.get("fees")
-            and (count * price > alloc * share * (kept - self.fee(price, held + count) / 1e6))
-        ):
-            count -= 1
+        kept = (1 - exact(reserve.get("pct", 0))) * Fraction(self.worth(), 10**6)
+        count = max(math.floor(alloc * share * kept / exact(price)), 0)
+        if reserve.get("fees"):
+            while count and count * exact(price) > alloc * share * (
+                kept - Fraction(self.fee(price, held + count), 10**6)
+            ):
+                count -= 1
         return count
+
+
+def exact(value: float) -> Fraction:
+    """The decimal that was written."""
+    return Fraction(repr(value))
 
 
 def stops_of(sleeve: dict[str, Any]) -> list[dict[str, Any]]:

@@ -37,6 +37,29 @@ class TestQuantity:
     def test_floors_toward_zero(self, size: dict[str, Any], lots: int) -> None:
         assert one(flat(30, 30, 30), size).short_fills == [(1, lots, 30.0)]
 
+    @pytest.mark.parametrize(
+        ("size", "price", "cash", "lots"),
+        [
+            ({"mode": "notional", "v": 18_862.92}, 6.04, 20_000, 3123),
+            ({"mode": "notional", "v": 18_862.91}, 6.04, 20_000, 3122),
+            ({"mode": "pct_equity", "v": 0.57}, 57.0, 100, 1),
+            ({"mode": "pct_equity", "v": 0.57}, 57.01, 100, 0),
+            ({"mode": "pct_equity", "v": 0.55}, 232.76, 99_028.8, 234),
+            ({"mode": "equal"}, 74.497, 74_497.0, 1000),
+        ],
+    )
+    def test_what_is_paid_for_to_the_cent_is_bought(
+        self, size: dict[str, Any], price: float, cash: float, lots: int
+    ) -> None:
+        """18,862.92 / 6.04 is 3,123 exactly, although the quotient of the floats is a little less."""
+        played = one(flat(price, price, price), size, cash=cash)
+        assert played.run.fills["lots"].tolist() == ([lots] if lots else [])
+
+    def test_the_reserve_counts_to_the_cent_too(self) -> None:
+        """0.9 x 20,958.8 is 18,862.92."""
+        played = one(flat(6.04, 6.04, 6.04), FULL, cash=20_958.8, exec={"reserve": {"pct": 0.1, "fees": True}})
+        assert played.run.fills["lots"].tolist() == [3123]
+
     def test_fractional_lots_are_millionths(self) -> None:
         """10,000 / 30 = 333.333333 shares cost 9,999.99999."""
         played = one(flat(30, 30, 60), FULL, lot="fractional")

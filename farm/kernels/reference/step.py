@@ -433,7 +433,7 @@ class Reference:
         if total <= available:
             return
         for _, order in openings:
-            order.fit = math.floor(order.opens * (max(available, 0.0) / total))
+            order.fit = whole(order.opens * (max(available, 0.0) / total))
         while any(order.fit for _, order in openings):
             for _, order in openings:
                 if sum(self.need(*pair, pair[1].fit) for pair in openings) <= available:
@@ -639,13 +639,13 @@ class Reference:
         else:
             qty = (v if mode == "notional" else weight * kept / among) / (price * many)
             more, fewer = max(1.0, 1_000_000 / instrument.lot_micro), max(1.0, instrument.lot_micro / 1_000_000)
-            lots = max(math.floor(qty * more / fewer), 0)
+            lots = max(whole(qty * more / fewer), 0)
         if run.exec.reserve_fees and mode in ("pct_equity", "equal"):
 
             def is_short(count: int) -> bool:
                 cost = price * ((count * instrument.lot_micro) / 1e6) * many
                 fee = self.commission(instrument, price, held + count) / 1e6
-                return bool(cost > weight * (kept - fee) / among)
+                return round(cost * 1e6) > round(weight * (kept - fee) / among * 1e6)
 
             lots = bisect_right(range(1, lots + 1), False, key=is_short)
         self.count("too_small", lots == 0)
@@ -726,6 +726,11 @@ class Reference:
                 mark, p = slot.instrument.mark, slot.position
                 pnl = p.pnl + self.value(slot.instrument, mark, p.side * p.lots)
                 self.open_trades.append(self.trade(p, -1, 0, mark, slot.instrument.row, pnl))
+
+
+def whole(x: float) -> int:
+    """Floor, unless rounding alone keeps ``x`` below a whole number."""
+    return round(x) if round(x) - x <= x * 2.0**-49 else math.floor(x)
 
 
 def inside(rules: Any) -> list[Any]:
