@@ -15,7 +15,10 @@ from typing import Any
 from farm.strategy.grammar import ARITY, COMPARISONS
 from farm.strategy.reader import Reader, is_hole, join, near, one_of, show
 from farm.strategy.spec import ChoiceParam, FloatParam, IntParam, Param, Value
-from farm.values.errors import SpecError
+from farm.values.errors import CapacityError, SpecError
+
+VALUES_MAX = 1_000_000
+"""Most values of one parameter."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KINDS = ("int", "float", "choice")
@@ -69,9 +72,9 @@ def _parse_choice(reader: Reader, value: Any, place: str) -> ChoiceParam:
         if not isinstance(item, bool | int | float | str):
             raise SpecError(f"not a scalar: {show(item)}", place=where, allowed="numbers, text, true, false")
         if isinstance(item, str) and item[:1] in ("$", "@"):
-            raise SpecError(f"a choice cannot refer to others: {show(item)}", place=where)
+            raise SpecError(f"a choice cannot refer to others: {show(item)}", place=where, allowed="plain values")
         if any(_same(item, other) for other in items[:index]):
-            raise SpecError(f"{show(item)} is listed twice", place=where)
+            raise SpecError(f"{show(item)} is listed twice", place=where, hint="remove one of them")
     return ChoiceParam(tuple(items))
 
 
@@ -80,10 +83,19 @@ def _same(a: Value, b: Value) -> bool:
 
 
 def grid_values(param: Param, place: str) -> tuple[Value, ...]:
-    """Return the values of a parameter's grid, in its order; SpecError for a float, which has none."""
+    """Return the values of a parameter's grid, in its order.
+
+    Errors: SpecError for a float, which has none; CapacityError for a range that nobody can mean.
+    """
     if isinstance(param, ChoiceParam):
         return param.values
     if isinstance(param, IntParam):
+        count = (param.hi - param.lo) // param.step + 1
+        if count > VALUES_MAX:
+            raise CapacityError(
+                f"the range has {count:,} values", place=place, allowed=f"at most {VALUES_MAX:,}",
+                hint="use a larger step, as in [lo, hi, step]",
+            )  # fmt: skip
         values = list(range(param.lo, param.hi + 1, param.step))
         return tuple(values if values[-1] == param.hi else [*values, param.hi])
     hint = 'list the values as {"choice": [...]}, or use an int'

@@ -146,7 +146,7 @@ def _costs(reader: Reader, value: Any, place: str) -> Document:
     reader.object(value, place, grammar.COSTS, unbuilt=grammar.COSTS_NOT_BUILT)
     costs: Document = {"bps": _bps(reader, value.get("bps", 0), join(place, "bps"))}
     for key in ("per_share", "min"):
-        costs[key] = reader.number(value.get(key, 0), join(place, key), least=0.0)
+        costs[key] = reader.number(value.get(key, 0), join(place, key), least=0.0, most=CASH_MAX)
     for key in grammar.COSTS_ZERO:
         if reader.number(value.get(key, 0), join(place, key), least=0.0) != 0:
             raise not_built(f"{key!r} other than 0", join(place, key), ("0",))

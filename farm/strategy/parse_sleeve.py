@@ -34,9 +34,10 @@ def parse_universes(reader: Reader, value: Any, place: str) -> dict[str, Univers
         ]
         for position, ticker in enumerate(tickers):
             if is_hole(ticker):
-                raise not_built("a ticker from a parameter", f"{where}.tickers[{position}]")
+                raise not_built("a ticker from a parameter", f"{where}.tickers[{position}]", ("tickers as text",))
             if ticker in tickers[:position]:
-                raise SpecError(f"{ticker!r} is listed twice", place=f"{where}.tickers[{position}]")
+                place_of = f"{where}.tickers[{position}]"
+                raise SpecError(f"{ticker!r} is listed twice", place=place_of, hint="remove one of them")
         found[name] = Universe(name, tuple(sorted(tickers)))
     return found
 
@@ -44,7 +45,9 @@ def parse_universes(reader: Reader, value: Any, place: str) -> dict[str, Univers
 def _name(reader: Reader, value: Any, place: str, taken: Mapping[str, Any]) -> str:
     name = reader.text(value, place, "a name")
     if name[0] in "$@":
-        raise SpecError(f"a name cannot begin with {name[0]!r}", place=place)
+        raise SpecError(
+            f"a name cannot begin with {name[0]!r}", place=place, hint="that is how parameters and lets are told apart"
+        )
     if name in taken:
         raise SpecError(f"{name!r} is taken", place=place, hint="give each its own id")
     return name

@@ -170,7 +170,8 @@ class Reader:
                 raise not_built(f"{key!r}", join(place, key), known)
             if key not in known:
                 hint = near(key, known)
-                raise SpecError("unknown key", place=join(place, key), allowed=one_of(known), hint=hint)
+                allowed = one_of(known) or "nothing in here"
+                raise SpecError("unknown key", place=join(place, key), allowed=allowed, hint=hint)
         for key in required:
             if key not in value:
                 raise SpecError("required, and missing", place=join(place, key), allowed=one_of(known))

@@ -50,6 +50,8 @@ def grid(params: Mapping[str, Param], constraints: Sequence[Any]) -> Grid:
         points = tuple(point for point in points if constraints_hold(constraints, dict(zip(names, point, strict=True))))
     if not points:
         raise SpecError(
-            f"no trial is left: the constraints drop all {count} points of the grid", place="strategy.constraints"
+            f"no trial is left: the constraints drop all {count} points of the grid",
+            place="strategy.constraints",
+            hint="loosen a constraint, or widen a parameter",
         )
     return Grid(names, points, count - len(points))

@@ -125,6 +125,17 @@ CASES: dict[str, tuple[Change, int, tuple[str, ...]]] = {
     ),
     "not built: require": (lambda spec: spec["study"].update(require={}), 3, ("study.require", "not built yet")),
     "a version of tomorrow": (lambda spec: spec.update(spec=2), 3, ("spec", "2", "allowed: 1")),
+    "a range beyond reason": (
+        lambda spec: spec["strategy"]["params"].update(idle={"int": [1, 2**53]}),
+        6,
+        ("strategy.params.idle", "9,007,199,254,740,992 values", "at most", "larger step"),
+    ),
+    "a fee beyond reason": (lambda spec: spec["run"]["costs"].update(min=1e308), 3, ("run.costs.min", "9000000000")),
+    "constraints that drop everything": (
+        lambda spec: spec["strategy"].update(constraints=[{"gt": ["$fast", "$slow"]}]),
+        3,
+        ("strategy.constraints", "no trial is left", "loosen a constraint"),
+    ),
     "a grid beyond reason": (
         lambda spec: spec["strategy"]["params"].update(slow={"int": [1, 9_999]}, fast={"int": [1, 9_999]}),
         6,
