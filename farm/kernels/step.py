@@ -765,7 +765,7 @@ def _size(account: F64, count: I64, asset: F64, rules: F64, p: F64, held: float)
                 high = middle
         lots = low
     count[at.C_TOO_SMALL] += 1 if lots == 0.0 else 0
-    return lots  # type: ignore[no-any-return]
+    return lots
 
 
 @_cold

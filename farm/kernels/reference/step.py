@@ -645,7 +645,7 @@ class Reference:
             def is_short(count: int) -> bool:
                 cost = price * ((count * instrument.lot_micro) / 1e6) * many
                 fee = self.commission(instrument, price, held + count) / 1e6
-                return round(cost * 1e6) > round(weight * (kept - fee) / among * 1e6)
+                return bool(round(cost * 1e6) > round(weight * (kept - fee) / among * 1e6))
 
             lots = bisect_right(range(1, lots + 1), False, key=is_short)
         self.count("too_small", lots == 0)
