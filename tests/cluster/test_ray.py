@@ -197,6 +197,10 @@ def segments(store: Store) -> int:
     return sum(1 for _ in store.list("results/"))
 
 
+def leases(store: Store) -> set[str]:
+    return {meta.key for meta in store.list("studies/") if "/leases/" in meta.key}
+
+
 def test_kill_the_driver_stop_the_next_and_finish_with_the_bits_of_one_process(tmp_path: Path, repo_root: Path) -> None:
     store, plain = open_store(str(tmp_path / "farm")), open_store(str(tmp_path / "plain"))
     for each in (store, plain):
@@ -209,10 +213,12 @@ def test_kill_the_driver_stop_the_next_and_finish_with_the_bits_of_one_process(t
     killed.kill()
     killed.wait()
     wait_for("the end of what the killed driver had started", lambda: processes_of(killed.pid) == [])
-    kept = segments(store)
+    known = leases(store)
     [pending] = Inbox(store).pending()
 
     stopped = command(store, repo_root)
+    wait_for("a lease of the next driver", lambda: bool(leases(store) - known) or stopped.poll() is not None)
+    kept = segments(store)
     wait_for("another segment", lambda: segments(store) > kept or stopped.poll() is not None)
     os.killpg(stopped.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it too
     _, errors = stopped.communicate(timeout=WAIT_S)
