@@ -261,7 +261,8 @@ class Change:
                 continue
             other = self.by_symbol.get(str(row["symbol"]))
             if other is not None or any(row["symbol"] == one["symbol"] for one in self.created.values()):
-                raise DataError(f"the symbol {row['symbol']!r} belongs to another instrument", place=place)
+                hint = "a symbol names one instrument; give the other one its last symbol first"
+                raise DataError(f"the symbol {row['symbol']!r} belongs to another instrument", place=place, hint=hint)
             self.created[instrument_id] = row
             self.rows_added += 1
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 
 from farm.values.errors import DataError, PermissionDenied, Unavailable, UsageError
 
+_LINE_END = re.compile(rb"[\r\n]")
 _DELIMITERS = ",;\t|"
 _ALLOWED = "one file, CSV or Parquet"
 
@@ -149,8 +151,11 @@ def _read_csv(data: bytes, url: str) -> pa.Table:
 def _header(data: bytes, url: str) -> tuple[str, Sequence[str]]:
     """Return the delimiter and the column names of the first line that is not blank."""
     try:
-        text = data.lstrip(b"\xef\xbb\xbf\r\n").split(b"\n", 1)[0].decode()
+        text = _LINE_END.split(data.lstrip(b"\xef\xbb\xbf\r\n"), 1)[0].decode()
     except UnicodeDecodeError as error:
         raise DataError(f"neither Parquet nor text in UTF-8: {error}", place=url, allowed="CSV or Parquet") from error
     delimiter = max(_DELIMITERS, key=text.count)
-    return delimiter, next(csv.reader(io.StringIO(text.rstrip("\r")), delimiter=delimiter))
+    try:
+        return delimiter, next(csv.reader(io.StringIO(text), delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError(f"the header cannot be read: {error}", place=url, allowed="CSV or Parquet") from error

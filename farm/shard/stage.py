@@ -76,6 +76,9 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+LOT_MAX = 1_000_000
+
+
 @dataclass(frozen=True)
 class Reading:
     """How to read a source: the flags of ``farm ingest``. ``sort``: bring rows into order instead of refusing them."""
@@ -365,17 +368,19 @@ def _check_types(field: Field | None, types: npt.NDArray[np.object_]) -> None:
 
 def _lots(field: Field) -> I64:
     lots = parse_numbers(field)
-    is_bad = (lots <= 0) | (to_ticks(lots, 6) / MICRO != lots)
+    is_bad = (lots <= 0) | (lots > LOT_MAX)
+    is_bad |= to_ticks(np.where(is_bad, 1.0, lots), 6) / MICRO != np.where(is_bad, 1.0, lots)
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        raise field.refuse(row, f"{float(lots[row])!r} is not a lot", hint="a positive number of at most 6 decimals")
+        hint = f"a positive number up to {LOT_MAX:,}, of at most 6 decimals"
+        raise field.refuse(row, f"{float(lots[row])!r} is not a lot", hint=hint)
     return to_ticks(lots, 6)
 
 
 def _values(field: Field) -> F64:
     values = parse_numbers(field)
     if (values < 0).any():
-        raise field.refuse(int(np.argmax(values < 0)), "the value is negative")
+        raise field.refuse(int(np.argmax(values < 0)), "the value is negative", hint="a worthless share is worth 0")
     return values
 
 

@@ -133,3 +133,21 @@ def test_actions_of_unknown_instruments(sample: Console, folder: Path, tmp_path:
     text = refused(sample("ingest", file, "--kind", "splits"), 4, "data row 2", "'NONE'")
     assert "ingest its bars first" in text
     assert listing(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ("AAPL,X,stock,1", ("the symbol 'AAPL' belongs to another instrument", "one instrument")),
+        ("NEW,NEW,bond,1", ("no such type: 'bond'", "stock, etf, index")),
+        ("NEW,NEW,stock,1e32", ("1e+32 is not a lot", "at most 6 decimals")),
+        ("NEW,NEW,stock,0", ("0.0 is not a lot", "positive")),
+        ("NEW,NEW,stock,0.0000001", ("1e-07 is not a lot", "6 decimals")),
+        ("IBM,IBM,etf,1", ("IBM", "etf", "stock")),
+    ],
+)
+def test_instruments(row: str, said: tuple[str, ...], sample: Console, folder: Path, tmp_path: Path) -> None:
+    before = listing(folder)
+    file = write_csv(tmp_path / "instruments.csv", ["OTHER,OTHER,stock,1", row], "symbol,id,type,lot")
+    refused(sample("ingest", file, "--kind", "instruments"), 4, "instruments.csv, data row 2", *said)
+    assert listing(folder) == before

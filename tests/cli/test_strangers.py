@@ -224,7 +224,16 @@ def test_another_calendar(empty: Console, tmp_path: Path) -> None:
     refused(empty("ingest", file, *BARS, "--calendar", "XNYS"), 2, "--calendar", "24x7")
 
 
-def test_windows_line_ends_and_a_byte_order_mark(empty: Console, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ("\n", "\r\n", "\r"))
+@pytest.mark.parametrize("before", (b"", b"\xef\xbb\xbf"))
+def test_line_ends_and_byte_order_marks(end: str, before: bytes, sample: Console, tmp_path: Path) -> None:
     file = tmp_path / "bars.csv"
-    file.write_bytes(b"\xef\xbb\xbf" + HEADER.encode() + b"\r\nAAPL,2020-01-02,10,11,9,10.5,100\r\n\r\n")
-    assert empty.document("ingest", file, *BARS)["rows_added"] == 1
+    lines = [HEADER, "AAPL,2020-01-02,10,11,9,10.5,100", "AAPL,2020-01-03,10,11,9,10.5,100", "", ""]
+    file.write_bytes(before + end.join(lines).encode())
+    assert sample.document("ingest", file, *BARS)["rows_added"] == 2
+
+
+def test_a_header_beyond_reason(empty: Console, tmp_path: Path) -> None:
+    file = tmp_path / "bars.csv"
+    file.write_text("x" * 200_000)
+    refused(empty("ingest", file, *BARS), 4, "bars.csv", "the header cannot be read")
