@@ -205,6 +205,10 @@ class Stamp:
         return self.moment is not None and self.moment.time() == datetime.time()
 
 
+DAY_MIN, DAY_MAX = day_of(datetime.date.min), day_of(datetime.date.max) - 1
+"""Days that have a date, and a day after them; a Parquet file may hold others."""
+
+
 def parse_zone(name: str) -> ZoneInfo:
     """Return the time zone ``name``; UsageError when nobody knows it."""
     try:
@@ -224,6 +228,10 @@ def parse_stamps(field: Field, zone: ZoneInfo | None) -> tuple[list[Stamp], I64]
     kind = field.column.type
     if pa.types.is_date(kind):
         values, codes = _distinct(field, field.column.cast(pa.date32()).cast(pa.int32()))
+        for code, day in enumerate(values):
+            if not DAY_MIN <= day <= DAY_MAX:
+                row = int(np.argmax(codes == code))
+                raise field.refuse(row, f"{day} days from 1970-01-01 is no date", hint="years 1 to 9999")
         return [Stamp(value, None) for value in values], codes
     if pa.types.is_timestamp(kind):
         values, codes = _distinct(field, field.column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()))

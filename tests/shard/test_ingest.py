@@ -308,6 +308,7 @@ def test_types_that_mean_the_same_give_the_same_snapshot(change: dict[str, Any])
         ({"ts": pa.array([1577923200])}, "'1577923200' is not a date or a timestamp"),
         ({"ts": pa.array([1.5])}, "is no date or timestamp"),
         ({"ts": pa.array([None], pa.date32())}, "the value is missing"),
+        ({"ts": pa.array([2**31 - 1], pa.int32()).cast(pa.date32())}, "is no date"),
         ({"volume": pa.array([-1])}, "volume is -1"),
     ],
 )
