@@ -1,0 +1,397 @@
+"""The event path: a program, a market and its signals in, the books of one run out.
+
+Rules: the loop is a fold. ``Simulator`` holds what does not change, ``State`` everything that does; ``advance`` carries
+a state over the next batch of instants of the tape, and where batches end changes nothing. The arithmetic is in
+``farm/kernels``; here tables are laid out, records grow, and errors get their names. A simulation touches no global
+and no file, and the kernel runs without the GIL: threads may share market, tape and signals.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from farm.engine.ledger import CASH, FILL, ORDER, TRADE, Run
+from farm.engine.tape import Tape, make_tape
+from farm.feed.market import InstrumentSeries, Market
+from farm.kernels import loop, records
+from farm.kernels.records import Books, Table
+from farm.strategy.evaluate import Signals
+from farm.strategy.program import Program, RulesProgram
+from farm.strategy.spec import RunSpec
+from farm.values.arrays import F64, I64, U8, readonly
+from farm.values.errors import CapacityError, DataError, SpecError
+from farm.values.units import MICRO, NS_PER_DAY, iso
+
+SESSIONS_TTL = 1
+"""Sessions that an order works for before it lapses (domain.md 2.3)."""
+_RULES = {"cash": records.IN_CASH, "reg_t": records.REG_T, "linear": records.LINEAR}
+_SIZES = {
+    "qty": records.BY_QTY,
+    "notional": records.BY_NOTIONAL,
+    "pct_equity": records.BY_EQUITY,
+    "equal": records.BY_EQUITY,
+}
+_STOPS = {"stop": records.STOP, "target": records.TARGET, "trail": records.TRAIL}
+_UNITS = {"pct": records.PCT, "abs": records.ABS, "level": records.LEVEL, "r": records.R}
+_GROWING = ("order", "fill", "cash", "trade")
+_RECORDS_MIN = 128
+_SUMS = ("notional", "commission", "slippage")
+
+
+@dataclass(slots=True, eq=False)
+class State:
+    """Everything that changes in a run: tables of ``kernels/records.py``, owned by the run.
+
+    ``copy`` gives an independent state: both may be carried on, over the same batches or others.
+    """
+
+    books: Books
+
+    def copy(self) -> State:
+        """Return an independent copy."""
+        return copy.deepcopy(self)
+
+    @property
+    def at(self) -> int:
+        """The next instant of the tape."""
+        return int(self.books.account["next"][0])
+
+    @property
+    def cash_micro(self) -> int:
+        """Cash now."""
+        return int(self.books.account["cash"][0])
+
+    @property
+    def receivable_micro(self) -> int:
+        """Dividends earned or owed and not yet paid."""
+        return int(self.books.account["receivable"][0])
+
+    @property
+    def equity_micro(self) -> int:
+        """Equity at the last mark."""
+        return int(self.books.account["equity"][0])
+
+    @property
+    def lots(self) -> I64:
+        """Signed lots held, by (sleeve, asset) in order."""
+        held: I64 = self.books.position["lots"].copy()
+        return held
+
+    def rows(self, table: str, count: str) -> Table:
+        """Return the rows in use of a table of records."""
+        whole: Table = getattr(self.books, table)
+        return whole[: int(self.books.account[count][0])]
+
+
+class Simulator:
+    """One program on one market, ready to be carried over the tape. Read-only after construction.
+
+    Errors: SpecError for a short in a cash account; DataError when the market lacks a column that fills or stops need.
+    """
+
+    def __init__(
+        self, program: Program, market: Market, signals: Sequence[Sequence[Signals]], tape: Tape | None = None
+    ) -> None:
+        self.program = program
+        self.market = market
+        traded = sorted({one.instrument for group in signals for one in group})
+        self.tape = make_tape(market, traded) if tape is None else tape
+        if self.tape.market is not market or list(self.tape.traded) != traded:
+            raise ValueError("the tape is of another market, or of other instruments than are traded")
+        self._asset_of = {index: asset for asset, index in enumerate(traded)}
+        self._groups = [sorted(group, key=_instrument) for group in signals]
+        self._series = [market.series[index] for index in traded]
+        self._check()
+        self._signals = self._lay_out_signals()
+        self._numbers = self._lay_out_numbers()
+
+    def start(self) -> State:
+        """Return the state before the first instant."""
+        sleeves = len(self._groups)
+        positions = self._position_table()
+        count, dividends = positions.shape[0], self.tape.dividends
+        rows = _RECORDS_MIN + 8 * count + dividends * sleeves
+        stops = self._stop_table()
+        asset, of_asset = self._asset_table(positions)
+        return State(
+            Books(
+                account=self._account(),
+                tally=np.zeros(1, records.TALLY),
+                asset=asset,
+                sleeve=self._sleeve_table(),
+                stop=stops,
+                position=positions,
+                of_asset=of_asset,
+                held=np.zeros(count, np.int64),
+                working=np.zeros(count, np.int64),
+                queue=np.zeros(2 * count, np.int64),
+                receivable=np.zeros((dividends, sleeves)),
+                order=np.empty(rows * (1 + stops.shape[0]), records.ORDER),
+                fill=np.empty(rows, records.FILL),
+                cash=np.empty(rows, records.CASH),
+                trade=np.empty(rows, records.TRADE),
+                session=np.zeros(self.market.calendar.day.shape[0], records.SESSION),
+            )
+        )
+
+    def advance(self, state: State, last: int) -> State:
+        """Carry ``state`` over the instants [state.at, last) of the tape, in place, and return it.
+
+        Errors: CapacityError when an amount of money reaches 2**53 micro-units (9.0e9 currency units).
+        """
+        while True:
+            status = loop.advance(last, self.tape.tables, self._signals, self._numbers, state.books)
+            if status == records.DONE:
+                return state
+            if status == records.OVERFLOW:
+                raise self._overflow(state)
+            _grow(state)
+
+    def finish(self, state: State) -> Run:
+        """Return the books of a state that has seen the whole tape. They view the state's records."""
+        books, account, tally = state.books, state.books.account[0], state.books.tally[0]
+        if not account["ended"]:
+            raise ValueError(f"the run stands at instant {state.at} of {self.tape.instants}")
+        assumptions = self.program.assumptions
+        if self.market.no_dividends and "no_dividends" not in assumptions:
+            assumptions = (*assumptions, "no_dividends")
+        closed, still_open = int(account["trades"]), int(account["open_trades"])
+        session = {name: readonly(books.session[name].copy()) for name in records.SESSION.names or ()}
+        return Run(
+            cash_micro=self.program.run.cash_micro,
+            instruments=tuple(series.id for series in self._series),
+            sleeves=tuple(sleeve.id for sleeve in self.program.sleeves),
+            session_day=self.market.calendar.day,
+            equity=session["equity"],
+            position=session["position"],
+            decision_bars=session["decision_bars"],
+            market_bars=session["market_bars"],
+            orders=_sent(state),
+            fills=_listed(state.rows("fill", "fills"), FILL),
+            cash_events=_listed(state.rows("cash", "cash_lines"), CASH),
+            trades=_listed(books.trade[:closed], TRADE),
+            open_trades=_listed(books.trade[closed : closed + still_open], TRADE),
+            traded_notional_micro=int(tally["notional"]),
+            fees_micro={
+                "commission": int(tally["commission"]),
+                "slippage": int(tally["slippage"]),
+                "borrow": 0,
+                "exercise": 0,
+            },
+            counts={
+                name: int(tally[name]) for name in records.TALLY.names or () if name not in _SUMS and tally[name]
+            },
+            assumptions=assumptions,
+            ruin=bool(account["ruin"]),
+        )
+
+    def _check(self) -> None:
+        if not self._series:
+            raise ValueError("no instrument is traded")
+        for one in (one for group in self._groups for one in group):
+            if one.enter.shape[0] != self.market.series[one.instrument].rows:
+                raise ValueError(f"signals of {self.market.series[one.instrument].id} are not over all its bars")
+        for number, sleeve in enumerate(self.program.sleeves):
+            if sleeve.side != "long" and self.program.run.account == "cash":
+                raise SpecError(
+                    "a cash account cannot be short",
+                    place=f"strategy.sleeves[{number}].side",
+                    allowed='"long"',
+                    hint='set run.account to "reg_t" or "linear"',
+                )
+            if not self.tape.has_range and any(stop.type != "time" for stop in sleeve.stops):
+                raise DataError("high and low were not loaded", place=sleeve.id, hint="stops are tested against them")
+
+    def _bars_of(self, instrument: int) -> tuple[slice, I64]:
+        """Return the own bars of an instrument that are on the tape, and their rows there."""
+        asset = self._asset_of[instrument]
+        window = self.tape.windows[asset]
+        end = int(self.tape.asset_end[asset])
+        return window, self.tape.bars_of[end - (window.stop - window.start) : end]
+
+    def _lay_out_signals(self) -> U8:
+        """Return the signals (w, bars), a byte for each sleeve and bar of the tape; the `enter` and `exit` of a short
+        sleeve mean the short side."""
+        signals = np.zeros((len(self._groups), self.tape.tables.bars.shape[0]), np.uint8)
+        for w, (sleeve, group) in enumerate(zip(self.program.sleeves, self._groups, strict=True)):
+            for one in group:
+                window, rows = self._bars_of(one.instrument)
+                said = one.enter[window] | (one.exit[window] << 1)
+                if sleeve.side == "short":
+                    said = said << 2
+                elif sleeve.side == "both":
+                    said = said | (one.enter_short[window] << 2) | (one.exit_short[window] << 3)
+                signals[w, rows] = said
+        return readonly(signals)
+
+    def _lay_out_numbers(self) -> F64:
+        """Return the numbers (w, 1 + levels, bars): the preference, then the stop levels; no bars if nobody has any."""
+        levels = max(len(sleeve.levels) for sleeve in self.program.sleeves)
+        is_used = levels > 0 or any(sleeve.prefer is not None for sleeve in self.program.sleeves)
+        bars = self.tape.tables.bars.shape[0] if is_used else 0
+        numbers = np.full((len(self._groups), 1 + levels, bars), np.nan)
+        if is_used:
+            for w, group in enumerate(self._groups):
+                for one in group:
+                    window, rows = self._bars_of(one.instrument)
+                    if one.prefer is not None:
+                        numbers[w, records.PREFER, rows] = one.prefer[window]
+                    for number, level in enumerate(one.stop_levels):
+                        numbers[w, 1 + number, rows] = level[window]
+        return readonly(numbers)
+
+    def _account(self) -> Table:
+        run = self.program.run
+        account = np.zeros(1, records.ACCOUNT)
+        account["cash"] = account["equity"] = run.cash_micro
+        account["rules"] = _RULES[run.account]
+        account["max_gross"] = run.max_gross or 0.0
+        account["kept"] = 1.0 - run.exec.reserve_pct
+        account["reserves_fees"] = run.exec.reserve_fees
+        account["ttl"] = SESSIONS_TTL
+        return account
+
+    def _position_table(self) -> Table:
+        flat = [
+            (w, sleeve, self._asset_of[one.instrument])
+            for w, (sleeve, group) in enumerate(zip(self.program.sleeves, self._groups, strict=True))
+            for one in group
+        ]
+        positions = np.zeros(len(flat), records.POSITION)
+        for name in ("held_at", "order", "guard"):
+            positions[name] = records.NONE
+        positions["exit_row"] = records.NEVER
+        positions["sleeve"] = [w for w, _, _ in flat]
+        positions["asset"] = [asset for _, _, asset in flat]
+        positions["qty_lots"] = [self._qty_lots(sleeve, asset) for _, sleeve, asset in flat]
+        return positions
+
+    def _qty_lots(self, sleeve: RulesProgram, asset: int) -> int:
+        """Whole lots in ``qty`` shares as written: 0.29 shares are 290,000 millionths, not one less."""
+        if sleeve.size.mode != "qty":
+            return 0
+        return int(Decimal(repr(sleeve.size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
+
+    def _asset_table(self, positions: Table) -> tuple[Table, I64]:
+        run = self.program.run
+        assets = np.zeros(len(self._series), records.ASSET)
+        lot = np.array([_lot_micro(run, series) for series in self._series], np.float64)
+        slip = run.exec.slip_bps / 1e4
+        assets["row"] = assets["bar"] = assets["first_order"] = records.NONE
+        of_asset: I64 = np.argsort(positions["asset"], kind="stable")
+        in_order = positions["asset"][of_asset]
+        assets["first_position"] = np.searchsorted(in_order, np.arange(len(assets)))
+        assets["end_position"] = np.searchsorted(in_order, np.arange(len(assets)), side="right")
+        assets["lot_micro"] = lot
+        assets["lots_up"] = np.maximum(1.0, MICRO / lot)
+        assets["lots_down"] = np.maximum(1.0, lot / MICRO)
+        assets["multiplier"] = [series.multiplier for series in self._series]
+        assets["up"], assets["down"] = 1.0 + slip, 1.0 - slip
+        assets["bps"] = run.costs.bps / 1e4
+        assets["per_share"] = run.costs.per_share
+        assets["fee_min"] = round(run.costs.min * 1e6)
+        return assets, readonly(of_asset)
+
+    def _sleeve_table(self) -> Table:
+        sleeves = np.zeros(len(self._groups), records.SLEEVE)
+        end = 0
+        for row, sleeve in zip(sleeves, self.program.sleeves, strict=True):
+            size = sleeve.size
+            row["size"] = _SIZES[size.mode]
+            row["weight"] = (
+                size.v if size.mode == "notional" else sleeve.alloc if size.mode == "equal" else sleeve.alloc * size.v
+            )
+            row["among"] = sleeve.max_positions if size.mode == "equal" else 1
+            row["max_positions"] = sleeve.max_positions
+            row["cooldown"] = sleeve.cooldown_bars
+            row["time_bars"] = min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0)
+            row["prefers"] = sleeve.prefer is not None
+            row["first_stop"] = end
+            end += sum(stop.type != "time" for stop in sleeve.stops)
+            row["end_stop"] = end
+        return sleeves
+
+    def _stop_table(self) -> Table:
+        inside = [stop for sleeve in self.program.sleeves for stop in sleeve.stops if stop.type != "time"]
+        rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level) for stop in inside]
+        return np.array(rules, records.STOP_RULE)
+
+    def _overflow(self, state: State) -> CapacityError:
+        ts = int(self.tape.tables.instants["ts"][state.at])
+        return CapacityError(
+            "an amount of money or a number of lots reached 2^53",
+            place=f"ledger, {iso(ts // NS_PER_DAY)}",
+            allowed="amounts below 9.0e9 currency units, and fewer than 9.0e15 lots",
+            hint="start with less cash, or size positions smaller",
+        )
+
+
+def simulate(
+    program: Program,
+    market: Market,
+    signals: Sequence[Sequence[Signals]],
+    *,
+    tape: Tape | None = None,
+    batch_rows: int | None = None,
+) -> Run:
+    """Run ``program`` over ``market`` and return its books.
+
+    signals:    per sleeve, per instrument of its universe, over all own bars of that instrument.
+    tape:       of the traded instruments; made here when absent. Trials on one market should share one.
+    batch_rows: bars handed out at a time; all at once when absent. It changes nothing but the time.
+    Errors:     SpecError (short in a cash account), DataError (columns missing, bars overlap), CapacityError (2**53).
+    Source:     domain.md 2.2, 3.
+    """
+    simulator = Simulator(program, market, signals, tape)
+    state = simulator.start()
+    instants = simulator.tape.instants
+    if batch_rows is None or instants == 0:
+        simulator.advance(state, instants)
+    else:
+        for last in simulator.tape.cuts(batch_rows):
+            simulator.advance(state, last)
+    return simulator.finish(state)
+
+
+def _instrument(one: Signals) -> int:
+    return one.instrument
+
+
+def _lot_micro(run: RunSpec, series: InstrumentSeries) -> int:
+    return series.lot_micro if run.lot == "whole" else 1
+
+
+def _grow(state: State) -> None:
+    """Double the records; the kernel has stopped before the instant for which they may be too short."""
+    books = state.books
+    wider = {}
+    for name in _GROWING:
+        table: Table = getattr(books, name)
+        wider[name] = np.concatenate((table, np.empty_like(table)))
+    state.books = books._replace(**wider)
+
+
+def _sent(state: State) -> Table:
+    """Return the orders that were sent, by number."""
+    rows = state.rows("order", "orders")
+    sent = int(state.books.account["sent"][0])
+    if state.books.stop.shape[0]:  # guards stand between them, and are numbered when they are sent
+        number = rows["number"]
+        at = np.empty(sent, np.int64)
+        is_sent = number >= 0
+        at[number[is_sent]] = np.flatnonzero(is_sent)
+        rows = rows[at]
+    return _listed(rows, ORDER)
+
+
+def _listed(rows: Table, dtype: np.dtype[np.void]) -> Table:
+    """Return the published columns of records, read-only."""
+    listed = np.empty(rows.shape[0], dtype)
+    for name in dtype.names or ():
+        listed[name] = rows[name]
+    return readonly(listed)

@@ -1,0 +1,399 @@
+"""The one place where cash, lots and receivables change: fills, fees, dividends, splits, ruin, the end of the run.
+
+Every change of cash is in exactly one record, the amount of a fill or the cash of a cash line; so at every instant the
+books balance to the micro-unit. Nothing here decides. Source: domain.md 3.3, 3.5, 4.1.
+"""
+
+import numpy as np
+from numba import njit
+
+from farm.kernels import formula
+from farm.kernels.orders import append_order, bound, drop, lapse_old, link, release, restate_guards, restate_order, settle
+from farm.kernels.records import (
+    COMMISSION,
+    DIVIDEND_EX,
+    DIVIDEND_PAY,
+    FILLED,
+    NONE,
+    R,
+    REJECTED,
+    REVERSE,
+    RUINED,
+    SCALED,
+    SPLIT,
+    SPLIT_CASH,
+    TARGET,
+    TRAIL,
+    Books,
+    Row,
+    Table,
+)
+from farm.values.arrays import I64
+
+_hot = njit(error_model="numpy", forceinline=True)
+_book = njit(error_model="numpy")
+
+
+@_hot
+def value_of(asset: Row, price: float, lots: float) -> float:
+    """Value of ``lots`` of an asset at a price."""
+    return formula.value(price, lots, asset.lot_micro, asset.multiplier)  # type: ignore[no-any-return]
+
+
+@_book
+def fee_of(asset: Row, price: float, lots: float) -> float:
+    """Commission of one order of ``lots`` of an asset."""
+    return formula.commission(  # type: ignore[no-any-return]
+        price, lots, asset.lot_micro, asset.multiplier, asset.bps, asset.per_share, asset.per_order, asset.fee_min
+    )
+
+
+@_hot
+def mark(account: Row, asset: Table, position: Table, held: I64) -> None:
+    """Equity at the last closes, cash + receivables + positions; and gross value."""
+    worth = 0.0
+    gross = 0.0
+    for at in range(account.held):
+        p = position[held[at]]
+        j = asset[p.asset]
+        one = value_of(j, j.mark, np.float64(p.lots))
+        bound(account, one)
+        worth += one
+        gross += abs(one)
+    account.equity = account.cash + account.receivable + worth
+    account.gross = gross
+    bound(account, gross)
+    bound(account, account.equity)
+
+
+# --- lines ------------------------------------------------------------------------------------------------------------
+
+
+@_book
+def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
+    """Buy (sell, if ``lots`` < 0) at the price that order ``row`` met; return the cash flow."""
+    account, tally, o, p = tables.account(b), tables.tally(b), tables.order(b, row), tables.position(b, x)
+    asset = tables.asset(b, p.asset)
+    flow = -value_of(asset, o.at, lots)
+    slippage = np.int64(abs(flow + value_of(asset, o.ref, lots)))
+    account.cash += flow
+    account.was_held = 1
+    tally.notional += np.int64(abs(flow))
+    tally.slippage += slippage
+    bound(account, flow)
+    bound(account, account.cash)
+    f = tables.fill(b, account.fills)
+    account.fills += 1
+    f.ts = account.ts
+    f.session = account.session
+    f.order = o.number
+    f.sleeve = p.sleeve
+    f.instrument = p.asset
+    f.lots = np.int64(lots)
+    f.amount_micro = np.int64(flow)
+    f.slippage_micro = slippage
+    f.opens = opens
+    f.price = o.at
+    f.ref_price = o.ref
+    return flow
+
+
+@_book
+def write_cash(b: Row, kind: int, sleeve: int, instrument: int, ref: int, cash: float, receivable: float) -> None:
+    """Write a cash line that is no fill: it moves cash, receivables, or one into the other."""
+    account = tables.account(b)
+    account.cash += cash
+    account.receivable += receivable
+    bound(account, cash)
+    bound(account, account.cash)
+    bound(account, account.receivable)
+    line = tables.cash_line(b, account.cash_lines)
+    account.cash_lines += 1
+    line.ts = account.ts
+    line.session = account.session
+    line.kind = kind
+    line.sleeve = sleeve
+    line.instrument = instrument
+    line.ref = ref
+    line.cash_micro = np.int64(cash)
+    line.receivable_micro = np.int64(receivable)
+
+
+@_book
+def charge(b: Row, row: int, fee: float) -> None:
+    """The one commission line of an order; an order that costs nothing has none."""
+    if fee != 0.0:
+        o = tables.order(b, row)
+        o.fee_micro = np.int64(fee)
+        tables.tally(b).commission += np.int64(fee)
+        write_cash(b, COMMISSION, o.sleeve, o.instrument, o.number, -fee, 0.0)
+
+
+@_book
+def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, row: int, pnl: float) -> None:
+    """Write the episode of position ``x``, which ended in the own bar ``row``, into record ``at``."""
+    account, p, t = tables.account(b), tables.position(b, x), tables.trade(b, at)
+    t.sleeve = p.sleeve
+    t.instrument = p.asset
+    t.side = p.side
+    t.lots = p.entry_lots
+    t.entry_order = p.entry_order
+    t.entry_ts = p.entry_ts
+    t.entry_session = p.entry_session
+    t.entry_notional_micro = np.int64(p.entry_notional)
+    t.exit_order = number
+    t.exit_kind = kind
+    t.exit_ts = account.ts
+    t.exit_session = account.session
+    t.bars = row - p.entry_row + 1
+    t.pnl_micro = np.int64(pnl)
+    t.fees_micro = np.int64(p.fees)
+    t.dividends_micro = np.int64(p.dividends)
+    t.entry_price = p.entry_price
+    t.exit_price = price
+
+
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+@_book
+def _let_go(b: Row, x: int) -> None:
+    """A position is flat: it leaves the list of those held, and its guards go."""
+    account, p = tables.account(b), tables.position(b, x)
+    p.lots = 0
+    account.held -= 1
+    last = tables.held(b, account.held).row
+    tables.held(b, p.held_at).row = last
+    tables.position(b, last).held_at = p.held_at
+    p.held_at = NONE
+    tables.sleeve(b, p.sleeve).held -= 1
+    release(b, x)
+
+
+@_book
+def flatten(b: Row, x: int, row: int) -> float:
+    """Sell (or buy back) the whole position by order ``row``; return its lots. Commission and trade are to come."""
+    p = tables.position(b, x)
+    lots = np.float64(abs(p.lots))
+    p.pnl += write_fill(b, x, row, np.float64(-p.lots), 0)
+    _let_go(b, x)
+    return lots  # type: ignore[no-any-return]
+
+
+@_book
+def end_trade(b: Row, x: int, number: int, kind: int, price: float, fee: float, row: int) -> None:
+    """The episode of a position is over, in the own bar ``row``."""
+    account, p = tables.account(b), tables.position(b, x)
+    p.pnl -= fee
+    p.fees += fee
+    p.exit_row = row
+    bound(account, p.pnl)
+    at = account.trades
+    account.trades += 1
+    write_trade(b, at, x, number, kind, price, row, p.pnl)
+
+
+@_book
+def close_position(b: Row, x: int, row: int, kind: int, bar: int) -> None:
+    """Close the position by order ``row`` in the own bar ``bar``: fill, commission, trade. Ruin costs nothing."""
+    o = tables.order(b, row)
+    lots = flatten(b, x, row)
+    fee = 0.0 if kind == RUINED else fee_of(tables.asset(b, o.instrument), o.at, lots)
+    charge(b, row, fee)
+    settle(b, row, FILLED, lots)
+    end_trade(b, x, o.number, kind, o.at, fee, bar)
+
+
+@_book
+def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -> None:
+    """Open the position that order ``row`` asked for, in the own bar ``bar``, and set its guards to work."""
+    account, o, p = tables.account(b), tables.order(b, row), tables.position(b, x)
+    flow = write_fill(b, x, row, np.float64(o.side) * lots, 1)
+    p.lots = o.side * np.int64(lots)
+    p.side = o.side
+    p.entry_price = o.at
+    p.pnl = flow - fee
+    p.fees = fee
+    p.dividends = 0.0
+    p.entry_lots = np.int64(lots)
+    p.entry_notional = abs(flow)
+    p.entry_order = o.number
+    p.entry_ts = account.ts
+    p.entry_session = account.session
+    p.entry_row = bar
+    p.held_at = account.held
+    tables.held(b, account.held).row = x
+    account.held += 1
+    if o.guards > 0:
+        _set_guards(b, x, row)
+
+
+@_book
+def _set_guards(b: Row, x: int, row: int) -> None:
+    """Give the guards of a new position their levels, and hang them on the asset as one group (domain.md 3.4).
+
+    Multiples of the initial risk come last: the risk is the distance from the entry to the nearest stop or trail.
+    """
+    entry, p = tables.order(b, row), tables.position(b, x)
+    decimals = tables.asset(b, p.asset).decimals
+    first, count = row + 1, entry.guards
+    risk = np.nan
+    for at in range(first, first + count):
+        o = tables.order(b, at)
+        o.peak = entry.ref
+        if o.unit == R:
+            continue
+        if o.kind == TRAIL:
+            o.level = o.value
+        else:
+            sign = np.float64(p.side if o.kind == TARGET else -p.side)
+            o.level = formula.on_grid(formula.guard_level(o.unit, sign, p.entry_price, o.value, risk), decimals)
+        if o.kind != TARGET:
+            away = p.side * (p.entry_price - level_of(o, decimals))
+            if not risk <= away:  # the first one too: risk is NaN
+                risk = away
+    for at in range(first, first + count):
+        o = tables.order(b, at)
+        if o.unit == R:
+            sign = np.float64(p.side if o.kind == TARGET else -p.side)
+            o.level = formula.on_grid(formula.guard_level(R, sign, p.entry_price, o.value, risk), decimals)
+    p.guard = first
+    tables.order(b, first).guards = count - 1
+    link(b, first)
+
+
+@_hot
+def level_of(o: Row, decimals: float) -> float:
+    """The price at which a guard is met now; a trail follows the peak. ``o.side`` is opposite to the position's."""
+    if o.kind == TRAIL:
+        return formula.on_grid(formula.trail_level(o.unit, np.float64(-o.side), o.peak, o.level), decimals)  # type: ignore[no-any-return]
+    return o.level  # type: ignore[no-any-return]
+
+
+@_book
+def admit(b: Row, row: int) -> None:
+    """Fill an opening with the lots that are covered; a reversal ends its old trade first, commission shared by lots."""
+    account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
+    x = o.position
+    p = tables.position(b, x)
+    asset = tables.asset(b, p.asset)
+    lots, closed, bar = np.float64(o.fit), np.float64(o.closed), asset.row + 1
+    fee = 0.0
+    share = 0.0
+    if lots + closed > 0.0:
+        fee = fee_of(asset, o.at, closed + lots)
+        account.cash += o.held_fee
+        charge(b, row, fee)
+        share = formula.shared_fee(fee, closed, closed + lots)
+    if closed > 0.0:
+        end_trade(b, x, o.number, REVERSE, o.at, share, bar)
+    status = FILLED if o.fit == o.opens else SCALED if lots + closed > 0.0 else REJECTED
+    tally.scaled += 1 if status == SCALED else 0
+    tally.rejected += 1 if status == REJECTED else 0
+    drop(b, row)
+    if lots > 0.0:
+        open_position(b, x, row, lots, fee - share, bar)
+    else:
+        tables.sleeve(b, p.sleeve).held -= 1
+    settle(b, row, status, lots + closed)
+
+
+# --- corporate actions and cash -----------------------------------------------------------------------------------------
+
+
+@_book
+def act(b: Row, action: Row) -> None:
+    """Restate what is held and ordered before any price of the new basis; book a dividend on its ex-date."""
+    asset = tables.asset(b, action.asset)
+    for at in range(asset.first_position, asset.end_position):
+        if action.dividend >= 0:
+            _accrue(b, tables.of_asset(b, at).row, action)
+        else:
+            _split(b, tables.of_asset(b, at).row, action)
+    if action.dividend < 0:
+        asset.mark = formula.restated_price(asset.mark, action.num, action.den)
+
+
+@_book
+def _accrue(b: Row, x: int, action: Row) -> None:
+    """A receivable for who is long at the ex-date open, a debt for who is short."""
+    p = tables.position(b, x)
+    if p.lots != 0:
+        flow = value_of(tables.asset(b, p.asset), action.amount, np.float64(p.lots))
+        tables.receivable(b, action.dividend, p.sleeve).micro += flow
+        p.pnl += flow
+        p.dividends += flow
+        tables.tally(b).pay_date_assumed += action.pay_assumed
+        write_cash(b, DIVIDEND_EX, p.sleeve, p.asset, action.day, 0.0, flow)
+
+
+@_book
+def _split(b: Row, x: int, action: Row) -> None:
+    """Multiply lots by num / den and divide prices by it. Fractions of a lot are cashed at the previous close over
+    the ratio; a position that vanishes that way ends its trade."""
+    account, p = tables.account(b), tables.position(b, x)
+    asset, num, den = tables.asset(b, p.asset), action.num, action.den
+    if p.guard != NONE:
+        restate_guards(b, p.guard, 1 + tables.order(b, p.guard).guards, num, den)
+    if p.lots != 0:
+        held = np.float64(abs(p.lots))
+        bound(account, held * num)
+        lots = formula.restated_lots(held, num, den)
+        rest = held * num - lots * den
+        price = formula.restated_price(asset.mark, num, den)
+        if rest > 0.0:
+            flow = p.side * formula.cash_of_rest(price, rest, den, asset.lot_micro, asset.multiplier)
+            p.pnl += flow
+            write_cash(b, SPLIT_CASH, p.sleeve, p.asset, action.day, flow, 0.0)
+        p.lots = p.side * np.int64(lots)
+        if lots == 0.0:
+            account.was_held = 1
+            _let_go(b, x)
+            end_trade(b, x, NONE, SPLIT, price, 0.0, asset.row + 1)
+    if p.order != NONE:
+        restate_order(b, p.order, num, den)
+
+
+@_book
+def pay(b: Row, payment: Row) -> None:
+    """Turn a receivable into cash."""
+    for w in range(b.sleeves):
+        flow = tables.receivable(b, payment.dividend, w).micro
+        if flow != 0.0:
+            tables.receivable(b, payment.dividend, w).micro = 0.0
+            write_cash(b, DIVIDEND_PAY, w, payment.asset, payment.day, flow, -flow)
+
+
+@_book
+def ruin(b: Row, payments: Table) -> None:
+    """Equity is gone: close everything at the mark, settle what is owed; the account stays at that value."""
+    account = tables.account(b)
+    lapse_old(b, 0)
+    for x in range(b.positions):
+        p = tables.position(b, x)
+        if p.lots != 0:
+            asset = tables.asset(b, p.asset)
+            row = append_order(b, x, RUINED, -p.side, abs(p.lots), asset.mark)
+            tables.order(b, row).ref = asset.mark
+            tables.order(b, row).at = asset.mark
+            close_position(b, x, row, RUINED, asset.row)
+    for k in range(payments.shape[0]):
+        pay(b, payments[k])
+    account.gross = 0.0
+    account.ruin = account.session + 1
+
+
+@_book
+def end(b: Row) -> None:
+    """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
+    account = tables.account(b)
+    lapse_old(b, 0)
+    for x in range(b.positions):
+        p = tables.position(b, x)
+        if p.lots != 0:
+            asset = tables.asset(b, p.asset)
+            pnl = p.pnl + value_of(asset, asset.mark, np.float64(p.lots))
+            bound(account, pnl)
+            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, asset.row, pnl)
+            account.open_trades += 1
+    account.ended = 1

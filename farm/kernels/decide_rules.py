@@ -1,0 +1,218 @@
+"""What sleeves of rules order: exits and reversals of what they hold, then entries; and forced closes. No money moves.
+
+Signals are one byte for each sleeve and closing bar, numbers (preference, stop levels) one float64. Decisions see the
+bars that close at the instant at hand, and equity and prices as marked by them. Source: domain.md 2.2, 3.6.
+"""
+
+import numpy as np
+from numba import njit
+
+from farm.kernels import formula
+from farm.kernels.book import value_of
+from farm.kernels.orders import bound, send
+from farm.kernels.records import (
+    BY_EQUITY,
+    BY_NOTIONAL,
+    BY_QTY,
+    ENTER,
+    ENTER_LONG,
+    ENTER_SHORT,
+    EXIT,
+    EXIT_LONG,
+    EXIT_SHORT,
+    FORCED,
+    LEVEL,
+    LIMIT,
+    NONE,
+    PREFER,
+    REVERSE,
+    TIME,
+    Books,
+    Row,
+    Table,
+)
+from farm.values.arrays import F64, U8
+
+_decide = njit(error_model="numpy")
+_hot = njit(error_model="numpy", forceinline=True)
+
+
+@_hot
+def said_by(signals: U8, w: int, first: int, last: int) -> int:
+    """All that the bars [first, last) say to a sleeve, bit by bit."""
+    said = 0
+    for k in range(first, last):
+        said |= signals[w, k]
+    return said
+
+
+@_decide
+def decide(b: Row, bars: Table, first: int, last: int, signals: U8, numbers: F64, w: int, said: int) -> None:
+    """Let sleeve ``w`` decide on the bars [first, last), which close now and say ``said``.
+
+    Shapes: signals (w, bars); numbers (w, 1 + levels, bars), or without bars where no sleeve has any.
+    """
+    if tables.sleeve(b, w).held > 0:
+        _leave(b, bars, first, last, w)
+    if said & (ENTER_LONG | ENTER_SHORT) != 0:
+        n = _candidates(b, bars, first, last, w)
+        if n > 0:
+            _enter(b, w, n)
+
+
+@_hot
+def _position_of(b: Row, asset: Row, w: int) -> int:
+    """The position of sleeve ``w`` in an asset, or -1 if it does not trade it."""
+    for at in range(asset.first_position, asset.end_position):
+        if tables.position(b, tables.of_asset(b, at).row).sleeve == w:
+            return tables.of_asset(b, at).row  # type: ignore[no-any-return]
+    return NONE
+
+
+@_hot
+def _are_known(b: Row, w: int, k: int) -> bool:
+    """Whether the levels of an entry at bar ``k`` are known: a position without its stop is never opened."""
+    for s in range(rules.first_stop, rules.end_stop):
+        if tables.stop_rule(b, s).unit == LEVEL and np.isnan(numbers[tables.stop_rule(b, s).number, k]):
+            tables.tally(b).level_unknown += 1
+            return False
+    return True
+
+
+@_decide
+def _size(b: Row, rules: Row, x: int, held: int) -> int:
+    """Lots to open, from equity and prices as they are now, floored; ``held``: lots that the same order closes."""
+    account, p = tables.account(b), tables.position(b, x)
+    asset = tables.asset(b, p.asset)
+    kept = account.kept * (account.equity / 1e6)
+    lots = np.float64(p.qty_lots)
+    if rules.size != BY_QTY:
+        budget = rules.weight if rules.size == BY_NOTIONAL else (rules.weight * kept) / rules.among
+        lots = formula.lots_for(budget, asset.mark, asset.multiplier, asset.lots_up, asset.lots_down)
+    bound(account, lots)
+    if not lots < LIMIT:
+        lots = 0.0
+    if rules.size == BY_EQUITY and account.reserves_fees == 1:
+        lots = formula.lots_with_fees(
+            lots, np.float64(held), rules.weight, kept, rules.among, asset.mark, asset.lot_micro, asset.multiplier,
+            asset.bps, asset.per_share, asset.per_order, asset.fee_min,
+        )  # fmt: skip
+    tables.tally(b).too_small += 1 if lots == 0.0 else 0
+    return np.int64(lots)
+
+
+@_decide
+def _leave(b: Row, bars: Table, first: int, last: int, w: int) -> None:
+    """Exits and reversals of one sleeve, in id order. An opposite entry reverses; a plain exit wins over a same-side
+    entry; under a cooldown a reversal can only close."""
+    rules = tables.sleeve(b, w)
+    for k in range(first, last):
+        said = np.int64(signals[k])
+        if said == 0 and rules.time_bars == 0:
+            continue
+        asset = tables.asset(b, bars[k].asset)
+        x = _position_of(b, asset, w)
+        if x == NONE or tables.position(b, x).lots == 0 or tables.position(b, x).order != NONE:
+            continue
+        p = tables.position(b, x)
+        against = said & (ENTER_SHORT if p.lots > 0 else ENTER_LONG) != 0
+        if said & ENTER_SHORT != 0 and said & ENTER_LONG != 0:
+            tables.tally(b).entry_conflict += 1
+            against = False
+        lots = abs(p.lots)
+        opens = 0
+        if against and rules.cooldown == 0 and _are_known(b, rules, numbers, k):
+            opens = _size(b, rules, x, lots)
+        kind = 0
+        if opens > 0:
+            kind = REVERSE
+        elif against or said & (EXIT_LONG if p.lots > 0 else EXIT_SHORT) != 0:
+            kind = EXIT
+        elif rules.time_bars > 0 and asset.row - p.entry_row + 1 >= rules.time_bars:
+            kind = TIME
+        if kind != 0:
+            send(b, x, kind, -p.side, opens, lots, numbers)
+
+
+@_decide
+def _candidates(b: Row, bars: Table, first: int, last: int, w: int) -> int:
+    """Queue the positions of one sleeve that want to open now, in id order; return how many."""
+    rules, tally = tables.sleeve(b, w), tables.tally(b)
+    n = 0
+    for k in range(first, last):
+        enters = np.int64(signals[k]) & (ENTER_LONG | ENTER_SHORT)
+        if enters == 0:
+            continue
+        asset = tables.asset(b, bars[k].asset)
+        x = _position_of(b, asset, w)
+        if x == NONE:
+            continue
+        p = tables.position(b, x)
+        if p.lots != 0 or p.order != NONE or asset.row - p.exit_row < rules.cooldown:
+            continue
+        if enters == ENTER_LONG | ENTER_SHORT:
+            tally.entry_conflict += 1
+        elif rules.prefers == 1 and np.isnan(numbers[PREFER, k]):
+            tally.prefer_unknown += 1
+        elif _are_known(b, rules, numbers, k):
+            tables.queue(b, n).row = x
+            n += 1
+    return n
+
+
+@_decide
+def _enter(b: Row, w: int, n: int) -> None:
+    """Order the candidates in the queue, or as many of the best as there is room for; ties go to the lower id."""
+    rules = tables.sleeve(b, w)
+    places = rules.max_positions - rules.entering - (rules.held - rules.leaving)
+    for at in range(n):
+        tables.position(b, tables.queue(b, at).row).ranked = 0.0
+    for _ in range(min(places, n)):
+        best = NONE
+        highest = 0.0
+        for at in range(n):
+            x = tables.queue(b, at).row
+            p = tables.position(b, x)
+            value = numbers[PREFER, tables.asset(b, p.asset).bar] if rules.prefers == 1 else 0.0
+            if p.ranked == 0.0 and (best == NONE or value > highest):
+                best = x
+                highest = value
+        tables.position(b, best).ranked = 1.0
+    for at in range(n):
+        x = tables.queue(b, at).row
+        p = tables.position(b, x)
+        if p.ranked == 1.0:
+            lots = _size(b, rules, x, 0)
+            if lots > 0:
+                is_long = np.int64(signals[tables.asset(b, p.asset).bar]) & ENTER_LONG != 0
+                send(b, x, ENTER, 1 if is_long else -1, lots, 0, numbers)
+
+
+@_decide
+def check_margin(b: Row, numbers: F64) -> None:
+    """Reg T at a session close: below the maintenance requirement the largest one is closed first, then the lower id,
+    at the next open, until equity covers what remains. Positions that an order works on are left to it."""
+    account = tables.account(b)
+    total = 0.0
+    for at in range(account.held):
+        p = tables.position(b, tables.held(b, at).row)
+        p.ranked = 0.0
+        if p.order == NONE:
+            asset = tables.asset(b, p.asset)
+            p.ranked = formula.maintenance(value_of(asset, asset.mark, np.float64(p.lots)))
+            total += p.ranked
+    if account.equity >= total:
+        return
+    tables.tally(b).margin_call += 1
+    while account.equity < total:
+        worst = tables.held(b, 0).row
+        for at in range(1, account.held):
+            x = tables.held(b, at).row
+            p, most = tables.position(b, x), tables.position(b, worst)
+            is_lower = p.asset < most.asset or (p.asset == most.asset and x < worst)
+            if p.ranked > most.ranked or (p.ranked == most.ranked and is_lower):
+                worst = x
+        p = tables.position(b, worst)
+        total -= p.ranked
+        p.ranked = 0.0
+        send(b, worst, FORCED, -p.side, 0, abs(p.lots), numbers[p.sleeve])

@@ -1,0 +1,246 @@
+"""Orders as things: appended, linked to the asset that they wait on, and taken off again. No money moves here.
+
+An order is *sent* (it has a number, and the ledger lists it) or it *guards* (it waits behind a position, and is sent when
+its price is met). What works on an asset hangs on it as a chain, so a bar costs what is working on it: sent orders one
+by one, guards as groups, of which the first one is in the chain and the others stand behind it in the table.
+"""
+
+import numpy as np
+from numba import njit
+
+from farm.kernels.formula import restated_lots, restated_price
+from farm.kernels.records import (
+    ENTER,
+    FILLED,
+    IN_WORK,
+    LAPSED,
+    LEVEL,
+    LIMIT,
+    NONE,
+    PCT,
+    REVERSE,
+    TRAIL,
+    Books,
+    Row,
+    Table,
+)
+from farm.values.arrays import F64
+
+_order = njit(error_model="numpy")
+_hot = njit(error_model="numpy", forceinline=True)
+
+
+@_hot
+def bound(account: Row, x: float) -> None:
+    """Break the run once an amount of money or a number of lots reaches 2**53."""
+    if not abs(x) < LIMIT:
+        account.broken = 1
+
+
+@_order
+def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) -> int:
+    """Append a sent order for position ``x`` and return its row. ``price``: the one that it was decided at."""
+    account, p = tables.account(b), tables.position(b, x)
+    row = account.orders
+    o = tables.order(b, row)
+    o.ts = account.ts
+    o.session = account.session
+    o.sleeve = p.sleeve
+    o.instrument = p.asset
+    o.kind = kind
+    o.side = side
+    o.lots = lots
+    o.filled_lots = 0
+    o.status = IN_WORK
+    o.done_ts = 0
+    o.fee_micro = 0
+    o.price = price
+    o.number = account.sent
+    o.works_as = kind
+    o.position = x
+    o.next = NONE
+    o.working_at = NONE
+    o.guards = 0
+    o.opens = 0
+    o.unit = PCT
+    o.value = 0.0
+    o.level = np.nan
+    o.peak = np.nan
+    o.ref = np.nan
+    o.at = np.nan
+    o.fit = 0
+    o.closed = 0
+    o.held_fee = 0.0
+    account.orders = row + 1
+    account.sent += 1
+    return row  # type: ignore[no-any-return]
+
+
+@_order
+def append_guards(b: Row, row: int, numbers: F64) -> None:
+    """Append the guards of the entry ``row``, one for each stop of its sleeve, with levels that are frozen now.
+
+    ``numbers`` (1 + levels, bars): those of the sleeve. The guards rest until the entry is filled.
+    """
+    account, entry = tables.account(b), tables.order(b, row)
+    rules = tables.sleeve(b, entry.sleeve)
+    for s in range(rules.first_stop, rules.end_stop):
+        rule = tables.stop_rule(b, s)
+        guard = account.orders
+        append_order(b, entry.position, rule.kind, -entry.side, 0, np.nan)
+        account.sent -= 1
+        o = tables.order(b, guard)
+        o.number = NONE
+        o.unit = rule.unit
+        o.value = rule.value
+        if rule.unit == LEVEL:
+            o.value = numbers[rule.number, tables.asset(b, entry.instrument).bar]
+        entry.guards += 1
+
+
+@_order
+def link(b: Row, row: int) -> None:
+    """Hang an order, or the first of a group, on its asset."""
+    o = tables.order(b, row)
+    asset = tables.asset(b, o.instrument)
+    o.next = asset.first_order
+    asset.first_order = row
+
+
+@_order
+def unlink(b: Row, row: int) -> None:
+    """Take an order, or the first of a group, off its asset."""
+    o = tables.order(b, row)
+    asset = tables.asset(b, o.instrument)
+    if asset.first_order == row:
+        asset.first_order = o.next
+        return
+    before = asset.first_order
+    while tables.order(b, before).next != row:
+        before = tables.order(b, before).next
+    tables.order(b, before).next = o.next
+
+
+@_order
+def opens_new(kind: int) -> bool:
+    """Whether an order of this kind opens a position (a reversal closes one and opens another)."""
+    return kind == ENTER or kind == REVERSE
+
+
+@_order
+def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int, numbers: F64) -> int:
+    """Admit a market order: it works from now on, closes ``closes`` lots and opens ``opens``; return its row."""
+    account, p = tables.account(b), tables.position(b, x)
+    row = append_order(b, x, kind, side, opens + closes, tables.asset(b, p.asset).mark)
+    o = tables.order(b, row)
+    o.opens = opens
+    if opens_new(kind):
+        append_guards(b, row, numbers)
+    p.order = row
+    o.working_at = account.working
+    tables.working(b, account.working).row = row
+    account.working += 1
+    _count_in(tables.sleeve(b, p.sleeve), kind, 1)
+    link(b, row)
+    return row
+
+
+@_order
+def _count_in(rules: Row, kind: int, change: int) -> None:
+    if kind == ENTER:
+        rules.entering += change
+    elif kind != REVERSE:
+        rules.leaving += change
+
+
+@_order
+def drop(b: Row, row: int) -> None:
+    """Take a sent order out of work, whatever became of it."""
+    account, o = tables.account(b), tables.order(b, row)
+    p = tables.position(b, o.position)
+    unlink(b, row)
+    p.order = NONE
+    _count_in(tables.sleeve(b, p.sleeve), o.works_as, -1)
+    account.working -= 1
+    last = tables.working(b, account.working).row
+    tables.working(b, o.working_at).row = last
+    tables.order(b, last).working_at = o.working_at
+    o.working_at = NONE
+
+
+@_order
+def settle(b: Row, row: int, status: int, lots: float) -> None:
+    """Write how an order ended."""
+    o = tables.order(b, row)
+    o.filled_lots = np.int64(lots)
+    o.status = status
+    o.done_ts = tables.account(b).ts
+
+
+@_order
+def lapse(b: Row, row: int) -> None:
+    """An order that no print has filled in time."""
+    settle(b, row, LAPSED, 0.0)
+    tables.tally(b).lapsed += 1
+    drop(b, row)
+
+
+@_order
+def lapse_old(b: Row, ttl: int) -> None:
+    """At a session close: orders that have worked through ``ttl`` sessions lapse."""
+    account = tables.account(b)
+    for at in range(account.working - 1, -1, -1):
+        row = tables.working(b, at).row
+        if account.session >= tables.order(b, row).session + ttl:
+            lapse(b, row)
+
+
+@_order
+def release(b: Row, x: int) -> None:
+    """Take the guards of a position off: it is closed, or one of them is sent."""
+    p = tables.position(b, x)
+    if p.guard != NONE:
+        unlink(b, p.guard)
+        p.guard = NONE
+
+
+@_order
+def trigger(b: Row, row: int, ref: float) -> None:
+    """Send a guard whose price is met at ``ref``: it is an order of this instant, for the whole position."""
+    account, o = tables.account(b), tables.order(b, row)
+    o.number = account.sent
+    account.sent += 1
+    o.ts = account.ts
+    o.session = account.session
+    o.lots = abs(tables.position(b, o.position).lots)
+    o.price = ref
+
+
+@_order
+def restate_guards(b: Row, first: int, count: int, num: float, den: float) -> None:
+    """Guards on the basis after a split: prices and distances; a fraction of the peak stays what it is."""
+    for row in range(first, first + count):
+        o = tables.order(b, row)
+        if o.kind != TRAIL or o.unit != PCT:
+            o.level = restated_price(o.level, num, den)
+        if o.unit == LEVEL:
+            o.value = restated_price(o.value, num, den)
+        o.peak = restated_price(o.peak, num, den)
+
+
+@_order
+def restate_order(b: Row, row: int, num: float, den: float) -> None:
+    """A waiting order on the basis after a split that its position has gone through: lots are floored, and what has
+    nothing left to do lapses."""
+    o = tables.order(b, row)
+    p = tables.position(b, o.position)
+    bound(tables.account(b), o.opens * num)
+    o.opens = np.int64(restated_lots(np.float64(o.opens), num, den))
+    restate_guards(b, row + 1, o.guards, num, den)
+    if p.lots != 0:
+        return
+    if o.works_as == REVERSE:
+        o.works_as = ENTER
+        tables.sleeve(b, p.sleeve).entering += 1
+    if o.works_as != ENTER or o.opens == 0:
+        lapse(b, row)
