@@ -9,14 +9,19 @@ cache: it is compiled into the kernels that call it, for the types they give it.
 All are strict: no fastmath, division as in numpy, the GIL released.
 """
 
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 from numba import config, njit
 from numba.core import sigutils
+from numba.core.caching import _Cache
+from numba.core.compiler import CompileResult
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import CPUDispatcher
 from numba.core.typing.templates import Signature
+
+from farm.kernels import cache
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,19 +49,34 @@ class Kernel(CPUDispatcher):
     def __init__(self, function: Callable[..., Any], signatures: tuple[Any, ...]) -> None:
         super().__init__(function, targetoptions=dict(_OPTIONS))
         self.name = f"{function.__module__}.{function.__qualname__}"
+        self.is_stored = function.__module__.startswith(f"{__package__}.")
         normal = map(sigutils.normalize_signature, signatures)
         self.declared = tuple(Signature(result, arguments, None) for arguments, result in normal)  # type: ignore[no-untyped-call]
+        if self.is_stored:
+            self._cache = Stored(self)
 
     def load(self) -> None:
-        """Make the kernel ready to be called: from the cache, or compiled."""
+        """Make the kernel ready to be called: from the cache, or compiled if it is not of this room."""
         if self._can_compile:
             # numba's own lock, held by whoever compiles: with a second one two threads could wait for each other.
             with global_compiler_lock:
                 if self._can_compile:
-                    self.enable_caching()
                     for signature in self.declared:
                         self.compile(signature)
                     self.disable_compile()
+
+    def file(self, signature: Signature) -> str:
+        """Return the name of the file in the cache that belongs to one of the signatures."""
+        return f"{self.name}.{self.declared.index(signature)}"
+
+    def compiled(self) -> Iterator[tuple[str, Any]]:
+        """Yield the file and what is to be pickled into it, signature by signature."""
+        self.load()
+        for signature in self.declared:
+            result: Any = self.overloads[signature.args]
+            if result.lifted or result.library.has_dynamic_globals:
+                raise TypeError(f"{self.name} refers to an address of this process or to a large global array")
+            yield self.file(signature), result._reduce()
 
     def _compile_for_args(self, *arguments: Any, **named: Any) -> Any:
         """numba's hook for a call that finds no code. What is returned is called in its place."""
@@ -67,6 +87,37 @@ class Kernel(CPUDispatcher):
         """numba's hook for a call in a function that is being compiled."""
         self.load()
         return super().get_call_template(args, kws)
+
+
+class Stored(_Cache):
+    """numba's view of the cache: it reads, and writes nothing."""
+
+    def __init__(self, owner: Kernel) -> None:
+        self._owner = owner
+
+    def load_overload(self, sig: Signature, target_context: Any) -> CompileResult | None:
+        code = cache.take(self._owner.file(sig))
+        if code is None:
+            return None
+        target_context.refresh()
+        rebuild: Any = CompileResult._rebuild
+        return cast(CompileResult, rebuild(target_context, *pickle.loads(code)))
+
+    def save_overload(self, sig: Signature, data: CompileResult) -> None:
+        pass
+
+    @property
+    def cache_path(self) -> None:
+        return None
+
+    def enable(self) -> None:
+        pass
+
+    def disable(self) -> None:
+        pass
+
+    def flush(self) -> None:
+        pass
 
 
 def kernel(*signatures: Any) -> Callable[[F], F]:
