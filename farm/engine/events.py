@@ -19,7 +19,8 @@ from farm.engine.ledger import CASH, FILL, ORDER, TRADE, Run
 from farm.engine.tape import Tape, make_tape
 from farm.feed.market import InstrumentSeries, Market
 from farm.kernels import loop, records
-from farm.kernels.records import Books, Table
+from farm.kernels.records import State as Tables
+from farm.kernels.records import Table
 from farm.strategy.evaluate import Signals
 from farm.strategy.program import Program, RulesProgram
 from farm.strategy.spec import RunSpec
@@ -50,7 +51,7 @@ class State:
     ``copy`` gives an independent state: both may be carried on, over the same batches or others.
     """
 
-    books: Books
+    tables: Tables
 
     def copy(self) -> State:
         """Return an independent copy."""
@@ -59,33 +60,33 @@ class State:
     @property
     def at(self) -> int:
         """The next instant of the tape."""
-        return int(self.books.account["next"][0])
+        return int(self.tables.account["next"][0])
 
     @property
     def cash_micro(self) -> int:
         """Cash now."""
-        return int(self.books.account["cash"][0])
+        return int(self.tables.account["cash"][0])
 
     @property
     def receivable_micro(self) -> int:
         """Dividends earned or owed and not yet paid."""
-        return int(self.books.account["receivable"][0])
+        return int(self.tables.account["receivable"][0])
 
     @property
     def equity_micro(self) -> int:
         """Equity at the last mark."""
-        return int(self.books.account["equity"][0])
+        return int(self.tables.account["equity"][0])
 
     @property
     def lots(self) -> I64:
         """Signed lots held, by (sleeve, asset) in order."""
-        held: I64 = self.books.position["lots"].copy()
+        held: I64 = self.tables.position["lots"].copy()
         return held
 
     def rows(self, table: str, count: str) -> Table:
         """Return the rows in use of a table of records."""
-        whole: Table = getattr(self.books, table)
-        return whole[: int(self.books.account[count][0])]
+        whole: Table = getattr(self.tables, table)
+        return whole[: int(self.tables.account[count][0])]
 
 
 class Simulator:
@@ -119,7 +120,7 @@ class Simulator:
         stops = self._stop_table()
         asset, of_asset = self._asset_table(positions)
         return State(
-            Books(
+            Tables(
                 account=self._account(),
                 tally=np.zeros(1, records.TALLY),
                 asset=asset,
@@ -127,10 +128,10 @@ class Simulator:
                 stop=stops,
                 position=positions,
                 of_asset=of_asset,
-                held=np.zeros(count, np.int64),
-                working=np.zeros(count, np.int64),
-                queue=np.zeros(2 * count, np.int64),
-                receivable=np.zeros((dividends, sleeves)),
+                held=np.zeros(count, records.LINK),
+                working=np.zeros(count, records.LINK),
+                queue=np.zeros(2 * count, records.LINK),
+                receivable=np.zeros(dividends * sleeves, records.AMOUNT),
                 order=np.empty(rows * (1 + stops.shape[0]), records.ORDER),
                 fill=np.empty(rows, records.FILL),
                 cash=np.empty(rows, records.CASH),
@@ -144,8 +145,9 @@ class Simulator:
 
         Errors: CapacityError when an amount of money reaches 2**53 micro-units (9.0e9 currency units).
         """
+        books = np.zeros(1, records.BOOKS)
         while True:
-            status = loop.advance(last, self.tape.tables, self._signals, self._numbers, state.books)
+            status = loop.advance(last, self.tape.tables, self._signals, self._numbers, state.tables, books)
             if status == records.DONE:
                 return state
             if status == records.OVERFLOW:
@@ -154,7 +156,7 @@ class Simulator:
 
     def finish(self, state: State) -> Run:
         """Return the books of a state that has seen the whole tape. They view the state's records."""
-        books, account, tally = state.books, state.books.account[0], state.books.tally[0]
+        books, account, tally = state.tables, state.tables.account[0], state.tables.tally[0]
         if not account["ended"]:
             raise ValueError(f"the run stands at instant {state.at} of {self.tape.instants}")
         assumptions = self.program.assumptions
@@ -277,7 +279,7 @@ class Simulator:
             return 0
         return int(Decimal(repr(sleeve.size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
 
-    def _asset_table(self, positions: Table) -> tuple[Table, I64]:
+    def _asset_table(self, positions: Table) -> tuple[Table, Table]:
         run = self.program.run
         assets = np.zeros(len(self._series), records.ASSET)
         lot = np.array([_lot_micro(run, series) for series in self._series], np.float64)
@@ -295,7 +297,7 @@ class Simulator:
         assets["bps"] = run.costs.bps / 1e4
         assets["per_share"] = run.costs.per_share
         assets["fee_min"] = round(run.costs.min * 1e6)
-        return assets, readonly(of_asset)
+        return assets, of_asset.view(records.LINK)
 
     def _sleeve_table(self) -> Table:
         sleeves = np.zeros(len(self._groups), records.SLEEVE)
@@ -368,19 +370,19 @@ def _lot_micro(run: RunSpec, series: InstrumentSeries) -> int:
 
 def _grow(state: State) -> None:
     """Double the records; the kernel has stopped before the instant for which they may be too short."""
-    books = state.books
+    books = state.tables
     wider = {}
     for name in _GROWING:
         table: Table = getattr(books, name)
         wider[name] = np.concatenate((table, np.empty_like(table)))
-    state.books = books._replace(**wider)
+    state.tables = books._replace(**wider)
 
 
 def _sent(state: State) -> Table:
     """Return the orders that were sent, by number."""
     rows = state.rows("order", "orders")
-    sent = int(state.books.account["sent"][0])
-    if state.books.stop.shape[0]:  # guards stand between them, and are numbered when they are sent
+    sent = int(state.tables.account["sent"][0])
+    if state.tables.stop.shape[0]:  # guards stand between them, and are numbered when they are sent
         number = rows["number"]
         at = np.empty(sent, np.int64)
         is_sent = number >= 0

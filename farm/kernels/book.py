@@ -5,9 +5,9 @@ books balance to the micro-unit. Nothing here decides. Source: domain.md 3.3, 3.
 """
 
 import numpy as np
-from numba import njit
 
-from farm.kernels import formula
+from farm.kernels.jit import helper, inlined
+from farm.kernels import formula, tables
 from farm.kernels.orders import append_order, bound, drop, lapse_old, link, release, restate_guards, restate_order, settle
 from farm.kernels.records import (
     COMMISSION,
@@ -24,23 +24,18 @@ from farm.kernels.records import (
     SPLIT_CASH,
     TARGET,
     TRAIL,
-    Books,
     Row,
-    Table,
 )
-from farm.values.arrays import I64
-
-_hot = njit(error_model="numpy", forceinline=True)
-_book = njit(error_model="numpy")
 
 
-@_hot
+
+@inlined
 def value_of(asset: Row, price: float, lots: float) -> float:
     """Value of ``lots`` of an asset at a price."""
     return formula.value(price, lots, asset.lot_micro, asset.multiplier)  # type: ignore[no-any-return]
 
 
-@_book
+@helper
 def fee_of(asset: Row, price: float, lots: float) -> float:
     """Commission of one order of ``lots`` of an asset."""
     return formula.commission(  # type: ignore[no-any-return]
@@ -48,15 +43,16 @@ def fee_of(asset: Row, price: float, lots: float) -> float:
     )
 
 
-@_hot
-def mark(account: Row, asset: Table, position: Table, held: I64) -> None:
+@inlined
+def mark(b: Row) -> None:
     """Equity at the last closes, cash + receivables + positions; and gross value."""
+    account = tables.account(b)
     worth = 0.0
     gross = 0.0
     for at in range(account.held):
-        p = position[held[at]]
-        j = asset[p.asset]
-        one = value_of(j, j.mark, np.float64(p.lots))
+        p = tables.position(b, tables.held(b, at).row)
+        asset = tables.asset(b, p.asset)
+        one = value_of(asset, asset.mark, np.float64(p.lots))
         bound(account, one)
         worth += one
         gross += abs(one)
@@ -69,7 +65,7 @@ def mark(account: Row, asset: Table, position: Table, held: I64) -> None:
 # --- lines ------------------------------------------------------------------------------------------------------------
 
 
-@_book
+@helper
 def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     """Buy (sell, if ``lots`` < 0) at the price that order ``row`` met; return the cash flow."""
     account, tally, o, p = tables.account(b), tables.tally(b), tables.order(b, row), tables.position(b, x)
@@ -98,7 +94,7 @@ def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     return flow
 
 
-@_book
+@helper
 def write_cash(b: Row, kind: int, sleeve: int, instrument: int, ref: int, cash: float, receivable: float) -> None:
     """Write a cash line that is no fill: it moves cash, receivables, or one into the other."""
     account = tables.account(b)
@@ -119,7 +115,7 @@ def write_cash(b: Row, kind: int, sleeve: int, instrument: int, ref: int, cash: 
     line.receivable_micro = np.int64(receivable)
 
 
-@_book
+@helper
 def charge(b: Row, row: int, fee: float) -> None:
     """The one commission line of an order; an order that costs nothing has none."""
     if fee != 0.0:
@@ -129,7 +125,7 @@ def charge(b: Row, row: int, fee: float) -> None:
         write_cash(b, COMMISSION, o.sleeve, o.instrument, o.number, -fee, 0.0)
 
 
-@_book
+@helper
 def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, row: int, pnl: float) -> None:
     """Write the episode of position ``x``, which ended in the own bar ``row``, into record ``at``."""
     account, p, t = tables.account(b), tables.position(b, x), tables.trade(b, at)
@@ -156,7 +152,7 @@ def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, r
 # --- positions --------------------------------------------------------------------------------------------------------
 
 
-@_book
+@helper
 def _let_go(b: Row, x: int) -> None:
     """A position is flat: it leaves the list of those held, and its guards go."""
     account, p = tables.account(b), tables.position(b, x)
@@ -170,7 +166,7 @@ def _let_go(b: Row, x: int) -> None:
     release(b, x)
 
 
-@_book
+@helper
 def flatten(b: Row, x: int, row: int) -> float:
     """Sell (or buy back) the whole position by order ``row``; return its lots. Commission and trade are to come."""
     p = tables.position(b, x)
@@ -180,7 +176,7 @@ def flatten(b: Row, x: int, row: int) -> float:
     return lots  # type: ignore[no-any-return]
 
 
-@_book
+@helper
 def end_trade(b: Row, x: int, number: int, kind: int, price: float, fee: float, row: int) -> None:
     """The episode of a position is over, in the own bar ``row``."""
     account, p = tables.account(b), tables.position(b, x)
@@ -193,7 +189,7 @@ def end_trade(b: Row, x: int, number: int, kind: int, price: float, fee: float, 
     write_trade(b, at, x, number, kind, price, row, p.pnl)
 
 
-@_book
+@helper
 def close_position(b: Row, x: int, row: int, kind: int, bar: int) -> None:
     """Close the position by order ``row`` in the own bar ``bar``: fill, commission, trade. Ruin costs nothing."""
     o = tables.order(b, row)
@@ -204,7 +200,7 @@ def close_position(b: Row, x: int, row: int, kind: int, bar: int) -> None:
     end_trade(b, x, o.number, kind, o.at, fee, bar)
 
 
-@_book
+@helper
 def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -> None:
     """Open the position that order ``row`` asked for, in the own bar ``bar``, and set its guards to work."""
     account, o, p = tables.account(b), tables.order(b, row), tables.position(b, x)
@@ -228,7 +224,7 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
         _set_guards(b, x, row)
 
 
-@_book
+@helper
 def _set_guards(b: Row, x: int, row: int) -> None:
     """Give the guards of a new position their levels, and hang them on the asset as one group (domain.md 3.4).
 
@@ -262,7 +258,7 @@ def _set_guards(b: Row, x: int, row: int) -> None:
     link(b, first)
 
 
-@_hot
+@inlined
 def level_of(o: Row, decimals: float) -> float:
     """The price at which a guard is met now; a trail follows the peak. ``o.side`` is opposite to the position's."""
     if o.kind == TRAIL:
@@ -270,7 +266,7 @@ def level_of(o: Row, decimals: float) -> float:
     return o.level  # type: ignore[no-any-return]
 
 
-@_book
+@helper
 def admit(b: Row, row: int) -> None:
     """Fill an opening with the lots that are covered; a reversal ends its old trade first, commission shared by lots."""
     account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
@@ -301,9 +297,10 @@ def admit(b: Row, row: int) -> None:
 # --- corporate actions and cash -----------------------------------------------------------------------------------------
 
 
-@_book
-def act(b: Row, action: Row) -> None:
+@helper
+def act(b: Row, k: int) -> None:
     """Restate what is held and ordered before any price of the new basis; book a dividend on its ex-date."""
+    action = tables.action(b, k)
     asset = tables.asset(b, action.asset)
     for at in range(asset.first_position, asset.end_position):
         if action.dividend >= 0:
@@ -314,7 +311,7 @@ def act(b: Row, action: Row) -> None:
         asset.mark = formula.restated_price(asset.mark, action.num, action.den)
 
 
-@_book
+@helper
 def _accrue(b: Row, x: int, action: Row) -> None:
     """A receivable for who is long at the ex-date open, a debt for who is short."""
     p = tables.position(b, x)
@@ -327,7 +324,7 @@ def _accrue(b: Row, x: int, action: Row) -> None:
         write_cash(b, DIVIDEND_EX, p.sleeve, p.asset, action.day, 0.0, flow)
 
 
-@_book
+@helper
 def _split(b: Row, x: int, action: Row) -> None:
     """Multiply lots by num / den and divide prices by it. Fractions of a lot are cashed at the previous close over
     the ratio; a position that vanishes that way ends its trade."""
@@ -354,9 +351,10 @@ def _split(b: Row, x: int, action: Row) -> None:
         restate_order(b, p.order, num, den)
 
 
-@_book
-def pay(b: Row, payment: Row) -> None:
-    """Turn a receivable into cash."""
+@helper
+def pay(b: Row, k: int) -> None:
+    """Turn a receivable into cash: payment ``k`` of the tape."""
+    payment = tables.payment(b, k)
     for w in range(b.sleeves):
         flow = tables.receivable(b, payment.dividend, w).micro
         if flow != 0.0:
@@ -364,8 +362,8 @@ def pay(b: Row, payment: Row) -> None:
             write_cash(b, DIVIDEND_PAY, w, payment.asset, payment.day, flow, -flow)
 
 
-@_book
-def ruin(b: Row, payments: Table) -> None:
+@helper
+def ruin(b: Row) -> None:
     """Equity is gone: close everything at the mark, settle what is owed; the account stays at that value."""
     account = tables.account(b)
     lapse_old(b, 0)
@@ -377,13 +375,13 @@ def ruin(b: Row, payments: Table) -> None:
             tables.order(b, row).ref = asset.mark
             tables.order(b, row).at = asset.mark
             close_position(b, x, row, RUINED, asset.row)
-    for k in range(payments.shape[0]):
-        pay(b, payments[k])
+    for k in range(b.payments_end):
+        pay(b, k)
     account.gross = 0.0
     account.ruin = account.session + 1
 
 
-@_book
+@helper
 def end(b: Row) -> None:
     """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
     account = tables.account(b)

@@ -5,9 +5,9 @@ bars that close at the instant at hand, and equity and prices as marked by them.
 """
 
 import numpy as np
-from numba import njit
 
-from farm.kernels import formula
+from farm.kernels.jit import helper, inlined
+from farm.kernels import formula, tables
 from farm.kernels.book import value_of
 from farm.kernels.orders import bound, send
 from farm.kernels.records import (
@@ -27,40 +27,32 @@ from farm.kernels.records import (
     PREFER,
     REVERSE,
     TIME,
-    Books,
     Row,
-    Table,
 )
-from farm.values.arrays import F64, U8
-
-_decide = njit(error_model="numpy")
-_hot = njit(error_model="numpy", forceinline=True)
 
 
-@_hot
-def said_by(signals: U8, w: int, first: int, last: int) -> int:
+
+@inlined
+def said_by(b: Row, w: int, first: int, last: int) -> int:
     """All that the bars [first, last) say to a sleeve, bit by bit."""
     said = 0
     for k in range(first, last):
-        said |= signals[w, k]
+        said |= tables.said(b, w, k)
     return said
 
 
-@_decide
-def decide(b: Row, bars: Table, first: int, last: int, signals: U8, numbers: F64, w: int, said: int) -> None:
-    """Let sleeve ``w`` decide on the bars [first, last), which close now and say ``said``.
-
-    Shapes: signals (w, bars); numbers (w, 1 + levels, bars), or without bars where no sleeve has any.
-    """
+@helper
+def decide(b: Row, first: int, last: int, w: int, said: int) -> None:
+    """Let sleeve ``w`` decide on the bars [first, last), which close now and say ``said``."""
     if tables.sleeve(b, w).held > 0:
-        _leave(b, bars, first, last, w)
+        _leave(b, first, last, w)
     if said & (ENTER_LONG | ENTER_SHORT) != 0:
-        n = _candidates(b, bars, first, last, w)
+        n = _candidates(b, first, last, w)
         if n > 0:
             _enter(b, w, n)
 
 
-@_hot
+@inlined
 def _position_of(b: Row, asset: Row, w: int) -> int:
     """The position of sleeve ``w`` in an asset, or -1 if it does not trade it."""
     for at in range(asset.first_position, asset.end_position):
@@ -69,17 +61,17 @@ def _position_of(b: Row, asset: Row, w: int) -> int:
     return NONE
 
 
-@_hot
-def _are_known(b: Row, w: int, k: int) -> bool:
+@inlined
+def _are_known(b: Row, rules: Row, w: int, k: int) -> bool:
     """Whether the levels of an entry at bar ``k`` are known: a position without its stop is never opened."""
     for s in range(rules.first_stop, rules.end_stop):
-        if tables.stop_rule(b, s).unit == LEVEL and np.isnan(numbers[tables.stop_rule(b, s).number, k]):
+        if tables.stop_rule(b, s).unit == LEVEL and np.isnan(tables.number(b, w, tables.stop_rule(b, s).number, k)):
             tables.tally(b).level_unknown += 1
             return False
     return True
 
 
-@_decide
+@helper
 def _size(b: Row, rules: Row, x: int, held: int) -> int:
     """Lots to open, from equity and prices as they are now, floored; ``held``: lots that the same order closes."""
     account, p = tables.account(b), tables.position(b, x)
@@ -101,16 +93,16 @@ def _size(b: Row, rules: Row, x: int, held: int) -> int:
     return np.int64(lots)
 
 
-@_decide
-def _leave(b: Row, bars: Table, first: int, last: int, w: int) -> None:
+@helper
+def _leave(b: Row, first: int, last: int, w: int) -> None:
     """Exits and reversals of one sleeve, in id order. An opposite entry reverses; a plain exit wins over a same-side
     entry; under a cooldown a reversal can only close."""
     rules = tables.sleeve(b, w)
     for k in range(first, last):
-        said = np.int64(signals[k])
+        said = tables.said(b, w, k)
         if said == 0 and rules.time_bars == 0:
             continue
-        asset = tables.asset(b, bars[k].asset)
+        asset = tables.asset(b, tables.bar(b, k).asset)
         x = _position_of(b, asset, w)
         if x == NONE or tables.position(b, x).lots == 0 or tables.position(b, x).order != NONE:
             continue
@@ -121,7 +113,7 @@ def _leave(b: Row, bars: Table, first: int, last: int, w: int) -> None:
             against = False
         lots = abs(p.lots)
         opens = 0
-        if against and rules.cooldown == 0 and _are_known(b, rules, numbers, k):
+        if against and rules.cooldown == 0 and _are_known(b, rules, w, k):
             opens = _size(b, rules, x, lots)
         kind = 0
         if opens > 0:
@@ -131,19 +123,19 @@ def _leave(b: Row, bars: Table, first: int, last: int, w: int) -> None:
         elif rules.time_bars > 0 and asset.row - p.entry_row + 1 >= rules.time_bars:
             kind = TIME
         if kind != 0:
-            send(b, x, kind, -p.side, opens, lots, numbers)
+            send(b, x, kind, -p.side, opens, lots)
 
 
-@_decide
-def _candidates(b: Row, bars: Table, first: int, last: int, w: int) -> int:
+@helper
+def _candidates(b: Row, first: int, last: int, w: int) -> int:
     """Queue the positions of one sleeve that want to open now, in id order; return how many."""
     rules, tally = tables.sleeve(b, w), tables.tally(b)
     n = 0
     for k in range(first, last):
-        enters = np.int64(signals[k]) & (ENTER_LONG | ENTER_SHORT)
+        enters = tables.said(b, w, k) & (ENTER_LONG | ENTER_SHORT)
         if enters == 0:
             continue
-        asset = tables.asset(b, bars[k].asset)
+        asset = tables.asset(b, tables.bar(b, k).asset)
         x = _position_of(b, asset, w)
         if x == NONE:
             continue
@@ -152,15 +144,15 @@ def _candidates(b: Row, bars: Table, first: int, last: int, w: int) -> int:
             continue
         if enters == ENTER_LONG | ENTER_SHORT:
             tally.entry_conflict += 1
-        elif rules.prefers == 1 and np.isnan(numbers[PREFER, k]):
+        elif rules.prefers == 1 and np.isnan(tables.number(b, w, PREFER, k)):
             tally.prefer_unknown += 1
-        elif _are_known(b, rules, numbers, k):
+        elif _are_known(b, rules, w, k):
             tables.queue(b, n).row = x
             n += 1
     return n
 
 
-@_decide
+@helper
 def _enter(b: Row, w: int, n: int) -> None:
     """Order the candidates in the queue, or as many of the best as there is room for; ties go to the lower id."""
     rules = tables.sleeve(b, w)
@@ -173,7 +165,7 @@ def _enter(b: Row, w: int, n: int) -> None:
         for at in range(n):
             x = tables.queue(b, at).row
             p = tables.position(b, x)
-            value = numbers[PREFER, tables.asset(b, p.asset).bar] if rules.prefers == 1 else 0.0
+            value = tables.number(b, w, PREFER, tables.asset(b, p.asset).bar) if rules.prefers == 1 else 0.0
             if p.ranked == 0.0 and (best == NONE or value > highest):
                 best = x
                 highest = value
@@ -184,12 +176,12 @@ def _enter(b: Row, w: int, n: int) -> None:
         if p.ranked == 1.0:
             lots = _size(b, rules, x, 0)
             if lots > 0:
-                is_long = np.int64(signals[tables.asset(b, p.asset).bar]) & ENTER_LONG != 0
-                send(b, x, ENTER, 1 if is_long else -1, lots, 0, numbers)
+                is_long = tables.said(b, w, tables.asset(b, p.asset).bar) & ENTER_LONG != 0
+                send(b, x, ENTER, 1 if is_long else -1, lots, 0)
 
 
-@_decide
-def check_margin(b: Row, numbers: F64) -> None:
+@helper
+def check_margin(b: Row) -> None:
     """Reg T at a session close: below the maintenance requirement the largest one is closed first, then the lower id,
     at the next open, until equity covers what remains. Positions that an order works on are left to it."""
     account = tables.account(b)
@@ -215,4 +207,4 @@ def check_margin(b: Row, numbers: F64) -> None:
         p = tables.position(b, worst)
         total -= p.ranked
         p.ranked = 0.0
-        send(b, worst, FORCED, -p.side, 0, abs(p.lots), numbers[p.sleeve])
+        send(b, worst, FORCED, -p.side, 0, abs(p.lots))

@@ -6,8 +6,8 @@ Source: domain.md 2.2, 2.3, 3.3 to 3.6.
 """
 
 import numpy as np
-from numba import njit
 
+from farm.kernels.jit import helper, inlined
 from farm.kernels.records import ABS, LINEAR, PCT, R, REG_T
 
 INITIAL_LONG_SHORT = 0.5
@@ -16,25 +16,23 @@ MAINTENANCE_LONG = 0.25
 MAINTENANCE_SHORT = 0.30
 """Reg T: share of a position's value that must be there at each session close."""
 
-_formula = njit(_nrt=False, error_model="numpy", forceinline=True)
-_search = njit(_nrt=False, error_model="numpy")
 
 
-@_formula
+@inlined
 def whole(x: float) -> float:
     """Floor, but a quotient that misses a whole number by rounding alone is that number: 604 at 6.04 are 100 shares."""
     near = np.rint(x)
     return near if near - x <= x * 2.0**-49 else np.floor(x)  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def value(price: float, lots: float, lot_micro: float, multiplier: float) -> float:
     """Value in micro-units, rint(price x qty x multiplier x 1e6), signed as ``lots``."""
     qty = (lots * lot_micro) / 1e6
     return np.rint(((price * qty) * multiplier) * 1e6)  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def commission(
     price: float,
     lots: float,
@@ -52,13 +50,13 @@ def commission(
     return max(fee, least)  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def shared_fee(fee: float, part: float, lots: float) -> float:
     """The share of a commission that ``part`` of its ``lots`` bear."""
     return np.rint((fee * part) / lots)  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def need(rules: int, worth: float, fee: float, max_gross: float) -> float:
     """What an opening takes from what is available: cash, initial margin, or gross room."""
     if rules == REG_T:
@@ -68,7 +66,7 @@ def need(rules: int, worth: float, fee: float, max_gross: float) -> float:
     return worth + fee
 
 
-@_formula
+@inlined
 def room(rules: int, cash: float, equity: float, gross: float, max_gross: float) -> float:
     """What openings may take now."""
     if rules == REG_T:
@@ -78,25 +76,25 @@ def room(rules: int, cash: float, equity: float, gross: float, max_gross: float)
     return cash
 
 
-@_formula
+@inlined
 def maintenance(worth: float) -> float:
     """Margin that a position of this signed value needs at a session close."""
     return np.rint((MAINTENANCE_LONG if worth > 0.0 else MAINTENANCE_SHORT) * abs(worth))  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def slipped(ref: float, side: float, up: float, down: float) -> float:
     """What a market order pays (side > 0) or gets at the print ``ref``."""
     return ref * (up if side > 0.0 else down)
 
 
-@_formula
+@inlined
 def on_grid(price: float, decimals: float) -> float:
     """The computed price on its decimal grid, so that a print at 2 % of 33.33 meets it."""
     return price
 
 
-@_formula
+@inlined
 def guard_level(unit: int, sign: float, price: float, v: float, risk: float) -> float:
     """Level of a stop or target from the entry price: ``sign`` +1 above it, -1 below. ``risk``: what R multiplies."""
     if unit == PCT:
@@ -108,19 +106,19 @@ def guard_level(unit: int, sign: float, price: float, v: float, risk: float) -> 
     return v
 
 
-@_formula
+@inlined
 def trail_level(unit: int, side: float, peak: float, v: float) -> float:
     """Level of a trail that guards a position of this side."""
     return peak * (1.0 - side * v) if unit == PCT else peak - side * v
 
 
-@_formula
+@inlined
 def restated_price(price: float, num: float, den: float) -> float:
     """A price on the basis after a split of num new shares for den old ones."""
     return (price * den) / num
 
 
-@_formula
+@inlined
 def restated_lots(lots: float, num: float, den: float) -> float:
     """floor(lots x num / den) for integers; the float quotient may have been rounded up to the next integer."""
     product = lots * num
@@ -128,20 +126,20 @@ def restated_lots(lots: float, num: float, den: float) -> float:
     return floor - 1.0 if floor * den > product else floor  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def cash_of_rest(price: float, rest: float, den: float, lot_micro: float, multiplier: float) -> float:
     """What is paid for the fraction of a lot that a split leaves, ``rest`` / den lots, at the restated price."""
     qty = (rest * lot_micro) / (den * 1e6)
     return np.rint(((price * qty) * multiplier) * 1e6)  # type: ignore[no-any-return]
 
 
-@_formula
+@inlined
 def lots_for(budget: float, price: float, multiplier: float, lots_up: float, lots_down: float) -> float:
     """Whole lots that ``budget`` (currency) buys at ``price``."""
     return max(whole(((budget / (price * multiplier)) * lots_up) / lots_down), 0.0)  # type: ignore[no-any-return]
 
 
-@_search
+@helper
 def lots_with_fees(
     lots: float,
     held: float,

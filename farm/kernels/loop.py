@@ -8,54 +8,99 @@ fills, ``book`` moves the money. The plain twin is ``tests/reference/loop.py``.
 """
 
 import numpy as np
-from numba import njit
+from numba import from_dtype
+from numba.core.types import Array, NamedTuple, float64, int64, uint8
 
+from farm.kernels import records, tables
 from farm.kernels.book import act, end, mark, pay, ruin
 from farm.kernels.decide_rules import check_margin, decide, said_by
+from farm.kernels.jit import inlined, kernel
 from farm.kernels.match import at_open, in_bars
 from farm.kernels.orders import lapse_old
-from farm.kernels.records import DONE, NONE, OVERFLOW, REG_T, ROOM, Books, Table, Tape
+from farm.kernels.records import DONE, NONE, OVERFLOW, REG_T, ROOM, State, Table, Tape
 from farm.values.arrays import F64, U8
 
-_hot = njit(error_model="numpy", forceinline=True)
+
+def _table(name: str, *, readonly: bool) -> Array:
+    return Array(from_dtype(records.TABLES[name]), 1, "C", readonly=readonly)
 
 
-@_hot
-def _take(asset: Table, bars: Table, first: int, last: int) -> bool:
+_TAPE = NamedTuple([_table(name, readonly=True) for name in Tape._fields], Tape)
+_STATE = NamedTuple([_table(name, readonly=False) for name in State._fields], State)
+_SIGNALS = Array(uint8, 2, "C", readonly=True)
+_NUMBERS = Array(float64, 3, "C", readonly=True)
+_BOOKS = Array(from_dtype(records.BOOKS), 1, "C")
+
+
+@inlined
+def _open_books(b: records.Row, tape: Tape, signals: U8, numbers: F64, state: State) -> None:
+    """Write down where everything is."""
+    b.instants = tape.instants.ctypes.data
+    b.actions = tape.actions.ctypes.data
+    b.bars = tape.bars.ctypes.data
+    b.payments = tape.payments.ctypes.data
+    b.openings = tape.openings.ctypes.data
+    b.signals = signals.ctypes.data
+    b.numbers = numbers.ctypes.data
+    b.account = state.account.ctypes.data
+    b.tally = state.tally.ctypes.data
+    b.asset = state.asset.ctypes.data
+    b.sleeve = state.sleeve.ctypes.data
+    b.stop = state.stop.ctypes.data
+    b.position = state.position.ctypes.data
+    b.of_asset = state.of_asset.ctypes.data
+    b.held = state.held.ctypes.data
+    b.working = state.working.ctypes.data
+    b.queue = state.queue.ctypes.data
+    b.receivable = state.receivable.ctypes.data
+    b.order = state.order.ctypes.data
+    b.fill = state.fill.ctypes.data
+    b.cash = state.cash.ctypes.data
+    b.trade = state.trade.ctypes.data
+    b.session = state.session.ctypes.data
+    b.bars_end = signals.shape[1]
+    b.levels = numbers.shape[1]
+    b.sleeves = state.sleeve.shape[0]
+    b.stops = state.stop.shape[0]
+    b.positions = state.position.shape[0]
+    b.payments_end = tape.payments.shape[0]
+
+
+@inlined
+def _take(b: records.Row, first: int, last: int) -> bool:
     """Take in the bars that close now; return whether an order works on one of them."""
     works = False
     for k in range(first, last):
-        bar = bars[k]
-        j = asset[bar.asset]
-        j.mark = bar.close
-        j.row = bar.row
-        j.bar = k
-        works |= j.first_order != NONE
+        bar = tables.bar(b, k)
+        asset = tables.asset(b, bar.asset)
+        asset.mark = bar.close
+        asset.row = bar.row
+        asset.bar = k
+        works |= asset.first_order != NONE
     return works
 
 
-@njit(nogil=True, error_model="numpy")
-def advance(last: int, tape: Tape, signals: U8, numbers: F64, b: Row) -> int:
+@kernel(int64(int64, _TAPE, _SIGNALS, _NUMBERS, _STATE, _BOOKS))
+def advance(last: int, tape: Tape, signals: U8, numbers: F64, state: State, books: Table) -> int:
     """Carry the state over the instants [account.next, ``last``); return DONE, ROOM or OVERFLOW.
 
-    Shapes:  as in ``records``; signals (w, bars), numbers (w, 1 + levels, bars or 0). Tape, signals and numbers are only
-             read.
+    Shapes:  as in ``records``; signals (w, bars), numbers (w, 1 + levels, bars or 0), both only read, as the tape is;
+             books (1,): scratch.
     Errors:  ROOM: a table of records may be too short for the next instant, nothing of which has happened yet; grow
              it and call again. OVERFLOW: an amount reached 2**53 in the instant account.next.
     Order:   that of domain.md 3.1; after the last instant of the tape the run is ended.
     """
-    # Books and tape are big aggregates: whoever is called with them costs something, so what happens at every instant
-    # has its tables at hand.
-    account, asset, sleeve, position, held, sessions = tables.account(b), b.asset, b.sleeve, b.position, b.held, b.session
-    instants, bars = tape.instants, tape.bars
+    b = books[0]
+    _open_books(b, tape, signals, numbers, state)
+    account = tables.account(b)
     # The most that one instant can write: to each position four orders (and the guards of two), fills, trades and
     # commissions, and two lines for each corporate action and pay date; a ruin may pay all dividends at once.
-    n = position.shape[0]
-    order_room = b.order.shape[0] - 4 * n - 2 * n * b.stop.shape[0]
-    fill_room, trade_room = b.fill.shape[0] - 4 * n, b.trade.shape[0] - 4 * n
-    cash_room = b.cash.shape[0] - 4 * n - 2 * n * tape.payments.shape[0]
+    n = b.positions
+    order_room = state.order.shape[0] - 4 * n - 2 * n * b.stops
+    fill_room, trade_room = state.fill.shape[0] - 4 * n, state.trade.shape[0] - 4 * n
+    cash_room = state.cash.shape[0] - 4 * n - 2 * n * b.payments_end
     for i in range(account.next, last):
-        instant = instants[i]
+        instant = tables.instant(b, i)
         if account.orders > order_room or account.fills > fill_room or account.trades > trade_room:
             return ROOM
         if account.cash_lines + 2 * n * (instant.act_end - account.act) > cash_room:
@@ -64,29 +109,30 @@ def advance(last: int, tape: Tape, signals: U8, numbers: F64, b: Row) -> int:
         closes = instant.session >= 0
         account.ts = instant.ts
         if account.ruin == 0:
-            if end_bar > first and _take(asset, bars, first, end_bar):
-                in_bars(b, bars, first, end_bar)
+            if end_bar > first and _take(b, first, end_bar):
+                in_bars(b, first, end_bar)
             if closes or end_bar > first:
-                mark(account, asset, position, held)
+                mark(b)
             if closes:
                 if account.working > 0:
                     lapse_old(b, account.ttl)
                 if account.equity <= 0.0:
-                    ruin(b, tape.payments)
+                    ruin(b)
                 elif account.rules == REG_T and account.held > 0:
-                    check_margin(b, numbers)
+                    check_margin(b)
         if end_bar > first:
-            session = sessions[account.session]
+            session = tables.session(b, account.session)
             session.decision_bars += 1
             session.market_bars += 1 if account.held > 0 or account.was_held > 0 else 0
             account.was_held = 0
             if account.ruin == 0:
-                for w in range(sleeve.shape[0]):
-                    said = said_by(signals, w, first, end_bar)
-                    if said != 0 or (sleeve[w].time_bars > 0 and sleeve[w].held > 0):
-                        decide(b, bars, first, end_bar, signals, numbers, w, said)
+                for w in range(b.sleeves):
+                    said = said_by(b, w, first, end_bar)
+                    rules = tables.sleeve(b, w)
+                    if said != 0 or (rules.time_bars > 0 and rules.held > 0):
+                        decide(b, first, end_bar, w, said)
         if closes:
-            session = sessions[account.session]
+            session = tables.session(b, account.session)
             session.equity = np.int64(account.equity)
             session.position = np.int64(account.gross)
             account.session += 1
@@ -94,11 +140,11 @@ def advance(last: int, tape: Tape, signals: U8, numbers: F64, b: Row) -> int:
         # instant is of the old basis.
         if account.ruin == 0:
             for k in range(account.act, instant.act_end):
-                act(b, tape.actions[k])
+                act(b, k)
             for k in range(account.pay, instant.pay_end):
-                pay(b, tape.payments[k])
+                pay(b, k)
         if account.working > 0 and instant.open_end > account.opening:
-            at_open(b, tape.openings, account.opening, instant.open_end)
+            at_open(b, account.opening, instant.open_end)
         if account.broken != 0:
             return OVERFLOW
         account.act = instant.act_end
@@ -106,6 +152,6 @@ def advance(last: int, tape: Tape, signals: U8, numbers: F64, b: Row) -> int:
         account.pay = instant.pay_end
         account.opening = instant.open_end
         account.next = i + 1
-    if last == instants.shape[0] and account.ended == 0:
+    if last == tape.instants.shape[0] and account.ended == 0:
         end(b)
     return OVERFLOW if account.broken != 0 else DONE

@@ -5,27 +5,24 @@ closing bar, guards are tested: stops before targets, each by order of the entry
 """
 
 import numpy as np
-from numba import njit
 
-from farm.kernels import formula
+from farm.kernels.jit import helper, inlined
+from farm.kernels import formula, tables
 from farm.kernels.book import admit, close_position, fee_of, flatten, level_of, mark, value_of
 from farm.kernels.orders import drop, settle, trigger
-from farm.kernels.records import ENTER, IN_CASH, NONE, REJECTED, REVERSE, TARGET, TRAIL, Books, Row, Table
-from farm.values.arrays import I64
+from farm.kernels.records import ENTER, IN_CASH, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
 
-_match = njit(error_model="numpy")
-_hot = njit(error_model="numpy", forceinline=True)
 
 
 # --- opening prints ---------------------------------------------------------------------------------------------------
 
 
-@_match
-def at_open(b: Row, openings: Table, first: int, last: int) -> None:
+@helper
+def at_open(b: Row, first: int, last: int) -> None:
     """Fill what works on the instruments that print an opening with volume: phase 9 of domain.md 3.1."""
     n = 0
     for k in range(first, last):
-        print_ = openings[k]
+        print_ = tables.opening(b, k)
         asset = tables.asset(b, print_.asset)
         row = asset.first_order
         while row != NONE:
@@ -33,24 +30,24 @@ def at_open(b: Row, openings: Table, first: int, last: int) -> None:
             if o.number != NONE and print_.volume > 0.0:
                 o.ref = print_.price
                 o.at = formula.slipped(o.ref, np.float64(o.side), asset.up, asset.down)
-                n = _queue(b.queue, 0, n, row)
+                n = _queue(b, n, row)
             row = o.next
     if n > 0:
         _fill(b, n)
 
 
-@_hot
-def _queue(queue: I64, start: int, n: int, row: int) -> int:
-    """Insert ``row`` into the ascending queue of ``n`` that begins at ``start``; return its new length."""
-    at = start + n
-    while at > start and queue[at - 1] > row:
-        queue[at] = queue[at - 1]
+@inlined
+def _queue(b: Row, n: int, row: int) -> int:
+    """Insert ``row`` into the ascending queue of ``n``; return its new length."""
+    at = n
+    while at > 0 and tables.queue(b, at - 1).row > row:
+        tables.queue(b, at).row = tables.queue(b, at - 1).row
         at -= 1
-    queue[at] = row
+    tables.queue(b, at).row = row
     return n + 1
 
 
-@_match
+@helper
 def _fill(b: Row, n: int) -> None:
     """Fill the ``n`` orders in the queue: what closes first, then the openings."""
     account = tables.account(b)
@@ -94,16 +91,16 @@ def _fill(b: Row, n: int) -> None:
             admit(b, tables.queue(b, at).row)
 
 
-@_match
+@helper
 def _available(b: Row) -> float:
     """What openings may take now, with positions at their last closes."""
     account = tables.account(b)
     if account.rules != IN_CASH:
-        mark(account, b.asset, b.position, b.held)
+        mark(b)
     return formula.room(account.rules, account.cash, account.equity, account.gross, account.max_gross)  # type: ignore[no-any-return]
 
 
-@_match
+@helper
 def _need(account: Row, asset: Row, o: Row, lots: float) -> float:
     """What an opening of ``lots`` by order ``o`` takes."""
     if lots <= 0.0:
@@ -113,7 +110,7 @@ def _need(account: Row, asset: Row, o: Row, lots: float) -> float:
     return formula.need(account.rules, worth, fee, account.max_gross)  # type: ignore[no-any-return]
 
 
-@_match
+@helper
 def _fit(account: Row, asset: Row, o: Row, available: float) -> int:
     """Largest lot count, at most the wanted one, whose need is covered: gallop from the proportional guess, bisect."""
     want = np.float64(o.opens)
@@ -146,7 +143,7 @@ def _fit(account: Row, asset: Row, o: Row, available: float) -> int:
     return np.int64(low)
 
 
-@_match
+@helper
 def _total_need(b: Row, n: int, less: float) -> float:
     """Sum of the needs of the queue, each order lowered by ``less`` lots."""
     total = 0.0
@@ -156,7 +153,7 @@ def _total_need(b: Row, n: int, less: float) -> float:
     return total
 
 
-@_match
+@helper
 def _share(b: Row, n: int, available: float) -> None:
     """Give the openings of one instant one common factor (domain.md 2.2), in order of their ids.
 
@@ -199,8 +196,8 @@ def _share(b: Row, n: int, available: float) -> None:
 # --- closing bars -----------------------------------------------------------------------------------------------------
 
 
-@_match
-def in_bars(b: Row, bars: Table, first: int, last: int) -> None:
+@helper
+def in_bars(b: Row, first: int, last: int) -> None:
     """Test the guards of all positions whose instruments close a bar now; phase 3 of domain.md 3.1.
 
     Stops come before targets, each in the order in which the positions were opened. A stop becomes a market order, a
@@ -210,7 +207,7 @@ def in_bars(b: Row, bars: Table, first: int, last: int) -> None:
     stops = 0
     targets = 0
     for k in range(first, last):
-        bar = bars[k]
+        bar = tables.bar(b, k)
         if not bar.volume > 0.0:
             continue
         row = tables.asset(b, bar.asset).first_order
@@ -229,7 +226,7 @@ def in_bars(b: Row, bars: Table, first: int, last: int) -> None:
         _execute(b, tables.queue(b, half + at).row)
 
 
-@_hot
+@inlined
 def _queue_by_entry(b: Row, start: int, n: int, row: int) -> int:
     entry = tables.position(b, tables.order(b, row).position).entry_order
     at = start + n
@@ -240,7 +237,7 @@ def _queue_by_entry(b: Row, start: int, n: int, row: int) -> int:
     return n + 1
 
 
-@_match
+@helper
 def _met(b: Row, first: int, bar: Row) -> int:
     """The guard of the group at ``first`` that is sent in this bar, its print in ``ref``; -1 if none is.
 
@@ -283,7 +280,7 @@ def _met(b: Row, first: int, bar: Row) -> int:
     return NONE
 
 
-@_match
+@helper
 def _execute(b: Row, row: int) -> None:
     """Send a guard whose price is met, and close its position."""
     o = tables.order(b, row)

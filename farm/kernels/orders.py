@@ -6,9 +6,11 @@ by one, guards as groups, of which the first one is in the chain and the others 
 """
 
 import numpy as np
-from numba import njit
 
+from farm.kernels import tables
 from farm.kernels.formula import restated_lots, restated_price
+from farm.kernels.jit import helper, inlined
+from farm.kernels import tables
 from farm.kernels.records import (
     ENTER,
     FILLED,
@@ -20,24 +22,19 @@ from farm.kernels.records import (
     PCT,
     REVERSE,
     TRAIL,
-    Books,
     Row,
-    Table,
 )
-from farm.values.arrays import F64
-
-_order = njit(error_model="numpy")
-_hot = njit(error_model="numpy", forceinline=True)
 
 
-@_hot
+
+@inlined
 def bound(account: Row, x: float) -> None:
     """Break the run once an amount of money or a number of lots reaches 2**53."""
     if not abs(x) < LIMIT:
         account.broken = 1
 
 
-@_order
+@helper
 def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) -> int:
     """Append a sent order for position ``x`` and return its row. ``price``: the one that it was decided at."""
     account, p = tables.account(b), tables.position(b, x)
@@ -76,11 +73,11 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     return row  # type: ignore[no-any-return]
 
 
-@_order
-def append_guards(b: Row, row: int, numbers: F64) -> None:
+@helper
+def append_guards(b: Row, row: int) -> None:
     """Append the guards of the entry ``row``, one for each stop of its sleeve, with levels that are frozen now.
 
-    ``numbers`` (1 + levels, bars): those of the sleeve. The guards rest until the entry is filled.
+    They rest until the entry is filled.
     """
     account, entry = tables.account(b), tables.order(b, row)
     rules = tables.sleeve(b, entry.sleeve)
@@ -94,11 +91,11 @@ def append_guards(b: Row, row: int, numbers: F64) -> None:
         o.unit = rule.unit
         o.value = rule.value
         if rule.unit == LEVEL:
-            o.value = numbers[rule.number, tables.asset(b, entry.instrument).bar]
+            o.value = tables.number(b, entry.sleeve, rule.number, tables.asset(b, entry.instrument).bar)
         entry.guards += 1
 
 
-@_order
+@helper
 def link(b: Row, row: int) -> None:
     """Hang an order, or the first of a group, on its asset."""
     o = tables.order(b, row)
@@ -107,7 +104,7 @@ def link(b: Row, row: int) -> None:
     asset.first_order = row
 
 
-@_order
+@helper
 def unlink(b: Row, row: int) -> None:
     """Take an order, or the first of a group, off its asset."""
     o = tables.order(b, row)
@@ -121,21 +118,21 @@ def unlink(b: Row, row: int) -> None:
     tables.order(b, before).next = o.next
 
 
-@_order
+@helper
 def opens_new(kind: int) -> bool:
     """Whether an order of this kind opens a position (a reversal closes one and opens another)."""
     return kind == ENTER or kind == REVERSE
 
 
-@_order
-def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int, numbers: F64) -> int:
+@helper
+def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
     """Admit a market order: it works from now on, closes ``closes`` lots and opens ``opens``; return its row."""
     account, p = tables.account(b), tables.position(b, x)
     row = append_order(b, x, kind, side, opens + closes, tables.asset(b, p.asset).mark)
     o = tables.order(b, row)
     o.opens = opens
     if opens_new(kind):
-        append_guards(b, row, numbers)
+        append_guards(b, row)
     p.order = row
     o.working_at = account.working
     tables.working(b, account.working).row = row
@@ -145,7 +142,7 @@ def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int, numbers:
     return row
 
 
-@_order
+@helper
 def _count_in(rules: Row, kind: int, change: int) -> None:
     if kind == ENTER:
         rules.entering += change
@@ -153,7 +150,7 @@ def _count_in(rules: Row, kind: int, change: int) -> None:
         rules.leaving += change
 
 
-@_order
+@helper
 def drop(b: Row, row: int) -> None:
     """Take a sent order out of work, whatever became of it."""
     account, o = tables.account(b), tables.order(b, row)
@@ -168,7 +165,7 @@ def drop(b: Row, row: int) -> None:
     o.working_at = NONE
 
 
-@_order
+@helper
 def settle(b: Row, row: int, status: int, lots: float) -> None:
     """Write how an order ended."""
     o = tables.order(b, row)
@@ -177,7 +174,7 @@ def settle(b: Row, row: int, status: int, lots: float) -> None:
     o.done_ts = tables.account(b).ts
 
 
-@_order
+@helper
 def lapse(b: Row, row: int) -> None:
     """An order that no print has filled in time."""
     settle(b, row, LAPSED, 0.0)
@@ -185,7 +182,7 @@ def lapse(b: Row, row: int) -> None:
     drop(b, row)
 
 
-@_order
+@helper
 def lapse_old(b: Row, ttl: int) -> None:
     """At a session close: orders that have worked through ``ttl`` sessions lapse."""
     account = tables.account(b)
@@ -195,7 +192,7 @@ def lapse_old(b: Row, ttl: int) -> None:
             lapse(b, row)
 
 
-@_order
+@helper
 def release(b: Row, x: int) -> None:
     """Take the guards of a position off: it is closed, or one of them is sent."""
     p = tables.position(b, x)
@@ -204,7 +201,7 @@ def release(b: Row, x: int) -> None:
         p.guard = NONE
 
 
-@_order
+@helper
 def trigger(b: Row, row: int, ref: float) -> None:
     """Send a guard whose price is met at ``ref``: it is an order of this instant, for the whole position."""
     account, o = tables.account(b), tables.order(b, row)
@@ -216,7 +213,7 @@ def trigger(b: Row, row: int, ref: float) -> None:
     o.price = ref
 
 
-@_order
+@helper
 def restate_guards(b: Row, first: int, count: int, num: float, den: float) -> None:
     """Guards on the basis after a split: prices and distances; a fraction of the peak stays what it is."""
     for row in range(first, first + count):
@@ -228,7 +225,7 @@ def restate_guards(b: Row, first: int, count: int, num: float, den: float) -> No
         o.peak = restated_price(o.peak, num, den)
 
 
-@_order
+@helper
 def restate_order(b: Row, row: int, num: float, den: float) -> None:
     """A waiting order on the basis after a split that its position has gone through: lots are floored, and what has
     nothing left to do lapses."""
