@@ -53,6 +53,34 @@ def _whole(x: float) -> float:
 
 
 @_hot
+def _on_grid(x: float) -> float:
+    """The decimal that a computed order price stands for (domain.md 3.4): rint(x 10**g) / 10**g, which has the bits of
+    a print at that price. g is 12, lowered until five bits are left for the roundings of the chain behind ``x``."""
+    power = 1e12
+    while abs(x) * power >= 2.0**48 and power > 1.0:
+        power /= 10.0  # exact, down from 1e22
+    return np.rint(x * power) / power  # type: ignore[no-any-return]
+
+
+@_hot
+def _away(price: float, part: float) -> float:
+    """The order price that lies a signed fraction away from a price."""
+    return _on_grid(price * (1.0 + part))
+
+
+@_hot
+def _beside(price: float, distance: float) -> float:
+    """The order price that lies a signed distance beside a price."""
+    return _on_grid(price + distance)
+
+
+@_hot
+def _restated(level: float, num: float, den: float) -> float:
+    """An order price in the shares after a split of ``num`` for ``den``."""
+    return _on_grid((level * den) / num)
+
+
+@_hot
 def _value(asset: F64, j: int, price: float, lots: float) -> float:
     """Position value (domain.md 3.5): rint(price x qty x multiplier x 1e6), signed as ``lots``."""
     qty = (lots * asset[j, at.LOT_MICRO]) / 1e6
@@ -235,7 +263,7 @@ def _open(b: Books, s: int, order: int, lots: float, fee: float) -> None:
 @_cold
 def _place_stops(sleeve: F64, w: int, slot: F64, s: int, risk: float) -> float:
     """Set the stops of a new position, those in multiples of the initial risk from ``risk``; return that risk:
-    the distance from the entry to the nearest stop or trail, NaN without one."""
+    the distance from the entry to the nearest stop or trail, on the grid, NaN without one."""
     rules, p = sleeve[w], slot[s]
     price, side = p[at.ENTRY_PRICE], p[at.SIDE]
     most = (p.shape[0] - at.SLOT_COLUMNS) // 2
@@ -246,19 +274,19 @@ def _place_stops(sleeve: F64, w: int, slot: F64, s: int, risk: float) -> float:
         sign = side if kind == at.TARGET else -side
         level = p[at.SLOT_COLUMNS + most + x]  # frozen at the decision; NaN for other units
         if unit == at.R:
-            level = price + sign * (v * risk)
+            level = _beside(price, sign * (v * risk))
         elif kind == at.TRAIL:
             level = v  # a fraction of the peak, or a distance from it
         elif unit == at.PCT:
-            level = price * (1.0 + sign * v)
+            level = _away(price, sign * v)
         elif unit == at.ABS:
-            level = price + sign * v
+            level = _beside(price, sign * v)
         p[at.SLOT_COLUMNS + x] = level
         if kind != at.TARGET:
             away = side * (price - _stop_level(sleeve, w, slot, s, x))
             if not nearest <= away:  # the first one too: nearest is NaN
                 nearest = away
-    return nearest
+    return _on_grid(nearest)
 
 
 @_hot
@@ -268,8 +296,8 @@ def _stop_level(sleeve: F64, w: int, slot: F64, s: int, x: int) -> float:
     level = slot[s, at.SLOT_COLUMNS + x]
     if sleeve[w, k + at.STOP_KIND] == at.TRAIL:
         if sleeve[w, k + at.STOP_UNIT] == at.PCT:
-            return slot[s, at.PEAK] * (1.0 - slot[s, at.SIDE] * level)  # type: ignore[no-any-return]
-        return slot[s, at.PEAK] - slot[s, at.SIDE] * level  # type: ignore[no-any-return]
+            return _away(slot[s, at.PEAK], -slot[s, at.SIDE] * level)
+        return _beside(slot[s, at.PEAK], -slot[s, at.SIDE] * level)
     return level  # type: ignore[no-any-return]
 
 
@@ -528,9 +556,11 @@ def _split(b: Books, s: int, act: F64) -> None:
     most = (p.shape[0] - at.SLOT_COLUMNS) // 2
     for x in range(int(rules[at.STOPS])):
         k = at.FIRST_STOP + at.STOP_WIDTH * x
-        if not (rules[k + at.STOP_KIND] == at.TRAIL and rules[k + at.STOP_UNIT] == at.PCT):
-            p[at.SLOT_COLUMNS + x] = (p[at.SLOT_COLUMNS + x] * den) / num
-        p[at.SLOT_COLUMNS + most + x] = (p[at.SLOT_COLUMNS + most + x] * den) / num
+        if rules[k + at.STOP_KIND] != at.TRAIL:
+            p[at.SLOT_COLUMNS + x] = _restated(p[at.SLOT_COLUMNS + x], num, den)
+        elif rules[k + at.STOP_UNIT] != at.PCT:
+            p[at.SLOT_COLUMNS + x] = (p[at.SLOT_COLUMNS + x] * den) / num  # a distance; the price is put on the grid
+        p[at.SLOT_COLUMNS + most + x] = _restated(p[at.SLOT_COLUMNS + most + x], num, den)
     p[at.PEAK] = (p[at.PEAK] * den) / num
     if p[at.POS] != 0.0:
         held = abs(p[at.POS])
@@ -775,7 +805,7 @@ def _freeze(count: I64, rules: F64, p: F64, series: F64, r: int) -> bool:
     for x in range(int(rules[at.STOPS])):
         k = at.FIRST_STOP + at.STOP_WIDTH * x
         if rules[k + at.STOP_UNIT] == at.LEVEL:
-            p[first + x] = series[1 + int(rules[k + at.STOP_LEVEL]), r]
+            p[first + x] = _on_grid(series[1 + int(rules[k + at.STOP_LEVEL]), r])
             if np.isnan(p[first + x]):
                 count[at.C_LEVEL_UNKNOWN] += 1
                 return False

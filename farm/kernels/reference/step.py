@@ -335,17 +335,18 @@ class Reference:
             if rule.type == "trail":
                 position.levels.append(rule.value)
             elif rule.unit == "pct":
-                position.levels.append(price * (1.0 + sign * rule.value))
+                position.levels.append(on_grid(price * (1.0 + sign * rule.value)))
             else:
-                position.levels.append(price + sign * rule.value if rule.unit == "abs" else frozen)
+                position.levels.append(on_grid(price + sign * rule.value) if rule.unit == "abs" else frozen)
         risks = [
             position.side * (price - stop_price(position, rule, x))
             for x, rule in enumerate(rules)
             if rule.type != "target"
         ]
+        risk = on_grid(min(risks, default=math.nan))
         for x, rule in enumerate(rules):
             if rule.unit == "r":
-                position.levels[x] = price + position.side * (rule.value * min(risks, default=math.nan))
+                position.levels[x] = on_grid(price + position.side * (rule.value * risk))
 
     # Phase 9: opening prints.
 
@@ -488,12 +489,13 @@ class Reference:
         instrument, position, order = slot.instrument, slot.position, slot.order
         price = instrument.mark * float(den) / float(num)
         if order:
-            order.levels = [level * float(den) / float(num) for level in order.levels]
+            order.levels = [on_grid(level * float(den) / float(num)) for level in order.levels]
             order.opens = order.opens * num // den
         if position:
             for x, rule in enumerate(inside(slot.rules)):
                 if not (rule.type == "trail" and rule.unit == "pct"):
-                    position.levels[x] = position.levels[x] * float(den) / float(num)
+                    level = position.levels[x] * float(den) / float(num)
+                    position.levels[x] = level if rule.type == "trail" else on_grid(level)
             position.peak = position.peak * float(den) / float(num)
             position.lots, rest = divmod(position.lots * num, den)
             if rest:
@@ -654,7 +656,9 @@ class Reference:
     def freeze(self, slot: Slot) -> list[float] | None:
         """Levels of an entry, NaN for stops in other units; None if one is unknown."""
         levels = [
-            float(slot.signals.stop_levels[rule.level][slot.instrument.row]) if rule.unit == "level" else math.nan
+            on_grid(float(slot.signals.stop_levels[rule.level][slot.instrument.row]))
+            if rule.unit == "level"
+            else math.nan
             for rule in inside(slot.rules)
         ]
         unknown = any(math.isnan(x) for x, rule in zip(levels, inside(slot.rules), strict=True) if rule.unit == "level")
@@ -733,6 +737,14 @@ def whole(x: float) -> int:
     return round(x) if round(x) - x <= x * 2.0**-49 else math.floor(x)
 
 
+def on_grid(x: float) -> float:
+    """The decimal that ``x`` stands for: to 12 digits behind the point, fewer for large prices."""
+    digits = 12
+    while digits and abs(x) * 10.0**digits >= 2**48:
+        digits -= 1
+    return x if math.isnan(x) or math.isinf(x) else round(x * 10.0**digits) / 10.0**digits
+
+
 def inside(rules: Any) -> list[Any]:
     """The stops that work inside bars."""
     return [stop for stop in rules.stops if stop.type != "time"]
@@ -743,5 +755,5 @@ def stop_price(position: Position, rule: Any, x: int) -> float:
     if rule.type != "trail":
         return position.levels[x]
     if rule.unit == "pct":
-        return position.peak * (1.0 - position.side * position.levels[x])
-    return position.peak - position.side * position.levels[x]
+        return on_grid(position.peak * (1.0 - position.side * position.levels[x]))
+    return on_grid(position.peak - position.side * position.levels[x])
