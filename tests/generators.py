@@ -164,7 +164,7 @@ def specs(
         "dataset": "main", "start": iso(start_day), "end": iso(end_day), "account": account,
         "cash": draw(st.sampled_from((5_000, 100_000, 1_234_567.891234))),
     }  # fmt: skip
-    costs = {"bps": (0, 1.5, 10), "per_share": (0, 0.005), "min": (0, 1)}
+    costs = {"bps": (0, 1.5, 10), "per_share": (0, 0.005), "per_order": (0, 4.95), "min": (0, 1)}
     run["costs"] = {key: draw(st.sampled_from(values)) for key, values in costs.items() if draw(st.booleans())}
     if draw(st.booleans()):
         run["exec"] = {"slip_bps": draw(st.sampled_from((0, 1, 2.5)))}

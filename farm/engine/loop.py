@@ -337,7 +337,7 @@ def _asset_row(run: RunSpec, series: InstrumentSeries) -> tuple[float, ...]:
     slip = run.exec.slip_bps / 1e4
     up, down = max(1.0, MICRO / lot), max(1.0, lot / MICRO)
     least = round(run.costs.min * 1e6)
-    rates = (1.0 + slip, 1.0 - slip, run.costs.bps / 1e4, run.costs.per_share, least)
+    rates = (1.0 + slip, 1.0 - slip, run.costs.bps / 1e4, run.costs.per_share, run.costs.per_order, least)
     return (lot, series.multiplier, up, down, *rates, 0.0, -1.0, -1.0)
 
 

@@ -89,10 +89,11 @@ def _value(asset: F64, j: int, price: float, lots: float) -> float:
 
 @_hot
 def _commission(asset: F64, j: int, price: float, lots: float) -> float:
-    """Commission of one order of ``lots`` > 0: bps of value and per share, rounded once, at least the minimum."""
+    """Commission of one order of ``lots`` > 0: bps of value, per share and per order, rounded once, at least the
+    minimum."""
     qty = (lots * asset[j, at.LOT_MICRO]) / 1e6
     value = (price * qty) * asset[j, at.MULTIPLIER]
-    fee = np.rint((value * asset[j, at.BPS] + qty * asset[j, at.PER_SHARE]) * 1e6)
+    fee = np.rint(((value * asset[j, at.BPS] + qty * asset[j, at.PER_SHARE]) + asset[j, at.PER_ORDER]) * 1e6)
     return max(fee, asset[j, at.FEE_MIN])  # type: ignore[no-any-return]
 
 

@@ -37,8 +37,9 @@ IN_CASH, REG_T, LINEAR = range(3)
 ) = range(32)  # fmt: skip
 # ``asset``: a traded instrument of the tape, in id order: what it costs to trade, its last close, the own row of it.
 (
-    LOT_MICRO, MULTIPLIER, LOTS_UP, LOTS_DOWN, UP, DOWN, BPS, PER_SHARE, FEE_MIN, MARK, ROW, SEEN_AT, ASSET_COLUMNS,
-) = range(13)  # fmt: skip
+    LOT_MICRO, MULTIPLIER, LOTS_UP, LOTS_DOWN, UP, DOWN, BPS, PER_SHARE, PER_ORDER, FEE_MIN, MARK, ROW, SEEN_AT,
+    ASSET_COLUMNS,
+) = range(14)  # fmt: skip
 # ``sleeve``: its rules, how many positions it holds, then STOP_WIDTH columns for each stop.
 (
     MODE, MAX_POSITIONS, COOLDOWN, TIME_BARS, FIRST_SLOT, END_SLOT, STOPS, PREFERS, WEIGHT, AMONG, HELD_HERE,
@@ -72,7 +73,7 @@ ORDER_COLUMNS, FILL_COLUMNS, CASH_COLUMNS, TRADE_COLUMNS = 12, 11, 8, 18
 class Books(NamedTuple):
     """State and records of one run. Integers lie in float64 boxes where a table also holds prices.
 
-    account (9,); counts, above ``count`` (31,); asset (k, 12); sleeve (w, 11 + 4 x); slot (n, 31 + 2 x), where x is the
+    account (9,); counts, above ``count`` (31,); asset (k, 13); sleeve (w, 11 + 4 x); slot (n, 31 + 2 x), where x is the
     most stops of a sleeve; of_asset (k + 1 + n,): its elements j and j + 1 say where in it the slots of asset j stand;
     receivable (dividends, w); queue (n,) scratch; records as in ``engine/ledger.py``, prices as float64 bits.
     """

@@ -72,7 +72,8 @@ class Account:
         self.cash = round(run["cash"] * 1e6)
         self.rules = run.get("account", "cash")
         costs = run.get("costs", {})
-        self.bps, self.per_share, self.least = (costs.get(key, 0) for key in ("bps", "per_share", "min"))
+        names = ("bps", "per_share", "per_order", "min")
+        self.bps, self.per_share, self.per_order, self.least = (costs.get(key, 0) for key in names)
         self.slip = run.get("exec", {}).get("slip_bps", 0) / 1e4
         universe = sorted(self.document["strategy"]["universes"][0]["tickers"])
         sleeves = self.document["strategy"]["sleeves"]
@@ -93,7 +94,8 @@ class Account:
         return round(price * shares * 1e6)
 
     def fee(self, price: float, shares: int) -> int:
-        return max(round((price * shares * self.bps / 1e4 + shares * self.per_share) * 1e6), round(self.least * 1e6))
+        fee = price * shares * self.bps / 1e4 + shares * self.per_share + self.per_order
+        return max(round(fee * 1e6), round(self.least * 1e6))
 
     def worth(self) -> int:
         held = sum(self.money(self.mark[p.ticker], p.held.side * p.held.shares) for p in self.places if p.held)

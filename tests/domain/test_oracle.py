@@ -125,6 +125,7 @@ class Maker:
             sleeves.append(made)
         run: dict[str, Any] = {"account": account, "cash": self.one(3_000, 25_000.5), "calendar": self.calendar}
         run["costs"] = {"bps": self.one(0, 7.5), "per_share": self.one(0, 0.005), "min": self.one(0, 1)}
+        run["costs"]["per_order"] = self.one(0, 0, 4.95)
         run["exec"] = {"slip_bps": self.one(0, 3)}
         if self.chance(0.3):
             run["exec"]["reserve"] = {"pct": self.one(0, 0.05), "fees": self.one(True, False)}

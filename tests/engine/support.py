@@ -38,7 +38,7 @@ def run_spec(**changes: Any) -> RunSpec:
     spec: dict[str, Any] = {
         "dataset": "main", "start_day": START, "end_day": START + 400, "bar": "1d", "calendar": "XNYS",
         "session": "regular", "cash_micro": 10_000 * UNIT, "ccy": "USD", "account": "cash", "max_gross": None,
-        "lot": "whole", "costs": Costs(0.0, 0.0, 0.0), "exec": Exec(0.0, 0.0, False), "warmup": Warmup("settle"),
+        "lot": "whole", "costs": Costs(0.0, 0.0, 0.0, 0.0), "exec": Exec(0.0, 0.0, False), "warmup": Warmup("settle"),
         "benchmark": None, "rf": 0.0, "ann": 252,
     }  # fmt: skip
     return RunSpec(**(spec | changes))
@@ -219,7 +219,7 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     chosen = program(
         *sleeves, account=account, max_gross=draw(st.sampled_from((1.0, 2.5))) if account == "linear" else None,
         lot=draw(st.sampled_from(("whole", "fractional"))),
-        costs=draw(st.sampled_from((Costs(0.0, 0.0, 0.0), Costs(10.0, 0.0, 0.0), Costs(3.0, 0.005, 1.0)))),
+        costs=Costs(*draw(st.sampled_from(((0.0,) * 4, (10.0, 0, 0, 0), (3.0, 0.005, 0, 1.0), (0.5, 0, 4.95, 6.0))))),
         exec=draw(st.sampled_from((Exec(0.0, 0.0, False), Exec(5.0, 0.02, False), Exec(2.0, 0.1, True)))),
         cash_micro=draw(st.sampled_from((10_000 * UNIT, 1_000 * UNIT, 123_456_789))),
     )  # fmt: skip

@@ -203,10 +203,10 @@ class Reference:
         return round(price * qty * float(instrument.series.multiplier) * 1e6)
 
     def commission(self, instrument: Instrument, price: float, lots: int) -> int:
-        """bps of value plus per share, at least the minimum, of one order."""
+        """bps of value plus per share plus per order, at least the minimum, of one order."""
         costs, qty = self.program.run.costs, (lots * instrument.lot_micro) / 1e6
         value = price * qty * float(instrument.series.multiplier)
-        fee = float(value * (costs.bps / 1e4) + qty * costs.per_share)
+        fee = float(value * (costs.bps / 1e4) + qty * costs.per_share + costs.per_order)
         return max(round(fee * 1e6), round(float(costs.min) * 1e6))
 
     def values(self) -> list[int]:
