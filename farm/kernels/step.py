@@ -696,10 +696,20 @@ def _lapse(orders: I64, count: I64, p: F64) -> None:
 
 
 @_cold
-def _lapse_old(orders: I64, count: I64, slot: F64, ttl: float) -> None:
-    """At a session close: orders that have worked through ``ttl`` sessions lapse."""
+def _lapse_old(orders: I64, count: I64, asset: F64, slot: F64, closed: int, ttl: float) -> None:
+    """At the close of a session of these calendars: orders that have worked through ``ttl`` of their own lapse."""
     for s in range(slot.shape[0]):
-        if slot[s, at.W_KIND] != 0.0 and count[at.NOW] >= slot[s, at.W_SESSION] + ttl:
+        p = slot[s]
+        if p[at.W_KIND] != 0.0 and (closed >> int(asset[int(p[at.OF_ASSET]), at.CALENDAR])) & 1 == 1:
+            p[at.W_SESSIONS] += 1.0
+            if p[at.W_SESSIONS] >= ttl:
+                _lapse(orders, count, p)
+
+
+@_cold
+def _lapse_all(orders: I64, count: I64, slot: F64) -> None:
+    for s in range(slot.shape[0]):
+        if slot[s, at.W_KIND] != 0.0:
             _lapse(orders, count, slot[s])
 
 
@@ -710,7 +720,7 @@ def _lapse_old(orders: I64, count: I64, slot: F64, ttl: float) -> None:
 def _ruin(b: Books, pay: I64) -> None:
     """Equity is gone: close everything at the mark, settle what is owed; the account stays at that value."""
     count, slot = b.counts, b.slot
-    _lapse_old(b.orders, count, slot, 0.0)
+    _lapse_all(b.orders, count, slot)
     for s in range(slot.shape[0]):
         p = slot[s]
         if p[at.POS] != 0.0:
@@ -767,7 +777,7 @@ def _work(orders: I64, count: I64, asset: F64, p: F64, kind: int, side: float, o
     p[at.W_KIND] = kind
     p[at.W_SIDE] = side
     p[at.W_LOTS] = opens
-    p[at.W_SESSION] = count[at.NOW]
+    p[at.W_SESSIONS] = 0.0
     count[at.WORKING] += 1
 
 
@@ -935,7 +945,7 @@ def _arrive(b: Books, signals: U8, series: F64, w: int, n: int) -> None:
 def _end(b: Books) -> None:
     """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
     count, asset = b.counts, b.asset
-    _lapse_old(b.orders, count, b.slot, 0.0)
+    _lapse_all(b.orders, count, b.slot)
     for s in range(b.slot.shape[0]):
         p = b.slot[s]
         if p[at.POS] != 0.0:
@@ -1010,9 +1020,9 @@ def advance(
                     _lift(bar, first_bar, end_bar, slot, of_asset)
             if closes or end_bar > first_bar:
                 _mark(account, count, asset, slot)
+            if count[at.WORKING] > 0 and inst[i, at.CLOSED] != 0:
+                _lapse_old(orders, count, asset, slot, inst[i, at.CLOSED], account[at.TTL])
             if closes:
-                if count[at.WORKING] > 0:
-                    _lapse_old(orders, count, slot, account[at.TTL])
                 if account[at.EQUITY] <= 0.0:
                     _ruin(b, pay)
                 elif account[at.RULES] == at.REG_T and count[at.HELD] > 0:

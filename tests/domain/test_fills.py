@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import pytest
 
 from farm.engine.ledger import Kind
-from tests.domain.support import Played, Row, day, flat, on, play, sleeve, spec, world
+from tests.domain.support import Played, Row, day, flat, on, play, put, sleeve, spec, world
 
 
 def one(bars: list[Row], splits: Any = (), sessions: int | None = None, run: Any = None, **rules: Any) -> Played:
@@ -223,6 +223,20 @@ class TestMarketOrders:
     def test_a_missing_bar_lapses_the_order_after_one_session(self) -> None:
         played = one([*flat(100), None, *flat(100, 100)])
         assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1})
+
+    def test_an_order_works_for_sessions_of_its_own_instrument(self) -> None:
+        """A run around the clock: what Friday decides on a stock has not lapsed when Monday opens. A coin that misses
+        its next day has."""
+        assert day(4) == "2021-02-08"
+        store = world({"AAA": [*flat(10, 10, 10, 10), None, *flat(12, 13)], "BBB": [*flat(10, 10, 10, 10), *flat(11)]})
+        around = {"calendar_name": "24x7", "start": day(0)}
+        put(store, {"CCC": [*flat(10, 10, 10, 10), None, *flat(12, 13)]}, **around)
+        document = spec(["AAA", "BBB", "CCC"], sleeve(enter=on(3)), start=day(0), end=day(6), calendar="24x7")
+        played = play(document, store)
+        assert played.fills == [("BBB", 6, 10, 11.0)]
+        hours = [int(one["done_ts"] - one["ts"]) / 3.6e12 for one in played.run.orders]
+        assert hours == [72, 65.5, 24]  # to Monday's close and to its open; to Saturday's end
+        assert played.cell["counts"] == {"lapsed": 2}
 
     def test_exits_lapse_too_and_a_time_stop_asks_again(self) -> None:
         bars: list[Row] = [*flat(10, 10), (10, 10, 10, 10, 0), *flat(11, 12, 13)]

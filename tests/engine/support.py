@@ -20,8 +20,8 @@ from farm.strategy.evaluate import Signals
 from farm.strategy.expr import Node
 from farm.strategy.program import Program, RulesProgram, Size, StopRule
 from farm.strategy.spec import Costs, Exec, RunSpec, Warmup
-from farm.values.arrays import F64, U8, readonly
-from tests.generators import market_of, series_of, weekdays
+from farm.values.arrays import F64, I32, U8, readonly
+from tests.generators import calendar_of, market_of, series_of, weekdays
 
 UNIT = 1_000_000
 START = 10960  # Tuesday 2000-01-04
@@ -148,6 +148,14 @@ def rough_series(draw: st.DrawFn, symbol: str, count: int) -> InstrumentSeries:
     )
 
 
+def on_own_sessions(found: Market, instrument: int, day: I32) -> Market:
+    """The market in which one instrument follows a calendar of its own: of these days, and those on which it prints."""
+    series = list(found.series)
+    own = calendar_of(np.union1d(series[instrument].day, day).astype(np.int32), f"own-{instrument}")
+    series[instrument] = dataclasses.replace(series[instrument], calendar=own.name)
+    return dataclasses.replace(found, series=tuple(series), calendars={**found.calendars, own.name: own})
+
+
 @st.composite
 def rough_signals(draw: st.DrawFn, market: Market, instrument: int, sleeve: RulesProgram) -> Signals:
     """Drawn signals; levels stand near the closes and are sometimes unknown."""
@@ -198,6 +206,9 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     tickers = ("AAPL", "IBM", "MSFT")[: draw(st.integers(1, most_instruments))]
     count = draw(st.integers(4, 40))
     found = market(*(draw(rough_series(ticker, count)) for ticker in tickers), sessions=count)
+    for n in range(len(tickers)):
+        if draw(st.integers(0, 2)) == 0:
+            found = on_own_sessions(found, n, days(count)[:: draw(st.integers(1, 9))])
     account = draw(st.sampled_from(("cash", "reg_t", "linear")))
     sleeves, groups = [], []
     for w in range(draw(st.sampled_from((1, 1, 2)))):

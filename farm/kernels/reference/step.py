@@ -18,7 +18,8 @@ from typing import Any
 ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT = range(1, 11)
 IN_WORK, FILLED, SCALED, LAPSED, REJECTED = range(5)
 COMMISSION, DIVIDEND_EX, DIVIDEND_PAY, SPLIT_CASH = range(1, 5)
-ACTION, BAR, PAY, CLOSE, OPEN = 1, 2, 4, 6, 9  # phases of domain.md 3.1
+ACTION, BAR, PAY, SHUT, CLOSE, OPEN = 1, 2, 4, 5, 6, 9  # phases of domain.md 3.1; SHUT: a session of an instrument
+SESSIONS_TTL = 1
 
 Record = dict[str, Any]
 
@@ -61,8 +62,8 @@ class Order:
     kind: int
     side: int
     opens: int
-    session: int
     levels: list[float]
+    sessions: int = 0
     price: float = 0.0
     ref: float = 0.0
     fit: int = 0
@@ -148,6 +149,10 @@ class Reference:
             found.append((ts, CLOSE, 0, 0, n, None))
         for instrument in self.instruments:
             s, i = instrument.series, instrument.number
+            own = calendar if s.calendar == calendar.name else self.market.calendars[s.calendar]
+            for n, (day, ts) in enumerate(zip(own.day.tolist(), own.close_ts.tolist(), strict=True)):
+                if self.market.start_day <= day <= self.market.end_day and ts <= end:
+                    found.append((ts, SHUT, 0, i, n, instrument))
             for row, day in enumerate(s.day.tolist()):
                 if self.market.start_day <= day <= self.market.end_day and s.close_ts[row] <= end:
                     found.append((int(s.close_ts[row]), BAR, 0, i, row, instrument))
@@ -174,6 +179,8 @@ class Reference:
                 phases[event[1]].append(event)
             if not self.ruin:
                 self.closing_bars(phases[BAR])
+                for *_, instrument in phases[SHUT]:
+                    self.close_own_session(instrument)
             if phases[CLOSE]:
                 self.close_session()
             if phases[BAR]:
@@ -576,13 +583,18 @@ class Reference:
         self.count("lapsed")
         slot.order = None
 
+    def close_own_session(self, instrument: Instrument) -> None:
+        """Orders on the instrument that have worked through one of its sessions lapse."""
+        for slot in self.slots:
+            if slot.instrument is instrument and slot.order:
+                slot.order.sessions += 1
+                if slot.order.sessions >= SESSIONS_TTL:
+                    self.lapse(slot)
+
     def close_session(self) -> None:
-        """Orders of the session before lapse; an account without equity is ruined; margin is checked."""
+        """An account without equity is ruined; margin is checked."""
         if self.ruin:
             return
-        for slot in self.slots:
-            if slot.order and self.session > slot.order.session:
-                self.lapse(slot)
         if self.worth() <= 0:
             self.close_everything()
         elif self.program.run.account == "reg_t":
@@ -627,7 +639,7 @@ class Reference:
     def work(self, slot: Slot, kind: int, side: int, opens: int, closes: int, levels: list[float]) -> None:
         """Admit an order."""
         order = self.write_order(slot, kind, side, opens + closes, slot.instrument.mark)
-        slot.order = Order(order, kind, side, opens, self.session, levels)
+        slot.order = Order(order, kind, side, opens, levels)
 
     def size(self, slot: Slot, held: int) -> int:
         """Lots to open, from equity and price at the decision."""
