@@ -74,7 +74,10 @@ def ours(goog: Market) -> Run:
     none = np.zeros_like(enter)
     return simulate(
         program(
-            rules(size=Size("qty", 10.0)), costs=Costs(10.0, 0.0, 0.0), start_day=goog.start_day, end_day=goog.end_day
+            rules(size=Size("qty", 10.0)),
+            costs=Costs(10.0, 0.0, 0.0, 0.0),
+            start_day=goog.start_day,
+            end_day=goog.end_day,
         ),
         goog,
         ((Signals(0, enter, leave, none, none, None, (), {}),),),

@@ -95,7 +95,7 @@ def test_the_ledger_digest_is_what_the_docstring_says() -> None:
     """Built again from struct and hashlib, without numpy."""
     run = example()
     sections = [run.orders, run.fills, run.cash_events, run.trades, run.open_trades]
-    header = ["ledger-1", SPEC, "1", "strict-f64-1", 100 * MICRO, [3, 3, 3, 1, 1], 5, ["x"], ["AAPL", "MSFT"]]
+    header = ["ledger-1", SPEC, "2", "strict-f64-1", 100 * MICRO, [3, 3, 3, 1, 1], 5, ["x"], ["AAPL", "MSFT"]]
     digest = hashlib.sha256(json.dumps(header).replace(" ", "").encode() + b"\n")
     place = {0: 0, 2: 1}
     for section in sections:
