@@ -29,7 +29,7 @@ from farm.values.errors import CapacityError, DataError, SpecError
 from farm.values.units import MICRO, NS_PER_DAY, iso
 
 SESSIONS_TTL = 1
-"""Sessions that an order works for before it lapses (domain.md 2.3)."""
+"""Sessions of the instrument's own calendar that an order works for before it lapses (domain.md 2.3)."""
 _RULES = {"cash": records.IN_CASH, "reg_t": records.REG_T, "linear": records.LINEAR}
 _SIZES = {
     "qty": records.BY_QTY,
@@ -296,6 +296,8 @@ class Simulator:
         assets["up"], assets["down"] = 1.0 + slip, 1.0 - slip
         assets["bps"] = run.costs.bps / 1e4
         assets["per_share"] = run.costs.per_share
+        assets["per_order"] = run.costs.per_order
+        assets["calendar"] = [self.tape.calendars.index(series.calendar) for series in self._series]
         assets["fee_min"] = round(run.costs.min * 1e6)
         return assets, of_asset.view(records.LINK)
 

@@ -6,7 +6,8 @@ happen at once where sessions follow each other without a pause, and there the c
 a phase the order is that of the instrument ids. Splits and ex-dates act at the open of the
 first session on or after their day, or at the instrument's own first print of that day if that is earlier; dividends
 are paid at the open of the first session on or after the pay day, never before the ex-date. What lies after the last
-session close of the run is not on the tape.
+session close of the run is not on the tape. An instrument may follow another calendar than the run's: its sessions
+close on the tape too, because orders work for so many of these.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from farm.feed.market import InstrumentSeries, Market
 from farm.kernels.records import ACTION, BAR, INSTANT, OPENING, PAYMENT, Table
 from farm.kernels.records import Tape as Tables
 from farm.values.arrays import I64, readonly
-from farm.values.errors import DataError
+from farm.values.errors import CapacityError, DataError
 from farm.values.units import iso
+
+CALENDARS_MAX = 62
+"""Calendars that one tape can tell apart: bits of an int64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,8 @@ class Tape:
     traded: positions in ``market.series``, ascending; an *asset* is a position in this tuple.
     windows: per asset, the own bars that are on the tape.
     bars_of: rows of ``tables.bars``, by asset and then in time order; ``asset_end`` (k,) says where each asset ends.
-    ``dividends`` counts the rows that receivables need. has_range: highs and lows were loaded, so that stops can be
+    dividends: the rows that receivables need. calendars: the run's, then the others that traded instruments follow; bit
+    k of INSTANT.closed stands for number k. has_range: highs and lows were loaded, so that stops can be
     tested.
     """
 
@@ -42,6 +47,7 @@ class Tape:
     bars_of: I64
     asset_end: I64
     dividends: int
+    calendars: tuple[str, ...]
     has_range: bool
 
     @property
@@ -64,17 +70,18 @@ class Tape:
 def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     """Return the tape of the instruments at these positions of ``market.series`` (all of them by default).
 
-    Errors: DataError when a series lacks a column that fills need, or its bars overlap or have no usable prices.
+    Errors: DataError when a series lacks a column that fills need, or its bars overlap or have no usable prices;
+            CapacityError for more calendars than INSTANT.closed has bits.
     """
     chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
     series = [market.series[index] for index in chosen]
     windows = [_window(market, one) for one in series]
-    sessions_close = market.calendar.close_ts
+    calendars, closes = _closes(market, series)
     bar_ts, bars = _bars(series, windows)
     open_ts, openings = _openings(series, windows)
     act_ts, actions = _actions(market, series)
     pay_ts, payments = _payments(market, series, actions)
-    instants = _instants(sessions_close, act_ts, bar_ts, pay_ts, open_ts)
+    instants = _instants(closes, act_ts, bar_ts, pay_ts, open_ts)
     bars_of = np.arange(bars.shape[0]) if len(series) == 1 else np.argsort(bars["asset"], kind="stable")
     return Tape(
         market=market,
@@ -84,17 +91,35 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
         bars_of=readonly(bars_of),
         asset_end=readonly(np.cumsum([window.stop - window.start for window in windows])),
         dividends=int(payments.shape[0]),
+        calendars=calendars,
         has_range=all(one.high.shape == one.low.shape == one.day.shape for one in series),
     )
 
 
-def _instants(sessions_close: I64, act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
-    """Merge the instants; each row says where its events end in their tables."""
-    ts = np.unique(np.concatenate((sessions_close, act_ts, bar_ts, pay_ts, open_ts)))
+def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
+    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+    run = market.calendar
+    names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
+    if len(names) > CALENDARS_MAX:
+        raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
+    closes = [run.close_ts]
+    for name in names[1:]:
+        own = market.calendars[name]
+        first, last = np.searchsorted(own.day, (market.start_day, market.end_day + 1))
+        closes.append(own.close_ts[first:last][own.close_ts[first:last] <= run.close_ts[-1:].max(initial=0)])
+    return names, closes
+
+
+def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
+    """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
+    ts = np.unique(np.concatenate((*closes, act_ts, bar_ts, pay_ts, open_ts)))
     instants = np.empty(ts.shape[0], INSTANT)
     instants["ts"] = ts
     instants["session"] = -1
-    instants["session"][np.searchsorted(ts, sessions_close)] = np.arange(sessions_close.shape[0])
+    instants["session"][np.searchsorted(ts, closes[0])] = np.arange(closes[0].shape[0])
+    instants["closed"] = 0
+    for number, times in enumerate(closes):
+        instants["closed"][np.searchsorted(ts, times)] |= 1 << number
     for name, times in (("act_end", act_ts), ("bar_end", bar_ts), ("pay_end", pay_ts), ("open_end", open_ts)):
         instants[name] = np.searchsorted(times, ts, side="right")
     return instants

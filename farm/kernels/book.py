@@ -8,7 +8,7 @@ import numpy as np
 
 from farm.kernels.jit import helper, inlined
 from farm.kernels import formula, tables
-from farm.kernels.orders import append_order, bound, drop, lapse_old, link, release, restate_guards, restate_order, settle
+from farm.kernels.orders import append_order, bound, drop, lapse_all, link, release, restate_guards, restate_order, settle
 from farm.kernels.records import (
     COMMISSION,
     DIVIDEND_EX,
@@ -231,39 +231,37 @@ def _set_guards(b: Row, x: int, row: int) -> None:
     Multiples of the initial risk come last: the risk is the distance from the entry to the nearest stop or trail.
     """
     entry, p = tables.order(b, row), tables.position(b, x)
-    decimals = tables.asset(b, p.asset).decimals
     first, count = row + 1, entry.guards
     risk = np.nan
     for at in range(first, first + count):
         o = tables.order(b, at)
         o.peak = entry.ref
-        if o.unit == R:
-            continue
-        if o.kind == TRAIL:
-            o.level = o.value
-        else:
-            sign = np.float64(p.side if o.kind == TARGET else -p.side)
-            o.level = formula.on_grid(formula.guard_level(o.unit, sign, p.entry_price, o.value, risk), decimals)
-        if o.kind != TARGET:
-            away = p.side * (p.entry_price - level_of(o, decimals))
-            if not risk <= away:  # the first one too: risk is NaN
-                risk = away
+        if o.unit != R:
+            o.level = o.value if o.kind == TRAIL else _level_from(p, o, risk)
+            if o.kind != TARGET:
+                distance = p.side * (p.entry_price - level_of(o))
+                if not risk <= distance:  # the first one too: risk is NaN
+                    risk = distance
+    risk = formula.on_grid(risk)
     for at in range(first, first + count):
         o = tables.order(b, at)
         if o.unit == R:
-            sign = np.float64(p.side if o.kind == TARGET else -p.side)
-            o.level = formula.on_grid(formula.guard_level(R, sign, p.entry_price, o.value, risk), decimals)
+            o.level = _level_from(p, o, risk)
     p.guard = first
     tables.order(b, first).guards = count - 1
     link(b, first)
 
 
 @inlined
-def level_of(o: Row, decimals: float) -> float:
+def _level_from(p: Row, o: Row, risk: float) -> float:
+    sign = np.float64(p.side if o.kind == TARGET else -p.side)
+    return formula.guard_level(o.unit, sign, p.entry_price, o.value, risk)  # type: ignore[no-any-return]
+
+
+@inlined
+def level_of(o: Row) -> float:
     """The price at which a guard is met now; a trail follows the peak. ``o.side`` is opposite to the position's."""
-    if o.kind == TRAIL:
-        return formula.on_grid(formula.trail_level(o.unit, np.float64(-o.side), o.peak, o.level), decimals)  # type: ignore[no-any-return]
-    return o.level  # type: ignore[no-any-return]
+    return formula.trail_level(o.unit, np.float64(-o.side), o.peak, o.level) if o.kind == TRAIL else o.level  # type: ignore[no-any-return]
 
 
 @helper
@@ -366,7 +364,7 @@ def pay(b: Row, k: int) -> None:
 def ruin(b: Row) -> None:
     """Equity is gone: close everything at the mark, settle what is owed; the account stays at that value."""
     account = tables.account(b)
-    lapse_old(b, 0)
+    lapse_all(b)
     for x in range(b.positions):
         p = tables.position(b, x)
         if p.lots != 0:
@@ -385,7 +383,7 @@ def ruin(b: Row) -> None:
 def end(b: Row) -> None:
     """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
     account = tables.account(b)
-    lapse_old(b, 0)
+    lapse_all(b)
     for x in range(b.positions):
         p = tables.position(b, x)
         if p.lots != 0:

@@ -89,33 +89,55 @@ def slipped(ref: float, side: float, up: float, down: float) -> float:
 
 
 @inlined
-def on_grid(price: float, decimals: float) -> float:
-    """The computed price on its decimal grid, so that a print at 2 % of 33.33 meets it."""
-    return price
+def on_grid(x: float) -> float:
+    """The decimal that a computed order price stands for (domain.md 3.4): rint(x 10**g) / 10**g, which has the bits of
+    a print at that price. g is 12, lowered until five bits are left for the roundings of the chain behind ``x``."""
+    power = 1e12
+    while abs(x) * power >= 2.0**48 and power > 1.0:
+        power /= 10.0  # exact, down from 1e22
+    return np.rint(x * power) / power  # type: ignore[no-any-return]
+
+
+@inlined
+def away(price: float, part: float) -> float:
+    """The order price that lies a signed fraction away from a price."""
+    return on_grid(price * (1.0 + part))
+
+
+@inlined
+def beside(price: float, distance: float) -> float:
+    """The order price that lies a signed distance beside a price."""
+    return on_grid(price + distance)
 
 
 @inlined
 def guard_level(unit: int, sign: float, price: float, v: float, risk: float) -> float:
     """Level of a stop or target from the entry price: ``sign`` +1 above it, -1 below. ``risk``: what R multiplies."""
     if unit == PCT:
-        return price * (1.0 + sign * v)
+        return away(price, sign * v)
     if unit == R:
-        return price + sign * (v * risk)
+        return beside(price, sign * (v * risk))
     if unit == ABS:
-        return price + sign * v
+        return beside(price, sign * v)
     return v
 
 
 @inlined
 def trail_level(unit: int, side: float, peak: float, v: float) -> float:
     """Level of a trail that guards a position of this side."""
-    return peak * (1.0 - side * v) if unit == PCT else peak - side * v
+    return away(peak, -side * v) if unit == PCT else beside(peak, -side * v)
 
 
 @inlined
 def restated_price(price: float, num: float, den: float) -> float:
-    """A price on the basis after a split of num new shares for den old ones."""
+    """A price (or a distance) on the basis after a split of num new shares for den old ones."""
     return (price * den) / num
+
+
+@inlined
+def restated_level(level: float, num: float, den: float) -> float:
+    """An order price on that basis."""
+    return on_grid(restated_price(level, num, den))
 
 
 @inlined

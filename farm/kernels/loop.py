@@ -113,9 +113,9 @@ def advance(last: int, tape: Tape, signals: U8, numbers: F64, state: State, book
                 in_bars(b, first, end_bar)
             if closes or end_bar > first:
                 mark(b)
+            if account.working > 0 and instant.closed != 0:
+                lapse_old(b, instant.closed)
             if closes:
-                if account.working > 0:
-                    lapse_old(b, account.ttl)
                 if account.equity <= 0.0:
                     ruin(b)
                 elif account.rules == REG_T and account.held > 0:

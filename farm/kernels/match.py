@@ -247,7 +247,6 @@ def _met(b: Row, first: int, bar: Row) -> int:
     """
     head = tables.order(b, first)
     side = -np.float64(head.side)
-    decimals = tables.asset(b, head.instrument).decimals
     start = side * bar.open
     low = bar.low if side > 0.0 else -bar.high
     high = bar.high if side > 0.0 else -bar.low
@@ -257,7 +256,7 @@ def _met(b: Row, first: int, bar: Row) -> int:
         o = tables.order(b, row)
         if o.kind == TRAIL:
             o.peak = side * max(side * o.peak, start)
-        level = side * level_of(o, decimals)
+        level = side * level_of(o)
         if np.isnan(level):
             continue
         if o.kind == TARGET:

@@ -8,7 +8,7 @@ by one, guards as groups, of which the first one is in the chain and the others 
 import numpy as np
 
 from farm.kernels import tables
-from farm.kernels.formula import restated_lots, restated_price
+from farm.kernels.formula import on_grid, restated_level, restated_lots, restated_price
 from farm.kernels.jit import helper, inlined
 from farm.kernels import tables
 from farm.kernels.records import (
@@ -58,6 +58,7 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     o.next = NONE
     o.working_at = NONE
     o.guards = 0
+    o.sessions = 0
     o.opens = 0
     o.unit = PCT
     o.value = 0.0
@@ -91,7 +92,7 @@ def append_guards(b: Row, row: int) -> None:
         o.unit = rule.unit
         o.value = rule.value
         if rule.unit == LEVEL:
-            o.value = tables.number(b, entry.sleeve, rule.number, tables.asset(b, entry.instrument).bar)
+            o.value = on_grid(tables.number(b, entry.sleeve, rule.number, tables.asset(b, entry.instrument).bar))
         entry.guards += 1
 
 
@@ -183,13 +184,23 @@ def lapse(b: Row, row: int) -> None:
 
 
 @helper
-def lapse_old(b: Row, ttl: int) -> None:
-    """At a session close: orders that have worked through ``ttl`` sessions lapse."""
+def lapse_old(b: Row, closed: int) -> None:
+    """At the close of a session of these calendars: orders that have worked through their time lapse."""
     account = tables.account(b)
     for at in range(account.working - 1, -1, -1):
         row = tables.working(b, at).row
-        if account.session >= tables.order(b, row).session + ttl:
-            lapse(b, row)
+        o = tables.order(b, row)
+        if (closed >> tables.asset(b, o.instrument).calendar) & 1 == 1:
+            o.sessions += 1
+            if o.sessions >= account.ttl:
+                lapse(b, row)
+
+
+@helper
+def lapse_all(b: Row) -> None:
+    """Nothing works any more."""
+    for at in range(tables.account(b).working - 1, -1, -1):
+        lapse(b, tables.working(b, at).row)
 
 
 @helper
@@ -218,10 +229,12 @@ def restate_guards(b: Row, first: int, count: int, num: float, den: float) -> No
     """Guards on the basis after a split: prices and distances; a fraction of the peak stays what it is."""
     for row in range(first, first + count):
         o = tables.order(b, row)
-        if o.kind != TRAIL or o.unit != PCT:
-            o.level = restated_price(o.level, num, den)
+        if o.kind != TRAIL:
+            o.level = restated_level(o.level, num, den)
+        elif o.unit != PCT:
+            o.level = restated_price(o.level, num, den)  # a distance; the price that it gives is put on the grid
         if o.unit == LEVEL:
-            o.value = restated_price(o.value, num, den)
+            o.value = restated_level(o.value, num, den)
         o.peak = restated_price(o.peak, num, den)
 
 

@@ -52,7 +52,8 @@ PREFER = 0
 INSTANT = np.dtype(
     [
         ("ts", "<i8"),  # when
-        ("session", "<i8"),  # the session that closes now, or -1
+        ("session", "<i8"),  # the session of the run that closes now, or -1
+        ("closed", "<i8"),  # a bit for each calendar of which a session closes now
         ("act_end", "<i8"),  # where the rows of this instant end among the splits and ex-dates,
         ("bar_end", "<i8"),  # the closing bars,
         ("pay_end", "<i8"),  # the dividends paid,
@@ -103,7 +104,7 @@ ACCOUNT = np.dtype(
         ("max_gross", "<f8"),  # LINEAR: gross value allowed, in multiples of equity
         ("kept", "<f8"),  # share of equity that percent sizing may use
         ("reserves_fees", "<i8"),  # 1: percent sizing also keeps the commission back
-        ("ttl", "<i8"),  # sessions that a market order works for
+        ("ttl", "<i8"),  # sessions of its instrument that a market order works for
         ("next", "<i8"),  # the next instant of the tape
         ("ts", "<i8"),  # the instant at hand
         ("session", "<i8"),  # the session at hand
@@ -164,7 +165,7 @@ ASSET = np.dtype(
         ("per_share", "<f8"),  # plus so much a share,
         ("per_order", "<f8"),  # plus so much an order,
         ("fee_min", "<f8"),  # and in all at least this, in micro-units
-        ("decimals", "<f8"),  # 10**g: computed order prices are multiples of its inverse
+        ("calendar", "<i8"),  # its number among those of the tape
     ]
 )
 """A traded instrument of the tape, in id order."""
@@ -241,6 +242,7 @@ ORDER = np.dtype(
         ("next", "<i8"),  # the next order that works on this asset, or -1
         ("working_at", "<i8"),  # where it stands in the list of working orders
         ("guards", "<i8"),  # rows after it that will guard (or after the first, do guard) the position
+        ("sessions", "<i8"),  # sessions of its instrument that have closed while it worked
         ("opens", "<i8"),  # lots that it opens beyond what it closes
         ("unit", "<i8"),  # a guard: how its rule measures, PCT .. R
         ("value", "<f8"),  # a guard: what its rule says, in that unit
