@@ -15,7 +15,7 @@ from decimal import Decimal
 
 import numpy as np
 
-from farm.engine.ledger import CASH, FILL, ORDER, TRADE, Run
+from farm.engine.ledger import CASH, COUNTS, FILL, ORDER, TRADE, Run
 from farm.engine.tape import Tape, make_tape
 from farm.feed.market import InstrumentSeries, Market
 from farm.kernels import loop, records
@@ -41,7 +41,6 @@ _STOPS = {"stop": records.STOP, "target": records.TARGET, "trail": records.TRAIL
 _UNITS = {"pct": records.PCT, "abs": records.ABS, "level": records.LEVEL, "r": records.R}
 _GROWING = ("order", "fill", "cash", "trade")
 _RECORDS_MIN = 128
-_SUMS = ("notional", "commission", "slippage")
 
 
 @dataclass(slots=True, eq=False)
@@ -185,9 +184,7 @@ class Simulator:
                 "borrow": 0,
                 "exercise": 0,
             },
-            counts={
-                name: int(tally[name]) for name in records.TALLY.names or () if name not in _SUMS and tally[name]
-            },
+            counts={name: int(tally[name]) for name in COUNTS if tally[name]},
             assumptions=assumptions,
             ruin=bool(account["ruin"]),
         )

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from farm.kernels import step_layout as at
+from farm.kernels import records
 from farm.values.arrays import F64, I32, I64
 
 Records = npt.NDArray[np.void]
@@ -31,86 +31,54 @@ class Kind(IntEnum):
     """Kinds of orders, and reasons for which trades end."""
 
     OPEN = 0  # the trade is still open
-    ENTER = at.ENTER
-    EXIT = at.EXIT
-    REVERSE = at.REVERSE
-    TIME = at.TIME
-    FORCED = at.FORCED  # a margin call
-    STOP = at.STOP
-    TARGET = at.TARGET
-    TRAIL = at.TRAIL
-    RUINED = at.RUINED
-    SPLIT = at.SPLIT  # less than one lot was left of the position
+    ENTER = records.ENTER
+    EXIT = records.EXIT
+    REVERSE = records.REVERSE
+    TIME = records.TIME
+    FORCED = records.FORCED  # a margin call
+    STOP = records.STOP
+    TARGET = records.TARGET
+    TRAIL = records.TRAIL
+    RUINED = records.RUINED
+    SPLIT = records.SPLIT  # less than one lot was left of the position
 
 
 class Status(IntEnum):
     """How an order ended. SCALED: with fewer lots than it asked for."""
 
-    IN_WORK = at.IN_WORK
-    FILLED = at.FILLED
-    SCALED = at.SCALED
-    LAPSED = at.LAPSED
-    REJECTED = at.REJECTED
+    IN_WORK = records.IN_WORK
+    FILLED = records.FILLED
+    SCALED = records.SCALED
+    LAPSED = records.LAPSED
+    REJECTED = records.REJECTED
 
 
 class Line(IntEnum):
     """Kinds of cash events."""
 
-    COMMISSION = at.PAID_COMMISSION
-    DIVIDEND_EX = at.DIVIDEND_EX
-    DIVIDEND_PAY = at.DIVIDEND_PAY
-    SPLIT_CASH = at.SPLIT_CASH
+    COMMISSION = records.COMMISSION
+    DIVIDEND_EX = records.DIVIDEND_EX
+    DIVIDEND_PAY = records.DIVIDEND_PAY
+    SPLIT_CASH = records.SPLIT_CASH
 
 
-def _dtype(integers: str, prices: str) -> np.dtype[np.void]:
-    return np.dtype([(name, "<i8") for name in integers.split()] + [(name, "<f8") for name in prices.split()])
+def _published(whole: np.dtype[np.void], names: str) -> np.dtype[np.void]:
+    return np.dtype([(name, whole[name]) for name in names.split()])
 
 
-ORDER = _dtype("ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro", "price")
-"""side: +1 buys, -1 sells. lots: asked for, closing and opening ones together. price: the last close when it was
-decided, the trigger price of a stop."""
-
-FILL = _dtype("ts session order sleeve instrument lots amount_micro slippage_micro opens", "price ref_price")
-"""lots: signed. amount_micro: the cash flow, negative for a buy. slippage_micro: what ``price`` cost against
-``ref_price``. opens: 1 if the fill opens a position, 0 if it closes one; a reversal has one of each."""
-
-CASH = _dtype("ts session kind sleeve instrument ref cash_micro receivable_micro", "")
-"""ref: the order of a commission; the ex-day of a dividend or split."""
-
-TRADE = _dtype(
-    "sleeve instrument side lots entry_order entry_ts entry_session entry_notional_micro exit_order exit_kind exit_ts"
-    " exit_session bars pnl_micro fees_micro dividends_micro",
-    "entry_price exit_price",
+ORDER = _published(
+    records.ORDER,
+    "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price",
 )
-"""One flat-to-flat episode. lots, entry_price: at the entry, on the share basis of that day. bars: own bars, both ends
-included. pnl_micro: net of all its lines, dividends from the ex-date on. exit_order: -1 if a split ended it. An open
-trade has exit_kind OPEN, exit_order -1, and its last mark as exit_price."""
+"""An order that was sent; its row is its number. Guards that were never sent are not listed."""
 
-WIDTHS = (at.ORDER_COLUMNS, at.FILL_COLUMNS, at.CASH_COLUMNS, at.TRADE_COLUMNS)
-assert tuple(len(dtype.names or ()) for dtype in (ORDER, FILL, CASH, TRADE)) == WIDTHS
+FILL = records.FILL
+CASH = records.CASH
+TRADE = records.TRADE
 
-COUNTS: Mapping[str, int] = {
-    "lapsed": at.C_LAPSED,
-    "rejected": at.C_REJECTED,
-    "scaled": at.C_SCALED,
-    "too_small": at.C_TOO_SMALL,
-    "no_place": at.C_CROWDED,
-    "entry_conflict": at.C_CONFLICT,
-    "level_unknown": at.C_LEVEL_UNKNOWN,
-    "prefer_unknown": at.C_PREFER_UNKNOWN,
-    "margin_call": at.C_MARGIN_CALL,
-    "pay_date_assumed": at.C_PAY_ASSUMED,
-}
-"""Counted incidents. lapsed: orders that no print filled in time, or that the end of the run met in work; rejected: no
-lot was covered; scaled: fewer lots were; too_small: sizes below one lot; no_place: the position that was to make room
-did not close; entry_conflict: long and short entry in one bar, both ignored; *_unknown: entries not ordered for it."""
-
-
-def as_records(table: I64, count: int, dtype: np.dtype[np.void]) -> Records:
-    """View the first ``count`` rows of a kernel table as records; read-only, no copy."""
-    records: Records = table[:count].view(dtype)[:, 0]
-    records.flags.writeable = False
-    return records
+SUMS = ("notional", "commission", "slippage")
+"""Fields of TALLY that are sums of money; the others count incidents."""
+COUNTS = tuple(name for name in records.TALLY.names or () if name not in SUMS)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from farm.columns.cache import ColumnCache
-from farm.engine.clock import Tape, make_tape
+from farm.engine.tape import Tape, make_tape
 from farm.engine.ledger import Run
-from farm.engine.loop import simulate
+from farm.engine.events import simulate
 from farm.feed.market import Market
 from farm.feed.source import load_market
 from farm.result.metrics import METRICS, Stretch

@@ -21,8 +21,8 @@ from typing import Any
 from cluster.local import LocalFarm
 from farm import api
 from farm.columns.cache import ColumnCache
-from farm.engine.loop import Simulator
-from farm.kernels import step
+from farm.engine.events import Simulator
+from farm.kernels import loop
 from farm.result import record
 from farm.run import BlockRunner, submit
 from farm.strategy.evaluate import evaluate
@@ -143,7 +143,7 @@ def cell_overhead(settings: FarmSettings) -> Row:
         for position in range(5):
             context.market(position)
         with Clocks(
-            loop=(step, "advance"),
+            loop=(loop, "advance"),
             signals=(study_context, "evaluate"),
             metrics=(record, "measure_run"),
             ledger=(record, "ledger_digest"),

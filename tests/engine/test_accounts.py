@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from farm.engine.ledger import Kind, Line, Run, Status
-from farm.engine.loop import simulate
+from farm.engine.events import simulate
 from farm.feed.market import InstrumentSeries
 from farm.strategy.program import Size, StopRule
 from farm.strategy.spec import Costs, Exec

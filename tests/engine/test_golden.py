@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from farm.engine.ledger import Run
-from farm.engine.loop import simulate
+from farm.engine.events import simulate
 from farm.feed.market import Market
 from farm.strategy.evaluate import Signals
 from farm.strategy.program import Size

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.engine.loop import simulate
+from farm.engine.events import simulate
 from farm.feed.market import InstrumentSeries, Market
 from farm.strategy.evaluate import Signals
 from farm.strategy.program import RulesProgram, Size, StopRule

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from farm.kernels import step
+from farm.kernels import formula
 from farm.kernels.reference.step import on_grid
 from farm.values.arrays import F64, I64
 
@@ -26,7 +26,7 @@ def away(price: F64, part: F64) -> F64:
     """The engine's helper, price by price."""
     out = np.empty_like(price)
     for n in range(price.shape[0]):
-        out[n] = step._away(price[n], part[n])
+        out[n] = formula.away(price[n], part[n])
     return out
 
 
@@ -35,7 +35,7 @@ def beside(price: F64, distance: F64) -> F64:
     """The engine's helper, price by price."""
     out = np.empty_like(price)
     for n in range(price.shape[0]):
-        out[n] = step._beside(price[n], distance[n])
+        out[n] = formula.beside(price[n], distance[n])
     return out
 
 
@@ -44,7 +44,7 @@ def restated(level: F64, num: float, den: float) -> F64:
     """The engine's helper, level by level."""
     out = np.empty_like(level)
     for n in range(level.shape[0]):
-        out[n] = step._restated(level[n], num, den)
+        out[n] = formula.restated_level(level[n], num, den)
     return out
 
 

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.engine.clock import make_tape
-from farm.engine.loop import Simulator, simulate
+from farm.engine.tape import make_tape
+from farm.engine.events import Simulator, simulate
 from farm.feed.market import Market
-from farm.kernels import step_layout as at
 from farm.kernels.reference.step import Reference
 from farm.strategy.evaluate import Signals
 from farm.strategy.program import Program
@@ -55,8 +54,8 @@ def test_records_grow_without_loss(case: Case) -> None:
     """Tables that are too short from the start stop the kernel; it goes on where it stood."""
     simulator = Simulator(*case)
     state = simulator.start()
-    for name in ("orders", "fills", "cash", "trades"):
-        setattr(state, name, getattr(state, name)[:1].copy())
+    short = {name: getattr(state.tables, name)[:1].copy() for name in ("order", "fill", "cash", "trade")}
+    state.tables = state.tables._replace(**short)
     simulator.advance(state, simulator.tape.instants)
     assert_equal_runs(simulate(*case), simulator.finish(state))
 
@@ -70,15 +69,16 @@ def test_books_balance_at_every_instant(case: Case) -> None:
     state = simulator.start()
     for last in range(1, simulator.tape.instants + 1):
         simulator.advance(state, last)
-        fills, cash = state.fills[: state.count[at.N_FILLS]], state.cash[: state.count[at.N_CASH]]
-        assert state.cash_micro == program.run.cash_micro + int(fills[:, 6].sum()) + int(cash[:, 6].sum())
-        assert state.receivable_micro == int(cash[:, 7].sum())
-        if simulator.tape.inst[last - 1, at.SESSION] >= 0:
+        fills, cash = state.rows("fill", "fills"), state.rows("cash", "cash_lines")
+        amounts = int(fills["amount_micro"].sum()) + int(cash["cash_micro"].sum())
+        assert state.cash_micro == program.run.cash_micro + amounts
+        assert state.receivable_micro == int(cash["receivable_micro"].sum())
+        if simulator.tape.tables.instants["session"][last - 1] >= 0:
             worth = 0
-            for slot, lots in zip(state.slot, state.lots.tolist(), strict=True):
-                series = market.series[simulator.tape.traded[int(slot[at.OF_ASSET])]]
+            for asset, lots in zip(state.tables.position["asset"].tolist(), state.lots.tolist(), strict=True):
+                series = market.series[simulator.tape.traded[asset]]
                 lot = series.lot_micro if program.run.lot == "whole" else 1
-                mark = float(state.asset[int(slot[at.OF_ASSET]), at.MARK])
+                mark = float(state.tables.asset["mark"][asset])
                 worth += round(mark * (lots * lot / 1e6) * float(series.multiplier) * 1e6)
             assert state.equity_micro == state.cash_micro + state.receivable_micro + worth
 

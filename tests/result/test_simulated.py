@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from farm.engine.ledger import Run
-from farm.engine.loop import simulate
+from farm.engine.events import simulate
 from farm.feed.market import InstrumentSeries, Market
 from farm.result.metrics import METRICS
 from farm.result.record import CellResult, cell_result

@@ -7,11 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from farm.engine.clock import CALENDARS_MAX, Tape, make_tape
-from farm.engine.ledger import CASH, FILL, ORDER, TRADE
-from farm.engine.loop import Simulator, simulate
+from farm.engine.tape import CALENDARS_MAX, Tape, make_tape
+from farm.engine.events import Simulator, simulate
 from farm.feed.market import Market
-from farm.kernels import step_layout as at
 from farm.shard.calendar import Calendar
 from farm.values.arrays import readonly
 from farm.values.errors import CapacityError, DataError
@@ -22,13 +20,14 @@ from tests.engine.support import START, UNIT, days, flat, market, on_own_session
 def events(tape: Tape) -> list[tuple[int, str, int]]:
     """(instant, phase, asset) of every event, in the order of the tape."""
     found, done = [], [0, 0, 0, 0]
-    tables = (("act", at.ACT_END, tape.act[:, at.A_ASSET]), ("bar", at.BAR_END, tape.bar[:, at.B_ASSET]),
-              ("pay", at.PAY_END, tape.pay[:, at.P_ASSET]), ("open", at.OPEN_END, tape.opening[:, 0]))  # fmt: skip
-    for row in tape.inst:
-        for n, (name, end, assets) in enumerate(tables):
-            if name == "open" and row[at.SESSION] >= 0:
-                found.append((int(row[at.TS]), "close", int(row[at.SESSION])))
-            found += [(int(row[at.TS]), name, int(asset)) for asset in assets[done[n] : row[end]]]
+    tables = (("act", tape.tables.actions), ("bar", tape.tables.bars), ("pay", tape.tables.payments),
+              ("open", tape.tables.openings))  # fmt: skip
+    for row in tape.tables.instants:
+        for n, (name, table) in enumerate(tables):
+            if name == "open" and row["session"] >= 0:
+                found.append((int(row["ts"]), "close", int(row["session"])))
+            end = f"{name}_end"
+            found += [(int(row["ts"]), name, int(asset)) for asset in table["asset"][done[n] : row[end]]]
             done[n] = int(row[end])
     return found
 
@@ -47,7 +46,7 @@ def test_phases_stand_in_the_written_order() -> None:
         (opens[2], "open", 0), (opens[2], "open", 1), (closes[2], "bar", 0), (closes[2], "bar", 1),
         (closes[2], "close", 2),
     ]  # fmt: skip
-    assert make_tape(found).act[:, at.IS_DIVIDEND].tolist() == [0.0, 1.0]
+    assert (make_tape(found).tables.actions["dividend"] >= 0).tolist() == [False, True]
 
 
 def test_what_is_dated_on_a_holiday_acts_at_the_next_open() -> None:
@@ -111,7 +110,7 @@ def test_cuts_hold_whole_instants(rows: int) -> None:
     tape = make_tape(market(flat(*range(1, 9)), flat(*range(1, 9), symbol="IBM")))
     cuts = list(tape.cuts(rows))
     assert cuts[-1] == tape.instants
-    counts = np.diff(np.concatenate(([0], tape.inst[np.array(cuts) - 1, at.BAR_END])))
+    counts = np.diff(np.concatenate(([0], tape.tables.instants["bar_end"][np.array(cuts) - 1])))
     assert (np.diff([0, *cuts]) > 0).all()
     assert (counts <= max(rows, 2)).all()
 
@@ -155,13 +154,3 @@ class TestRefused:
         simulator = Simulator(program(rules()), found, ((signals(found),),))
         with pytest.raises(ValueError, match="stands at instant 2 of 6"):
             simulator.finish(simulator.advance(simulator.start(), 2))
-
-
-def test_layout_of_records() -> None:
-    """The kernel's columns are those of the record types."""
-    widths = (at.ORDER_COLUMNS, at.FILL_COLUMNS, at.CASH_COLUMNS, at.TRADE_COLUMNS)
-    assert widths == tuple(dtype.itemsize // 8 for dtype in (ORDER, FILL, CASH, TRADE))
-    assert ORDER.names is not None
-    assert [ORDER.names[n] for n in (at.O_FILLED, at.O_STATUS, at.O_DONE_TS, at.O_FEE)] == [
-        "filled_lots", "status", "done_ts", "fee_micro",
-    ]  # fmt: skip
