@@ -158,9 +158,8 @@ class Simulator:
         if not state.count[at.ENDED]:
             raise ValueError(f"the run stands at instant {state.at} of {self.tape.instants}")
         count = state.count.tolist()
-        assumptions = self.program.assumptions
-        if self.market.no_dividends and "no_dividends" not in assumptions:
-            assumptions = (*assumptions, "no_dividends")
+        absent = {"no_dividends": self.market.no_dividends, "no_splits": self.market.no_splits}
+        assumptions = (*self.program.assumptions, *(name for name, is_absent in absent.items() if is_absent))
         sessions = readonly(state.sessions[:])
         trades = as_records(state.trades, count[at.N_TRADES] + count[at.N_OPEN], TRADE)
         return Run(
