@@ -101,8 +101,8 @@ def plan_study(
     """Return the study with its blocks, as it would be stored now.
 
     ``fresh``: every cell is missing, whatever the catalog holds.
-    Errors: SpecError (unknown ticker, no session in the window, an empty bucket); DataError when no instrument has a
-    bar in the window.
+    Errors: SpecError (unknown ticker, around the clock in exchange sessions, no session in the window, an empty bucket);
+    DataError when no instrument has a bar in the window, or none trades on the calendar of the run.
     """
     family = template(spec).hash
     run = spec.run
@@ -159,7 +159,7 @@ def _sessions(spec: StudySpec, dataset: Dataset) -> tuple[Calendar, int]:
     split has some."""
     run = spec.run
     if run.calendar not in dataset.snapshot.calendars:
-        raise SpecError(
+        raise DataError(
             f"no instrument of the dataset trades on the calendar {run.calendar!r}"
             + ("" if "calendar" in spec.raw.get("run", {}) else ", which is the default"),
             place="run.calendar",

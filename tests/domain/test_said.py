@@ -12,7 +12,7 @@ from farm.run import BlockRunner, Outcome, run_in_process
 from farm.show import outcome_text
 from farm.store.base import Store
 from farm.study.remarks import COUNTED, remarks_of_trial
-from farm.values.errors import SpecError
+from farm.values.errors import DataError, SpecError
 from tests.domain.support import copy_of, day, flat, on, put, sleeve, spec, world
 
 RISING = flat(*range(10, 30))
@@ -174,7 +174,7 @@ class TestSplits:
             assert ("no_splits" in cell["assumptions"]) is assumed
 
     def test_prices_that_were_adjusted_before_they_came(self) -> None:
-        """4:1: the price stays, or falls to a quarter; the same of 1:5; the first day is not asked, whatever is read."""
+        """4:1: the price stays, or falls to a quarter; the same of 1:5; the first day is not asked about."""
         history = sleeve(enter={"gt": ["close", {"i": "sma", "n": 2}]})
         for ratio, plain, adjusted in (("4:1", (100, 26), (100, 102)), ("1:5", (10, 48), (10, 11))):
             for prices, doubtful in ((plain, 0), (adjusted, 1)):
@@ -244,6 +244,6 @@ class TestCalendars:
         )
 
     def test_a_calendar_that_nothing_trades_on(self) -> None:
-        with pytest.raises(SpecError, match="no instrument of the dataset trades on the calendar 'XLON'") as caught:
+        with pytest.raises(DataError, match="no instrument of the dataset trades on the calendar 'XLON'") as caught:
             outcome(spec(["AAA"], sleeve(), calendar="XLON", end=day(3)), world({"AAA": RISING}))
         assert (caught.value.place, caught.value.allowed) == ("run.calendar", '"XNYS"')
