@@ -101,8 +101,8 @@ def plan_study(
     """Return the study with its blocks, as it would be stored now.
 
     ``fresh``: every cell is missing, whatever the catalog holds.
-    Errors: SpecError (unknown ticker, around the clock in exchange sessions, no session in the window, an empty bucket);
-    DataError when no instrument has a bar in the window, or none trades on the calendar of the run.
+    Errors: SpecError (unknown ticker, one that trades around the clock in exchange sessions, no session in the window,
+    an empty bucket); DataError when no instrument has a bar in the window, or none trades on the calendar of the run.
     """
     family = template(spec).hash
     run = spec.run

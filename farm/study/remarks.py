@@ -138,7 +138,8 @@ def _thin(study: Study, chosen: Sequence[Coverage]) -> list[str]:
     found = []
     for one in chosen:
         if one.is_traded:
-            who, before, after = "", "nothing is traded then, metrics count them", "what is held stays at that close"
+            who, before = "", "nothing is traded in them, and metrics count them"
+            after = "what is held stays at that close"
         elif one.is_benchmark:
             who, before, after = ", the benchmark,", "comparisons leave them out", "comparisons leave them out"
         else:

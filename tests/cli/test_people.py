@@ -52,7 +52,7 @@ def test_the_leaderboard_shows_the_objective_once(finished: Console, spec: Path)
     assert re.fullmatch(r"winner       trial \d: fast \d+, slow \d+", lines[at + 9])
     assert re.fullmatch(r"fingerprint  [0-9a-f]{64}", lines[at + 10])
     assert lines[at + 11 : at + 13] == [
-        "note         FB has no bar before 2012-05-18: 347 of 502 sessions; nothing is traded then,",
+        "note         FB has no bar before 2012-05-18: 347 of 502 sessions; nothing is traded in them, and",
         "             metrics count them",
     ]
     assert lines[-2] == "assumed      fixed_universe, no_dividends"
