@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from farm.kernels import cache, fill
+from farm.kernels import cache, fill, jit, transcend
+from farm.kernels.transcend import log
 from farm.values.errors import ConfigError, FarmError
 from tests.conftest import ROOT
 
@@ -411,11 +412,18 @@ class TestShares:
         assert fill.shares({"a": 1}, 4) == [["a"]]
 
     def test_weight_follows_calls_across_files(self) -> None:
-        kernels = fill.import_kernels()
-        weights = {name: fill.weight(kernel) for name, kernel in kernels.items()}
-        assert max(weights, key=lambda name: weights[name]) == "farm.kernels.step.advance"
-        power = kernels["farm.kernels.transcend.power"]
-        assert weights["farm.kernels.transcend.power"] > 2 * len(power.py_func.__code__.co_code)
+        """By module and by name; each function that is reached counts once, and all of it for each signature."""
+
+        def callers(x: float) -> float:
+            return transcend.exp(x) + log(x) + transcend.exp(-x)
+
+        own = len(callers.__code__.co_code)
+        found = jit.Kernel(callers, ("f8(f8)", "f4(f4)"))
+        alone = jit.Kernel(callers, ("f8(f8)",))
+        reached = {name: jit.KERNELS[f"farm.kernels.transcend.{name}"] for name in ("exp", "log")}
+        assert own + max(map(fill.weight, reached.values())) < fill.weight(alone)
+        assert fill.weight(alone) < own + sum(map(fill.weight, reached.values()))
+        assert fill.weight(found) == 2 * fill.weight(alone)
 
 
 @pytest.fixture(autouse=True)
