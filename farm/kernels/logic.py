@@ -7,8 +7,9 @@ the array are unknown. The twins are in ``reference/logic.py``. Source: domain.m
 """
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, uint8, void
+from numba import boolean, float64, int64, types, uint8, void
 
+from farm.kernels.jit import kernel
 from farm.values.arrays import F64, U8
 
 GT, GE, LT, LE = 0, 1, 2, 3
@@ -19,7 +20,7 @@ U8_IN = types.Array(uint8, 2, "C", readonly=True)
 U8_OUT = uint8[:, ::1]
 
 
-@njit(void(F64_IN, F64_IN, int64, U8_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, F64_IN, int64, U8_OUT))
 def compare(a: F64, b: F64, relation: int, out: U8) -> None:
     """Write ``a relation b``, bar by bar."""
     for t in range(a.shape[0]):
@@ -38,7 +39,7 @@ def compare(a: F64, b: F64, relation: int, out: U8) -> None:
         out[1, t] = 1 if is_known else 0
 
 
-@njit(void(F64_IN, F64_IN, U8_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, F64_IN, U8_OUT))
 def cross_up(a: F64, b: F64, out: U8) -> None:
     """Write ``a > b`` now and not one bar before; both bars known. A cross down is ``cross_up(b, a)``."""
     was_known = False
@@ -52,7 +53,7 @@ def cross_up(a: F64, b: F64, out: U8) -> None:
         was_above = is_above
 
 
-@njit(void(U8_IN, U8_IN, boolean, U8_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(U8_IN, U8_IN, boolean, U8_OUT))
 def join(a: U8, b: U8, is_all: bool, out: U8) -> None:
     """Write ``a and b`` (``is_all``) or ``a or b``."""
     for t in range(a.shape[1]):
@@ -66,7 +67,7 @@ def join(a: U8, b: U8, is_all: bool, out: U8) -> None:
         out[1, t] = is_true | is_false
 
 
-@njit(void(U8_IN, U8_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(U8_IN, U8_OUT))
 def negate(a: U8, out: U8) -> None:
     """Write ``not a``: unknown stays unknown."""
     for t in range(a.shape[1]):
@@ -74,7 +75,7 @@ def negate(a: U8, out: U8) -> None:
         out[1, t] = a[1, t]
 
 
-@njit(void(U8_IN, int64, boolean, U8_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(U8_IN, int64, boolean, U8_OUT))
 def last(a: U8, n: int, is_all: bool, out: U8) -> None:
     """Write whether ``a`` was true on all (``is_all``: "for") or any ("within") of the last ``n`` bars, Kleene's way.
 
@@ -94,7 +95,7 @@ def last(a: U8, n: int, is_all: bool, out: U8) -> None:
         out[1, t] = 1 if is_true or is_false else 0
 
 
-@njit(void(U8_IN, F64_IN, F64_IN, float64[::1]), cache=True, nogil=True, error_model="numpy")
+@kernel(void(U8_IN, F64_IN, F64_IN, float64[::1]))
 def choose(condition: U8, then: F64, other: F64, out: F64) -> None:
     """Write ``then`` where the condition is true, ``other`` where it is false, NaN where it is unknown."""
     for t in range(then.shape[0]):

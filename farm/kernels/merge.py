@@ -6,8 +6,9 @@ comparison finds both faults: an unsorted source brings a smaller row, a duplica
 earlier source comes first, so that even the stop is always the same. The twin is in ``reference/merge.py``.
 """
 
-from numba import boolean, int8, int32, int64, njit, types
+from numba import boolean, int8, int32, int64, types
 
+from farm.kernels.jit import kernel
 from farm.values.arrays import I8, I32, I64
 
 I8_IN = types.Array(int8, 1, "C", readonly=True)
@@ -18,7 +19,7 @@ I64_OUT = int64[::1]
 COMPLETE = -1
 
 
-@njit(boolean(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, int64, int64, boolean), nogil=True, cache=True)
+@kernel(boolean(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, int64, int64, boolean))
 def is_before(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, a: int, b: int, is_tie_open: bool) -> bool:
     """Decide whether the key of row ``a`` is smaller than that of row ``b``; equal keys: by row if ``is_tie_open``."""
     if ts[a] != ts[b]:
@@ -34,7 +35,7 @@ def is_before(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, a: int, 
     return is_tie_open and a < b
 
 
-@njit(int64(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, I64_IN, I64_OUT), nogil=True, cache=True)
+@kernel(int64(I64_IN, I8_IN, I32_IN, I32_IN, I64_IN, I64_IN, I64_OUT))
 def merge_order(ts: I64, phase: I8, rank: I32, instrument: I32, seq: I64, offsets: I64, out: I64) -> int:
     """Write the rows of k sorted sources into ``out`` in the total order; return COMPLETE, or where it stopped.
 

@@ -6,16 +6,16 @@ are combined as ``((0+1)+(2+3))+((4+5)+(6+7))``; eight-wide vector code and a pl
 "All equal" is tested by max = min, because the floating deviation of a constant series is not exactly 0. What is
 undefined is NaN, which becomes null in documents: never 0, never infinity.
 
-A kernel calls only kernels of its own file, and powers live in ``transcend.py``: the two growth factors come in as
-arguments, and alpha leaves as the mean residual per session, which ``result/metrics.py`` compounds.
+Powers live in ``transcend.py``: the two growth factors come in as arguments, and alpha leaves as the mean residual per
+session, which ``result/metrics.py`` compounds.
 """
 
 import math
 
 import numpy as np
-from numba import njit
 from numba.core.types import Array, float64, int32, int64
 
+from farm.kernels.jit import helper, kernel
 from farm.values.arrays import F64, I32, I64
 
 METRICS = (
@@ -53,11 +53,9 @@ _F64 = Array(float64, 1, "C", readonly=True)
 _I64 = Array(int64, 1, "C", readonly=True)
 _I32 = Array(int32, 1, "C", readonly=True)
 _OUT = Array(float64, 1, "C")
-# Without a signature: compiled as parts of the public kernel, not loaded a second time by themselves.
-_inner = njit(nogil=True, error_model="numpy")
 
 
-@njit(float64(_F64), nogil=True, cache=True, error_model="numpy")
+@kernel(float64(_F64))
 def lane_sum(x: F64) -> float:
     """Return the eight-lane sum of ``x`` (n,)."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
@@ -90,7 +88,7 @@ def lane_sum(x: F64) -> float:
     return ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
 
 
-@njit(float64(_F64, _F64), nogil=True, cache=True, error_model="numpy")
+@kernel(float64(_F64, _F64))
 def lane_dot(x: F64, y: F64) -> float:
     """Return the eight-lane sum of the products of ``x`` and ``y``, both (n,)."""
     a0 = a1 = a2 = a3 = a4 = a5 = a6 = a7 = 0.0
@@ -123,7 +121,7 @@ def lane_dot(x: F64, y: F64) -> float:
     return ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
 
 
-@_inner
+@helper
 def session_returns(base: int, equity: I64, r: F64) -> int:
     """Write ``r_i = (E_i - E_{i-1}) / E_{i-1}``; return the first session that moves a ruined account, or -1.
 
@@ -143,7 +141,7 @@ def session_returns(base: int, equity: I64, r: F64) -> int:
     return moved
 
 
-@_inner
+@helper
 def drawdowns(base: int, base_day: int, equity: I64, day: I32, dd: F64) -> tuple[float, int, int]:
     """Write the drawdown at each session; return the largest, the longest in sessions and in calendar days.
 
@@ -170,7 +168,7 @@ def drawdowns(base: int, base_day: int, equity: I64, day: I32, dd: F64) -> tuple
     return worst, longest, longest_days
 
 
-@_inner
+@helper
 def sift_down(heap: F64, at: int, size: int) -> None:
     """Move ``heap[at]`` down to its place in a heap whose largest value is on top."""
     value = heap[at]
@@ -187,7 +185,7 @@ def sift_down(heap: F64, at: int, size: int) -> None:
     heap[at] = value
 
 
-@_inner
+@helper
 def lowest(x: F64, sign: float, out: F64) -> None:
     """Write the ``len(out)`` lowest values of ``sign * x`` into ``out``, ascending. ``1 <= len(out) <= len(x)``.
 
@@ -208,7 +206,7 @@ def lowest(x: F64, sign: float, out: F64) -> None:
         sift_down(out, 0, end)
 
 
-@_inner
+@helper
 def tails(r: F64, out: F64) -> None:
     """Write var95, cvar95 and tail_ratio of the session returns: 5th and 95th percentiles, linear interpolation.
 
@@ -232,7 +230,7 @@ def tails(r: F64, out: F64) -> None:
         out[TAIL_RATIO] = abs(high) / abs(low)
 
 
-@_inner
+@helper
 def is_constant(x: F64) -> bool:
     """Return whether all values are equal."""
     first = x[0]
@@ -242,13 +240,13 @@ def is_constant(x: F64) -> bool:
     return True
 
 
-@_inner
+@helper
 def variance(n: int, s1: float, s2: float) -> float:
     """Return ``(S2 - S1 S1/n)/(n - 1)``, not below 0: rounding may push a tiny one there."""
     return max((s2 - s1 * s1 / n) / (n - 1), 0.0)
 
 
-@_inner
+@helper
 def spread_metrics(r: F64, ann: float, rf_p: float, out: F64) -> None:
     """Write vol, sharpe and sortino. A constant series has no deviation: vol 0, sharpe undefined."""
     n = len(r)
@@ -270,7 +268,7 @@ def spread_metrics(r: F64, ann: float, rf_p: float, out: F64) -> None:
         out[SORTINO] = (mean - rf_p) / downside * root
 
 
-@_inner
+@helper
 def benchmark_metrics(r: F64, benchmark: F64, ann: float, rf_p: float, out: F64) -> None:
     """Write beta, alpha (as the mean residual per session), tracking_error and ir.
 
@@ -306,7 +304,7 @@ def benchmark_metrics(r: F64, benchmark: F64, ann: float, rf_p: float, out: F64)
             out[IR] = sum_d / n / deviation * math.sqrt(ann)
 
 
-@_inner
+@helper
 def trade_metrics(pnl: I64, notional: I64, out: F64) -> None:
     """Write trades, win_rate, profit_factor, expectancy and expectancy_pct of the closed trades (micro-units)."""
     n = len(pnl)
@@ -335,7 +333,7 @@ def trade_metrics(pnl: I64, notional: I64, out: F64) -> None:
         out[EXPECTANCY_PCT] = lane_sum(share) / n
 
 
-@_inner
+@helper
 def holding_metrics(equity: I64, position: I64, totals: I64, ann: float, growth_market: float, out: F64) -> None:
     """Write tim, timar, timar_geo, exposure and turnover. Needs cagr."""
     n = len(equity)
@@ -356,13 +354,10 @@ def holding_metrics(equity: I64, position: I64, totals: I64, ann: float, growth_
         out[TURNOVER] = float(totals[5]) / (2.0 * mean) * ann / n
 
 
-@njit(
+@kernel(
     int64(
         int64, int64, _I64, _I32, _F64, _I64, _I64, _I64, _I64, float64, float64, float64, float64, _OUT
     ),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
 )  # fmt: skip
 def session_metrics(
     base: int,

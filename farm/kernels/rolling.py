@@ -14,8 +14,9 @@ Exact means, for series on a grid of 10**-scale (domain.md 6.2):
 """
 
 import numpy as np
-from numba import boolean, float64, int64, njit, types, void
+from numba import boolean, float64, int64, types, void
 
+from farm.kernels.jit import helper, kernel
 from farm.values.arrays import F64, I64
 
 GRID_MAX = 2.0**51
@@ -29,10 +30,8 @@ I64_IN = types.Array(int64, 1, "C", readonly=True)
 F64_OUT = float64[::1]
 I64_OUT = int64[::1]
 
-_inner = njit(nogil=True, error_model="numpy")
 
-
-@njit(void(F64_IN, F64_IN, float64, I64_OUT, I64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, F64_IN, float64, I64_OUT, I64_OUT))
 def grid_sums(x: F64, factor: F64, unit: float, sums: I64, off: I64) -> None:
     """Write running sums of ticks, and running counts of values off the grid.
 
@@ -53,7 +52,7 @@ def grid_sums(x: F64, factor: F64, unit: float, sums: I64, off: I64) -> None:
         off[t + 1] = off[t] + (0 if is_on else 1)
 
 
-@_inner
+@helper
 def quotient(numerator: int, denominator: int) -> float:
     """Return numerator / denominator, rounded once, half to even.
 
@@ -88,7 +87,7 @@ def quotient(numerator: int, denominator: int) -> float:
     return -result if numerator < 0 else result
 
 
-@_inner
+@helper
 def sum_fits(sums: I64, begin: int, end: int) -> bool:
     """Return whether the window's ticks provably sum below SUM_MAX."""
     if end - begin <= _SURE_WINDOW:
@@ -99,7 +98,7 @@ def sum_fits(sums: I64, begin: int, end: int) -> bool:
     return total < 0.5 * SUM_MAX
 
 
-@_inner
+@helper
 def ordered_mean(x: F64, begin: int, end: int) -> float:
     """Return the mean of ``x[begin:end]``, added from the oldest."""
     total = 0.0
@@ -108,7 +107,7 @@ def ordered_mean(x: F64, begin: int, end: int) -> float:
     return total / float64(end - begin)
 
 
-@njit(void(F64_IN, I64_IN, I64_IN, int64, int64, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, I64_IN, I64_IN, int64, int64, F64_OUT))
 def mean_on_grid(x: F64, sums: I64, off: I64, unit: int, n: int, out: F64) -> None:
     """Write the mean of the last ``n`` values of ``x``; sums and counts are those of ``grid_sums``.
 
@@ -126,7 +125,7 @@ def mean_on_grid(x: F64, sums: I64, off: I64, unit: int, n: int, out: F64) -> No
             out[t] = ordered_mean(x, begin, t + 1)
 
 
-@njit(void(F64_IN, int64, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, int64, F64_OUT))
 def mean(x: F64, n: int, out: F64) -> None:
     """Write the mean of the last ``n`` values, added from the oldest. Lookback n - 1."""
     m = x.shape[0]
@@ -140,7 +139,7 @@ def mean(x: F64, n: int, out: F64) -> None:
         out[t] = out[t] / float64(n)
 
 
-@njit(void(F64_IN, int64, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, int64, F64_OUT))
 def deviation(x: F64, n: int, out: F64) -> None:
     """Write the population standard deviation (ddof 0) of the last ``n`` values. Lookback n - 1.
 
@@ -164,7 +163,7 @@ def deviation(x: F64, n: int, out: F64) -> None:
         out[t] = np.sqrt(out[t] / float64(n))
 
 
-@njit(void(F64_IN, int64, boolean, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, int64, boolean, F64_OUT))
 def extreme(x: F64, n: int, is_max: bool, out: F64) -> None:
     """Write the greatest (or least) of the last ``n`` values. Lookback n - 1.
 
@@ -184,7 +183,7 @@ def extreme(x: F64, n: int, is_max: bool, out: F64) -> None:
         out[t] = x[queue[head]] if t >= n - 1 else np.nan
 
 
-@njit(void(F64_IN, int64, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, int64, F64_OUT))
 def ema(x: F64, n: int, out: F64) -> None:
     """Write the exponential mean with k = 2 / (n + 1), seeded with the mean of the first ``n`` values. Lookback n - 1.
 
@@ -203,7 +202,7 @@ def ema(x: F64, n: int, out: F64) -> None:
         out[t] = e
 
 
-@njit(void(F64_IN, int64, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, int64, F64_OUT))
 def rsi(x: F64, n: int, out: F64) -> None:
     """Write Wilder's relative strength index, 0 to 100. Lookback n.
 
@@ -233,7 +232,7 @@ def rsi(x: F64, n: int, out: F64) -> None:
         out[t] = 100.0 * (gain / total) if total != 0.0 else 0.0
 
 
-@njit(void(F64_IN, int64, float64, F64_OUT), cache=True, nogil=True, error_model="numpy")
+@kernel(void(F64_IN, int64, float64, F64_OUT))
 def change_ratio(x: F64, n: int, scale: float, out: F64) -> None:
     """Write ``(x / x[n ago] - 1) * scale``: roc has scale 100, ret has 1. Lookback n. NaN where the old value is 0."""
     for t in range(x.shape[0]):

@@ -9,7 +9,6 @@ processes call it.
 """
 
 import gc
-import importlib
 import sys
 
 OBJECTS_PER_COLLECTION = 50_000
@@ -34,11 +33,18 @@ def start_numba() -> None:
 
 
 def load_kernels() -> None:
-    """Load every kernel; those that are not on disk yet are compiled, which takes a minute once."""
+    """Load every kernel. Where they are not on disk yet they are compiled, once."""
     start_numba()
-    for module in ("logic", "merge", "reduce", "rolling", "step", "totals", "transcend"):
-        importlib.import_module(f"farm.kernels.{module}")
+    from farm.kernels.fill import import_kernels
+
+    for kernel in import_kernels().values():
+        kernel.load()
 
 
 if __name__ == "__main__":
-    load_kernels()
+    from farm.values.errors import FarmError
+
+    try:
+        load_kernels()
+    except FarmError as error:
+        sys.exit(f"error: {error}")

@@ -13,16 +13,16 @@ notice a change elsewhere, which is the reason for the length of this one.
 """
 
 import numpy as np
-from numba import njit
 from numba.core.types import Array, Type, float64, int64, uint8
 
 from farm.kernels import step_layout as at
+from farm.kernels.jit import helper, inlined, kernel
 from farm.kernels.step_layout import Books
 from farm.values.arrays import F64, I64, U8
 
 # Books is a big aggregate, so that every mention of it costs compile time: functions take their tables out of it once.
-_hot = njit(forceinline=True, error_model="numpy")
-_cold = njit(error_model="numpy")
+_hot = inlined
+_cold = helper
 
 
 # --- money ------------------------------------------------------------------------------------------------------------
@@ -931,7 +931,7 @@ _SIGNATURE = int64(
 )
 
 
-@njit(_SIGNATURE, nogil=True, cache=True, error_model="numpy")
+@kernel(_SIGNATURE)
 def advance(
     last: int, inst: I64, act: F64, bar: F64, pay: I64, opening: F64, signals: U8, series: F64, of_asset: I64,
     account: F64, count: I64, asset: F64, sleeve: F64, slot: F64, receivable: F64, queue: I64,
@@ -1023,14 +1023,3 @@ def advance(
     if last == inst.shape[0] and count[at.ENDED] == 0:
         _end(b)
     return at.OVERFLOW if count[at.GUARD] != 0 else at.DONE
-
-
-@njit(int64(), nogil=True, cache=True)
-def compiled_layout() -> int:
-    """The digest of the layout that the cached code was compiled with."""
-    return at.DIGEST
-
-
-if compiled_layout() != at.DIGEST:  # the cache on disk was written before step_layout.py changed
-    advance.recompile()
-    compiled_layout.recompile()

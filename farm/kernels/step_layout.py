@@ -1,16 +1,8 @@
-"""Names of the columns and codes that ``step.py`` shares with the engine: tables of integers, no code.
+"""Names of the columns and codes that ``step.py`` shares with the engine: tables of integers, no code."""
 
-Numba freezes these numbers into the compiled kernel and its disk cache does not notice a change in this file, hence
-``DIGEST``: the kernel answers with the one it was compiled with, and ``step.py`` recompiles when they differ.
-"""
-
-import zlib
-from pathlib import Path
 from typing import NamedTuple
 
 from farm.values.arrays import F64, I64
-
-DIGEST = zlib.crc32(Path(__file__).read_bytes())
 
 LIMIT = 9007199254740992.0  # 2**53: integers in float64 are exact below
 NEVER = -(2.0**40)  # a bar index before every bar

@@ -4,20 +4,17 @@ Everything is an integer, so no order of addition matters. An event belongs to t
 session does; a trade when the session of its entry does (domain.md 2.6).
 """
 
-from numba import njit
 from numba.core.types import Array, int64, void
 
+from farm.kernels.jit import kernel
 from farm.values.arrays import I64
 
 _I64 = Array(int64, 1, "C", readonly=True)
 _OUT = Array(int64, 1, "C")
 
 
-@njit(
+@kernel(
     void(int64, int64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _OUT),
-    nogil=True,
-    cache=True,
-    error_model="numpy",
 )
 def stretch_totals(
     start: int,

@@ -19,7 +19,7 @@ Source: domain.md 4.3.
 import math
 from fractions import Fraction
 
-from numba import njit
+from farm.kernels.jit import helper, kernel
 
 _LN2 = Fraction("0.69314718055994530941723212145817656807550013436025525412068000949339362196969471560586")
 # 40 bits, so that its product with any binary exponent (11 bits) is exact.
@@ -39,10 +39,9 @@ SIXTH_HI, SIXTH_LO = 1 / 6, float(Fraction(1, 6) - Fraction(1 / 6))
 
 
 # Without a signature these are compiled as parts of the public ones, and not loaded a second time by themselves.
-_inner = njit(nogil=True, error_model="numpy")
 
 
-@_inner
+@helper
 def two_sum(a: float, b: float) -> tuple[float, float]:
     """Return the rounded sum of ``a`` and ``b`` and its exact error (Knuth)."""
     s = a + b
@@ -50,14 +49,14 @@ def two_sum(a: float, b: float) -> tuple[float, float]:
     return s, (a - (s - t)) + (b - t)
 
 
-@_inner
+@helper
 def quick_two_sum(a: float, b: float) -> tuple[float, float]:
     """Return the rounded sum and its exact error, for ``|a| >= |b|`` (Dekker)."""
     s = a + b
     return s, b - (s - a)
 
 
-@_inner
+@helper
 def two_product(a: float, b: float) -> tuple[float, float]:
     """Return the rounded product of ``a`` and ``b`` and its exact error (Dekker; no fused multiply-add)."""
     p = a * b
@@ -70,21 +69,21 @@ def two_product(a: float, b: float) -> tuple[float, float]:
     return p, ((ah * bh - p) + ah * bl + al * bh) + al * bl
 
 
-@_inner
+@helper
 def dd_add(ah: float, al: float, bh: float, bl: float) -> tuple[float, float]:
     """Return the sum of two double-doubles that do not cancel."""
     s, e = two_sum(ah, bh)
     return quick_two_sum(s, e + (al + bl))
 
 
-@_inner
+@helper
 def dd_multiply(ah: float, al: float, bh: float, bl: float) -> tuple[float, float]:
     """Return the product of two double-doubles."""
     p, e = two_product(ah, bh)
     return quick_two_sum(p, e + (ah * bl + al * bh))
 
 
-@_inner
+@helper
 def log_dd(x: float) -> tuple[float, float]:
     """Return the natural logarithm of a finite ``x > 0`` as a double-double, relative error below 2^-72."""
     m, e = math.frexp(x)
@@ -126,7 +125,7 @@ def log_dd(x: float) -> tuple[float, float]:
     return dd_add(bh, bl, ch, cl)
 
 
-@_inner
+@helper
 def exp_dd(h: float, low: float) -> float:
     """Return ``exp(h + low)`` rounded once, for a double-double; infinity and zero outside float64."""
     if h > EXP_OVERFLOW:
@@ -158,7 +157,7 @@ def exp_dd(h: float, low: float) -> float:
     return math.ldexp(s + (e + pl), int(k))
 
 
-@njit("f8(f8)", nogil=True, cache=True, error_model="numpy")
+@kernel("f8(f8)")
 def log(x: float) -> float:
     """Return the natural logarithm of ``x`` within 1 ulp; NaN below zero, -inf at zero."""
     if x != x or x < 0.0:
@@ -171,7 +170,7 @@ def log(x: float) -> float:
     return h + low
 
 
-@njit("f8(f8)", nogil=True, cache=True, error_model="numpy")
+@kernel("f8(f8)")
 def exp(x: float) -> float:
     """Return e to the power of ``x`` within 1 ulp; infinity on overflow."""
     if x != x:
@@ -179,7 +178,7 @@ def exp(x: float) -> float:
     return exp_dd(x, 0.0)
 
 
-@njit("f8(f8, f8)", nogil=True, cache=True, error_model="numpy")
+@kernel("f8(f8, f8)")
 def power(x: float, y: float) -> float:
     """Return ``x`` to the real power ``y`` within 1 ulp.
 

@@ -95,7 +95,7 @@ class PermissionDenied(StoreError):
 
 
 class ConfigError(StoreError):
-    """The store cannot be opened as named: bad URL, region, endpoint, or not a directory."""
+    """The store cannot be opened as named: bad URL, region, endpoint, or not a directory. Likewise the kernel cache."""
 
 
 class Throttled(StoreError):

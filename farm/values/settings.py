@@ -97,7 +97,8 @@ def from_environment() -> FarmSettings:
     """Return the settings that FARM_* variables give; what they do not name keeps its default.
 
     Variables: FARM_STORE (URL or path), FARM_DATASET, FARM_THREADS, FARM_CACHE_BYTES and FARM_SERIES_BYTES (2147483648,
-               "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S.
+               "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S. FARM_KERNEL_CACHE is read in
+               ``kernels/cache.py``, when a process first needs a kernel.
     Errors:    UsageError naming the variable.
     """
     # Imported here: pydantic costs 0.1 s, and `farm --help` needs no settings. (pydantic-settings would cost as much

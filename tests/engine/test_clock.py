@@ -11,7 +11,6 @@ from farm.engine.clock import Tape, make_tape
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE
 from farm.engine.loop import Simulator, simulate
 from farm.feed.market import Market
-from farm.kernels import step
 from farm.kernels import step_layout as at
 from farm.shard.calendar import Calendar
 from farm.values.arrays import readonly
@@ -149,12 +148,11 @@ class TestRefused:
             simulator.finish(simulator.advance(simulator.start(), 2))
 
 
-def test_layout_of_records_and_of_the_compiled_kernel() -> None:
-    """The kernel's columns are those of the record types, and the cached code was compiled with this layout."""
+def test_layout_of_records() -> None:
+    """The kernel's columns are those of the record types."""
     widths = (at.ORDER_COLUMNS, at.FILL_COLUMNS, at.CASH_COLUMNS, at.TRADE_COLUMNS)
     assert widths == tuple(dtype.itemsize // 8 for dtype in (ORDER, FILL, CASH, TRADE))
     assert ORDER.names is not None
     assert [ORDER.names[n] for n in (at.O_FILLED, at.O_STATUS, at.O_DONE_TS, at.O_FEE)] == [
         "filled_lots", "status", "done_ts", "fee_micro",
     ]  # fmt: skip
-    assert step.compiled_layout() == at.DIGEST
