@@ -164,7 +164,7 @@ def specs(
         "dataset": "main", "start": iso(start_day), "end": iso(end_day), "account": account,
         "cash": draw(st.sampled_from((5_000, 100_000, 1_234_567.891234))),
     }  # fmt: skip
-    costs = {"bps": (0, 1.5, 10), "per_share": (0, 0.005), "min": (0, 1)}
+    costs = {"bps": (0, 1.5, 10), "per_share": (0, 0.005), "per_order": (0, 4.95), "min": (0, 1)}
     run["costs"] = {key: draw(st.sampled_from(values)) for key, values in costs.items() if draw(st.booleans())}
     if draw(st.booleans()):
         run["exec"] = {"slip_bps": draw(st.sampled_from((0, 1, 2.5)))}
@@ -257,7 +257,7 @@ def series_of(
     ex_days = np.array(sorted(splits), np.int32)
     paid = np.array(sorted(dividends), np.int32)
     return InstrumentSeries(
-        id=symbol, symbol=symbol, type="stock", lot_micro=1_000_000, price_scale=scale, multiplier=1,
+        id=symbol, symbol=symbol, type="stock", calendar="XNYS", lot_micro=1_000_000, price_scale=scale, multiplier=1,
         day=readonly(np.ascontiguousarray(day)), open_ts=session_open(day), close_ts=session_close(day),
         open=readonly(open_ / unit), high=readonly(high / unit), low=readonly(low / unit), close=readonly(close / unit),
         volume=readonly(np.asarray(volume, np.float64) if volume is not None else np.full(day.shape[0], 1000.0)),
@@ -282,9 +282,10 @@ def market_of(
         sessions = np.unique(np.concatenate([one.day for one in series])).astype(np.int32)
     inside = sessions[(sessions >= start_day) & (sessions <= end_day)]
     ordered = tuple(sorted(series, key=lambda one: one.id.encode()))
+    whole = calendar_of(sessions, calendar)
     return Market(
-        calendar_of(inside, calendar), ordered, {one.id: at for at, one in enumerate(ordered)}, start_day, end_day,
-        snapshot, all(one.dividend_day.shape[0] == 0 for one in ordered),
+        calendar_of(inside, calendar), {calendar: whole}, ordered, {one.id: at for at, one in enumerate(ordered)},
+        start_day, end_day, snapshot, all(one.dividend_day.shape[0] == 0 for one in ordered),
         all(one.split_day.shape[0] == 0 for one in ordered),
     )  # fmt: skip
 

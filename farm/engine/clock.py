@@ -6,7 +6,8 @@ happen at once where sessions follow each other without a pause, and there the c
 a phase the order is that of the instrument ids. Splits and ex-dates act at the open of the
 first session on or after their day, or at the instrument's own first print of that day if that is earlier; dividends
 are paid at the open of the first session on or after the pay day, never before the ex-date. What lies after the last
-session close of the run is not on the tape.
+session close of the run is not on the tape. An instrument may follow another calendar than the run's: its sessions
+close on the tape too, because orders work for so many of these.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import numpy as np
 from farm.feed.market import InstrumentSeries, Market
 from farm.kernels import step_layout as at
 from farm.values.arrays import F64, I64, readonly
-from farm.values.errors import DataError
+from farm.values.errors import CapacityError, DataError
 from farm.values.units import iso
+
+CALENDARS_MAX = 62
+"""Calendars that one tape can tell apart: bits of an int64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +32,8 @@ class Tape:
     """Events of the traded instruments of a market; read-only, safe to share between threads.
 
     traded: positions in ``market.series``, ascending; an *asset* is a position in this tuple.
-    Tables: see ``kernels/step_layout.py``. ``dividends`` counts the rows that receivables need.
+    Tables: see ``kernels/step_layout.py``. ``dividends`` counts the rows that receivables need. ``calendars``: the
+            run's, then the others that traded instruments follow; bit k of CLOSED stands for number k.
     has_range: highs and lows were loaded, so that stops can be tested.
     """
 
@@ -40,6 +45,7 @@ class Tape:
     pay: I64
     opening: F64
     dividends: int
+    calendars: tuple[str, ...]
     has_range: bool
 
     @property
@@ -62,17 +68,18 @@ class Tape:
 def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     """Return the tape of the instruments at these positions of ``market.series`` (all of them by default).
 
-    Errors: DataError when a series lacks a column that fills need, or its bars overlap or have no usable prices.
+    Errors: DataError when a series lacks a column that fills need, or its bars overlap or have no usable prices;
+            CapacityError for more calendars than CLOSED has bits.
     """
     chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
     series = [market.series[index] for index in chosen]
     windows = [_window(market, one) for one in series]
-    sessions_close = market.calendar.close_ts
+    calendars, closes = _closes(market, series)
     bar_ts, bar = _bars(series, windows)
     open_ts, opening = _openings(series, windows)
     act_ts, act = _actions(market, series)
     pay_ts, pay = _payments(market, series, act)
-    inst = _instants(sessions_close, act_ts, bar_ts, pay_ts, open_ts)
+    inst = _instants(closes, act_ts, bar_ts, pay_ts, open_ts)
     return Tape(
         market=market,
         traded=chosen,
@@ -82,17 +89,34 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
         pay=readonly(pay),
         opening=readonly(opening),
         dividends=int(pay.shape[0]),
+        calendars=calendars,
         has_range=all(one.high.shape == one.low.shape == one.day.shape for one in series),
     )
 
 
-def _instants(sessions_close: I64, act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> I64:
-    """Merge the instants; each row says where its events end in their tables."""
-    ts = np.unique(np.concatenate((sessions_close, act_ts, bar_ts, pay_ts, open_ts)))
-    inst = np.empty((ts.shape[0], 6), np.int64)
+def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
+    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+    run = market.calendar
+    names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
+    if len(names) > CALENDARS_MAX:
+        raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
+    closes = [run.close_ts]
+    for name in names[1:]:
+        own = market.calendars[name]
+        first, last = np.searchsorted(own.day, (market.start_day, market.end_day + 1))
+        closes.append(own.close_ts[first:last][own.close_ts[first:last] <= run.close_ts[-1:].max(initial=0)])
+    return names, closes
+
+
+def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> I64:
+    """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
+    ts = np.unique(np.concatenate((*closes, act_ts, bar_ts, pay_ts, open_ts)))
+    inst = np.zeros((ts.shape[0], 7), np.int64)
     inst[:, at.TS] = ts
     inst[:, at.SESSION] = -1
-    inst[np.searchsorted(ts, sessions_close), at.SESSION] = np.arange(sessions_close.shape[0])
+    inst[np.searchsorted(ts, closes[0]), at.SESSION] = np.arange(closes[0].shape[0])
+    for number, times in enumerate(closes):
+        inst[np.searchsorted(ts, times), at.CLOSED] |= 1 << number
     for column, times in ((at.ACT_END, act_ts), (at.BAR_END, bar_ts), (at.PAY_END, pay_ts), (at.OPEN_END, open_ts)):
         inst[:, column] = np.searchsorted(times, ts, side="right")
     return inst

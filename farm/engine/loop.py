@@ -28,7 +28,7 @@ from farm.values.errors import CapacityError, DataError, SpecError
 from farm.values.units import MICRO, date_of
 
 SESSIONS_TTL = 1
-"""Sessions that an order works for before it lapses (domain.md 2.3)."""
+"""Sessions of the instrument's own calendar that an order works for before it lapses (domain.md 2.3)."""
 _RULES = {"cash": at.IN_CASH, "reg_t": at.REG_T, "linear": at.LINEAR}
 _MODES = {"qty": at.QTY, "notional": at.BY_NOTIONAL, "pct_equity": at.BY_EQUITY, "equal": at.BY_EQUITY}
 _STOPS = {"stop": at.STOP, "target": at.TARGET, "trail": at.TRAIL}
@@ -123,7 +123,7 @@ class Simulator:
         return State(
             account=np.array(account, np.float64),
             count=np.zeros(at.COUNTS, np.int64),
-            asset=np.array([_asset_row(run, series) for series in self._series], np.float64),
+            asset=np.array([_asset_row(run, series, tape.calendars) for series in self._series], np.float64),
             sleeve=self._sleeve_table(),
             slot=self._slot_table(slots),
             receivable=np.zeros((tape.dividends, sleeves)),
@@ -331,13 +331,13 @@ def _qty_lots(qty: float, lot_micro: int) -> int:
     return int(Decimal(repr(qty)) * MICRO) // lot_micro
 
 
-def _asset_row(run: RunSpec, series: InstrumentSeries) -> tuple[float, ...]:
+def _asset_row(run: RunSpec, series: InstrumentSeries, calendars: Sequence[str]) -> tuple[float, ...]:
     lot = _lot_micro(run, series)
     slip = run.exec.slip_bps / 1e4
     up, down = max(1.0, MICRO / lot), max(1.0, lot / MICRO)
     least = round(run.costs.min * 1e6)
-    rates = (1.0 + slip, 1.0 - slip, run.costs.bps / 1e4, run.costs.per_share, least)
-    return (lot, series.multiplier, up, down, *rates, 0.0, -1.0, -1.0)
+    rates = (1.0 + slip, 1.0 - slip, run.costs.bps / 1e4, run.costs.per_share, run.costs.per_order, least)
+    return (lot, series.multiplier, up, down, *rates, calendars.index(series.calendar), 0.0, -1.0, -1.0)
 
 
 def _sleeve_row(sleeve: RulesProgram, first: int, end: int, most_stops: int) -> list[float]:

@@ -25,7 +25,8 @@ class InstrumentSeries:
              factor_den, factor_tr (n,); split_* (s,); dividend_* (d,). A bar column that the run does not need is
              empty (0,).
     Units:   instants int64 ns UTC; days since 1970-01-01; prices and dividends in currency per share, raw;
-             ticks of 10**-price_scale; volume in shares; ``lot_micro`` in millionths of a share.
+             ticks of 10**-price_scale; volume in shares; ``lot_micro`` in millionths of a share. ``calendar``
+             names the sessions that the bars follow.
     Order:   day strictly rises; split_day strictly rises; dividend_day rises.
     Factors: adjusted price = raw price * factor; factor is 1 on the share basis of the run's first day, and
              changes on ex-days only. ``factor_tr`` also reinvests dividends at the previous close. ``factor_num`` and
@@ -35,6 +36,7 @@ class InstrumentSeries:
     id: str
     symbol: str
     type: str
+    calendar: str
     lot_micro: int
     price_scale: int
     multiplier: int
@@ -70,11 +72,13 @@ class InstrumentSeries:
 class Market:
     """All series of one run, and the sessions it runs over.
 
-    ``calendar`` is sliced to [start_day, end_day]; series also hold the history before ``start_day`` that indicators
-    need. ``no_dividends``, ``no_splits``: the dataset holds none at all, which are assumptions the result must name.
+    ``calendar`` is sliced to [start_day, end_day]; ``calendars`` holds it, and those of the series, whole. Series also
+    hold the history before ``start_day`` that indicators need. ``no_dividends``, ``no_splits``: the dataset holds none
+    at all, which are assumptions the result must name.
     """
 
     calendar: Calendar
+    calendars: Mapping[str, Calendar]
     series: tuple[InstrumentSeries, ...]
     index: Mapping[str, int]
     start_day: int

@@ -61,12 +61,15 @@ def load_market(
     for name in ids:
         if name not in master:
             raise DataError("no such instrument", place=f"snapshot {dataset.snapshot.id[:12]}, instrument {name}")
-    calendar = dataset.calendar(calendar_name).slice(start_day, end_day)
+    whole = dataset.calendar(calendar_name)
+    calendar = whole.slice(start_day, end_day)
     anchor_day = int(calendar.day[0]) if calendar.day.size else start_day
     held = _Held(_one_wave(dataset, cache, since, end_day, wanted), cache)
     series = tuple(_series(dataset, held, master[name], since[name], end_day, anchor_day, wanted) for name in ids)
+    own = {name: dataset.calendar(name) for name in {one.calendar for one in series}}
     return Market(
         calendar=calendar,
+        calendars=MappingProxyType(own | {whole.name: whole}),
         series=series,
         index=MappingProxyType({name: position for position, name in enumerate(ids)}),
         start_day=start_day,
@@ -140,6 +143,7 @@ def _series(
         id=name,
         symbol=instrument.symbol,
         type=instrument.type,
+        calendar=instrument.calendar,
         lot_micro=instrument.lot_micro,
         price_scale=bars.scale,
         multiplier=instrument.multiplier,

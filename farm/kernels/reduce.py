@@ -24,7 +24,7 @@ METRICS = (
     "fills", "trades", "open_trades", "win_rate", "profit_factor", "expectancy", "expectancy_pct", "tim", "timar",
     "timar_geo", "exposure", "turnover", "fees", "fees_commission", "fees_slippage", "fees_borrow", "fees_exercise",
 )  # fmt: skip
-"""The fixed order of the metric vector; its bits enter the stats digest, so it changes with the semantics version."""
+"""The fixed order of the metric vector, whose bits enter the stats digest: new metrics at the end, none ever moved."""
 
 (
     TOTAL_RETURN, PCT_CHANGE, CAGR, VOL, SHARPE, SORTINO, MAX_DD, CALMAR, DD_DURATION, DD_DURATION_DAYS, ULCER, VAR95,

@@ -53,6 +53,34 @@ def _whole(x: float) -> float:
 
 
 @_hot
+def _on_grid(x: float) -> float:
+    """The decimal that a computed order price stands for (domain.md 3.4): rint(x 10**g) / 10**g, which has the bits of
+    a print at that price. g is 12, lowered until five bits are left for the roundings of the chain behind ``x``."""
+    power = 1e12
+    while abs(x) * power >= 2.0**48 and power > 1.0:
+        power /= 10.0  # exact, down from 1e22
+    return np.rint(x * power) / power  # type: ignore[no-any-return]
+
+
+@_hot
+def _away(price: float, part: float) -> float:
+    """The order price that lies a signed fraction away from a price."""
+    return _on_grid(price * (1.0 + part))
+
+
+@_hot
+def _beside(price: float, distance: float) -> float:
+    """The order price that lies a signed distance beside a price."""
+    return _on_grid(price + distance)
+
+
+@_hot
+def _restated(level: float, num: float, den: float) -> float:
+    """An order price in the shares after a split of ``num`` for ``den``."""
+    return _on_grid((level * den) / num)
+
+
+@_hot
 def _value(asset: F64, j: int, price: float, lots: float) -> float:
     """Position value (domain.md 3.5): rint(price x qty x multiplier x 1e6), signed as ``lots``."""
     qty = (lots * asset[j, at.LOT_MICRO]) / 1e6
@@ -61,10 +89,11 @@ def _value(asset: F64, j: int, price: float, lots: float) -> float:
 
 @_hot
 def _commission(asset: F64, j: int, price: float, lots: float) -> float:
-    """Commission of one order of ``lots`` > 0: bps of value and per share, rounded once, at least the minimum."""
+    """Commission of one order of ``lots`` > 0: bps of value, per share and per order, rounded once, at least the
+    minimum."""
     qty = (lots * asset[j, at.LOT_MICRO]) / 1e6
     value = (price * qty) * asset[j, at.MULTIPLIER]
-    fee = np.rint((value * asset[j, at.BPS] + qty * asset[j, at.PER_SHARE]) * 1e6)
+    fee = np.rint(((value * asset[j, at.BPS] + qty * asset[j, at.PER_SHARE]) + asset[j, at.PER_ORDER]) * 1e6)
     return max(fee, asset[j, at.FEE_MIN])  # type: ignore[no-any-return]
 
 
@@ -235,7 +264,7 @@ def _open(b: Books, s: int, order: int, lots: float, fee: float) -> None:
 @_cold
 def _place_stops(sleeve: F64, w: int, slot: F64, s: int, risk: float) -> float:
     """Set the stops of a new position, those in multiples of the initial risk from ``risk``; return that risk:
-    the distance from the entry to the nearest stop or trail, NaN without one."""
+    the distance from the entry to the nearest stop or trail, on the grid, NaN without one."""
     rules, p = sleeve[w], slot[s]
     price, side = p[at.ENTRY_PRICE], p[at.SIDE]
     most = (p.shape[0] - at.SLOT_COLUMNS) // 2
@@ -246,19 +275,19 @@ def _place_stops(sleeve: F64, w: int, slot: F64, s: int, risk: float) -> float:
         sign = side if kind == at.TARGET else -side
         level = p[at.SLOT_COLUMNS + most + x]  # frozen at the decision; NaN for other units
         if unit == at.R:
-            level = price + sign * (v * risk)
+            level = _beside(price, sign * (v * risk))
         elif kind == at.TRAIL:
             level = v  # a fraction of the peak, or a distance from it
         elif unit == at.PCT:
-            level = price * (1.0 + sign * v)
+            level = _away(price, sign * v)
         elif unit == at.ABS:
-            level = price + sign * v
+            level = _beside(price, sign * v)
         p[at.SLOT_COLUMNS + x] = level
         if kind != at.TARGET:
             away = side * (price - _stop_level(sleeve, w, slot, s, x))
             if not nearest <= away:  # the first one too: nearest is NaN
                 nearest = away
-    return nearest
+    return _on_grid(nearest)
 
 
 @_hot
@@ -268,8 +297,8 @@ def _stop_level(sleeve: F64, w: int, slot: F64, s: int, x: int) -> float:
     level = slot[s, at.SLOT_COLUMNS + x]
     if sleeve[w, k + at.STOP_KIND] == at.TRAIL:
         if sleeve[w, k + at.STOP_UNIT] == at.PCT:
-            return slot[s, at.PEAK] * (1.0 - slot[s, at.SIDE] * level)  # type: ignore[no-any-return]
-        return slot[s, at.PEAK] - slot[s, at.SIDE] * level  # type: ignore[no-any-return]
+            return _away(slot[s, at.PEAK], -slot[s, at.SIDE] * level)
+        return _beside(slot[s, at.PEAK], -slot[s, at.SIDE] * level)
     return level  # type: ignore[no-any-return]
 
 
@@ -528,9 +557,11 @@ def _split(b: Books, s: int, act: F64) -> None:
     most = (p.shape[0] - at.SLOT_COLUMNS) // 2
     for x in range(int(rules[at.STOPS])):
         k = at.FIRST_STOP + at.STOP_WIDTH * x
-        if not (rules[k + at.STOP_KIND] == at.TRAIL and rules[k + at.STOP_UNIT] == at.PCT):
-            p[at.SLOT_COLUMNS + x] = (p[at.SLOT_COLUMNS + x] * den) / num
-        p[at.SLOT_COLUMNS + most + x] = (p[at.SLOT_COLUMNS + most + x] * den) / num
+        if rules[k + at.STOP_KIND] != at.TRAIL:
+            p[at.SLOT_COLUMNS + x] = _restated(p[at.SLOT_COLUMNS + x], num, den)
+        elif rules[k + at.STOP_UNIT] != at.PCT:
+            p[at.SLOT_COLUMNS + x] = (p[at.SLOT_COLUMNS + x] * den) / num  # a distance; the price is put on the grid
+        p[at.SLOT_COLUMNS + most + x] = _restated(p[at.SLOT_COLUMNS + most + x], num, den)
     p[at.PEAK] = (p[at.PEAK] * den) / num
     if p[at.POS] != 0.0:
         held = abs(p[at.POS])
@@ -665,10 +696,20 @@ def _lapse(orders: I64, count: I64, p: F64) -> None:
 
 
 @_cold
-def _lapse_old(orders: I64, count: I64, slot: F64, ttl: float) -> None:
-    """At a session close: orders that have worked through ``ttl`` sessions lapse."""
+def _lapse_old(orders: I64, count: I64, asset: F64, slot: F64, closed: int, ttl: float) -> None:
+    """At the close of a session of these calendars: orders that have worked through ``ttl`` of their own lapse."""
     for s in range(slot.shape[0]):
-        if slot[s, at.W_KIND] != 0.0 and count[at.NOW] >= slot[s, at.W_SESSION] + ttl:
+        p = slot[s]
+        if p[at.W_KIND] != 0.0 and (closed >> int(asset[int(p[at.OF_ASSET]), at.CALENDAR])) & 1 == 1:
+            p[at.W_SESSIONS] += 1.0
+            if p[at.W_SESSIONS] >= ttl:
+                _lapse(orders, count, p)
+
+
+@_cold
+def _lapse_all(orders: I64, count: I64, slot: F64) -> None:
+    for s in range(slot.shape[0]):
+        if slot[s, at.W_KIND] != 0.0:
             _lapse(orders, count, slot[s])
 
 
@@ -679,7 +720,7 @@ def _lapse_old(orders: I64, count: I64, slot: F64, ttl: float) -> None:
 def _ruin(b: Books, pay: I64) -> None:
     """Equity is gone: close everything at the mark, settle what is owed; the account stays at that value."""
     count, slot = b.counts, b.slot
-    _lapse_old(b.orders, count, slot, 0.0)
+    _lapse_all(b.orders, count, slot)
     for s in range(slot.shape[0]):
         p = slot[s]
         if p[at.POS] != 0.0:
@@ -736,7 +777,7 @@ def _work(orders: I64, count: I64, asset: F64, p: F64, kind: int, side: float, o
     p[at.W_KIND] = kind
     p[at.W_SIDE] = side
     p[at.W_LOTS] = opens
-    p[at.W_SESSION] = count[at.NOW]
+    p[at.W_SESSIONS] = 0.0
     count[at.WORKING] += 1
 
 
@@ -775,7 +816,7 @@ def _freeze(count: I64, rules: F64, p: F64, series: F64, r: int) -> bool:
     for x in range(int(rules[at.STOPS])):
         k = at.FIRST_STOP + at.STOP_WIDTH * x
         if rules[k + at.STOP_UNIT] == at.LEVEL:
-            p[first + x] = series[1 + int(rules[k + at.STOP_LEVEL]), r]
+            p[first + x] = _on_grid(series[1 + int(rules[k + at.STOP_LEVEL]), r])
             if np.isnan(p[first + x]):
                 count[at.C_LEVEL_UNKNOWN] += 1
                 return False
@@ -904,7 +945,7 @@ def _arrive(b: Books, signals: U8, series: F64, w: int, n: int) -> None:
 def _end(b: Books) -> None:
     """The run is over: working orders lapse, open positions are marked and listed after the closed trades."""
     count, asset = b.counts, b.asset
-    _lapse_old(b.orders, count, b.slot, 0.0)
+    _lapse_all(b.orders, count, b.slot)
     for s in range(b.slot.shape[0]):
         p = b.slot[s]
         if p[at.POS] != 0.0:
@@ -979,9 +1020,9 @@ def advance(
                     _lift(bar, first_bar, end_bar, slot, of_asset)
             if closes or end_bar > first_bar:
                 _mark(account, count, asset, slot)
+            if count[at.WORKING] > 0 and inst[i, at.CLOSED] != 0:
+                _lapse_old(orders, count, asset, slot, inst[i, at.CLOSED], account[at.TTL])
             if closes:
-                if count[at.WORKING] > 0:
-                    _lapse_old(orders, count, slot, account[at.TTL])
                 if account[at.EQUITY] <= 0.0:
                     _ruin(b, pay)
                 elif account[at.RULES] == at.REG_T and count[at.HELD] > 0:

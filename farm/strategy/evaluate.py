@@ -211,18 +211,10 @@ class _Scope:
         return out
 
     def _session(self, day: I32) -> I64:
-        """Return a number for each day that rises by one per session.
-
-        In the run's window sessions are those of its calendar. Before it, where calendars are not at hand, they are
-        weekdays (all days for 24x7): the age of a bar can only come out higher, by the holidays in between.
-        """
-        calendar = self.scopes.market.calendar
-        inside = np.searchsorted(calendar.day, day, side="right")
-        until = np.minimum(day.astype(np.int64), self.scopes.market.start_day - 1)
-        if calendar.name != "24x7":
-            shifted = until + 3  # day 0 is a Thursday; whole weeks begin on Monday
-            until = shifted // 7 * 5 + np.minimum(shifted % 7, 4)
-        return (inside + until).astype(np.int64)
+        """Return a number for each day that rises by one per session of the run's calendar, before the run too."""
+        market = self.scopes.market
+        number: I64 = np.searchsorted(market.calendars[market.calendar.name].day, day, side="right")
+        return number
 
     # Price scales (domain.md 3.3).
 

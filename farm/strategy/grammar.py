@@ -79,7 +79,7 @@ RUN = (
 )  # fmt: skip
 ACCOUNTS = ("cash", "reg_t", "linear")
 LOTS = ("whole", "fractional")
-COSTS = ("bps", "per_share", "min", "per_contract", "exercise", "borrow_apr", "cash_apr", "margin_apr")
+COSTS = ("bps", "per_share", "per_order", "min", "per_contract", "exercise", "borrow_apr", "cash_apr", "margin_apr")
 COSTS_ZERO = ("per_contract", "exercise", "borrow_apr", "cash_apr", "margin_apr")
 """Cost lines that exist, at 0, until what they price is built."""
 COSTS_NOT_BUILT = ("max_pct", "preset")

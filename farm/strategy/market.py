@@ -13,7 +13,7 @@ from farm.values.arrays import F64, I32, I64
 
 
 class Sessions(Protocol):
-    """The calendar of the run's window."""
+    """A calendar: of the run's window, or whole."""
 
     @property
     def name(self) -> str: ...
@@ -58,6 +58,9 @@ class MarketView(Protocol):
 
     @property
     def calendar(self) -> Sessions: ...
+
+    @property
+    def calendars(self) -> Mapping[str, Sessions]: ...
 
     @property
     def series(self) -> Sequence[Bars]: ...

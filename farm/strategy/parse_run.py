@@ -82,7 +82,7 @@ def run_of(document: Document, dataset: str = "") -> RunSpec:
         account=document["account"],
         max_gross=float(document["max_gross"]) if "max_gross" in document else None,
         lot=document["lot"],
-        costs=Costs(float(costs["bps"]), float(costs["per_share"]), float(costs["min"])),
+        costs=Costs(**{key: float(costs[key]) for key in ("bps", "per_share", "per_order", "min")}),
         exec=Exec(float(execution["slip_bps"]), float(execution["reserve"]["pct"]), bool(execution["reserve"]["fees"])),
         warmup=Warmup(match[2], int(match[1])) if match else Warmup(document["warmup"]),
         benchmark=document.get("benchmark"),
@@ -145,7 +145,7 @@ def _bps(reader: Reader, value: Any, place: str) -> float:
 def _costs(reader: Reader, value: Any, place: str) -> Document:
     reader.object(value, place, grammar.COSTS, unbuilt=grammar.COSTS_NOT_BUILT)
     costs: Document = {"bps": _bps(reader, value.get("bps", 0), join(place, "bps"))}
-    for key in ("per_share", "min"):
+    for key in ("per_share", "per_order", "min"):
         costs[key] = reader.number(value.get(key, 0), join(place, key), least=0.0, most=CASH_MAX)
     for key in grammar.COSTS_ZERO:
         if reader.number(value.get(key, 0), join(place, key), least=0.0) != 0:

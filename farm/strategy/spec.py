@@ -19,10 +19,11 @@ Value: TypeAlias = int | float | str | bool
 
 @dataclass(frozen=True)
 class Costs:
-    """Commission of one order: ``bps`` of value plus ``per_share`` per share, at least ``min`` (account currency)."""
+    """Commission of one order: ``bps`` of value, ``per_share``, ``per_order``; at least ``min`` (account currency)."""
 
     bps: float
     per_share: float
+    per_order: float
     min: float
 
 

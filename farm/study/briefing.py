@@ -121,6 +121,7 @@ def _counts(results: Results) -> list[tuple[str, int]]:
 def _settings(run: RunSpec, sessions: int) -> list[tuple[str, str]]:
     costs = [f"{run.costs.bps:g} bps"] if run.costs.bps else []
     costs += [f"{run.costs.per_share:g} per share"] if run.costs.per_share else []
+    costs += [f"{run.costs.per_order:g} per order"] if run.costs.per_order else []
     costs += [f"at least {run.costs.min:g} per order"] if run.costs.min else []
     return [
         ("Window", f"{iso(run.start_day)} to {iso(run.end_day)}, {sessions:,} sessions of {run.calendar}"),

@@ -7,5 +7,5 @@ change that was not meant. ``NUMERICS_PROFILE`` names the arithmetic: strict flo
 
 from __future__ import annotations
 
-SEMANTICS_VERSION = "1"
+SEMANTICS_VERSION = "2"
 NUMERICS_PROFILE = "strict-f64-1"

@@ -133,7 +133,7 @@ def test_explain_says_in_words_what_happened(finished: Console, spec: Path) -> N
         "stock_daily",
         "SHA-256 of the canonical JSON of these parts:",
         '{"fast": 5, "slow": 40}',
-        "semantics 1",
+        "semantics 2",
     ):
         assert said in text, (said, text)
     assert [line for line in lines_of(text) if line and not line.startswith(" ")][1:] == [

@@ -72,7 +72,8 @@ class Account:
         self.cash = round(run["cash"] * 1e6)
         self.rules = run.get("account", "cash")
         costs = run.get("costs", {})
-        self.bps, self.per_share, self.least = (costs.get(key, 0) for key in ("bps", "per_share", "min"))
+        names = ("bps", "per_share", "per_order", "min")
+        self.bps, self.per_share, self.per_order, self.least = (costs.get(key, 0) for key in names)
         self.slip = run.get("exec", {}).get("slip_bps", 0) / 1e4
         universe = sorted(self.document["strategy"]["universes"][0]["tickers"])
         sleeves = self.document["strategy"]["sleeves"]
@@ -93,7 +94,8 @@ class Account:
         return round(price * shares * 1e6)
 
     def fee(self, price: float, shares: int) -> int:
-        return max(round((price * shares * self.bps / 1e4 + shares * self.per_share) * 1e6), round(self.least * 1e6))
+        fee = price * shares * self.bps / 1e4 + shares * self.per_share + self.per_order
+        return max(round(fee * 1e6), round(self.least * 1e6))
 
     def worth(self) -> int:
         held = sum(self.money(self.mark[p.ticker], p.held.side * p.held.shares) for p in self.places if p.held)
@@ -131,7 +133,7 @@ class Account:
         if held:
             price = self.mark[place.ticker] * old / new
             held.levels = [
-                x if x is None or (stop["type"] == "trail" and "pct" in stop) else x * old / new
+                x if x is None or (stop["type"] == "trail" and "pct" in stop) else decimal(exact(x) * old / new)
                 for x, stop in zip(held.levels, stops_of(place.sleeve), strict=True)
             ]
             held.peak = held.peak * old / new
@@ -144,7 +146,7 @@ class Account:
                 place.held, place.out_at = None, self.row[place.ticker] + 1
         if order:
             order.opens = order.opens * new // old
-            order.frozen = [None if x is None else x * old / new for x in order.frozen]
+            order.frozen = [None if x is None else decimal(exact(x) * old / new) for x in order.frozen]
             if not place.held:
                 order.kind = "enter" if order.kind == "reverse" else order.kind
                 if order.kind != "enter" or not order.opens:
@@ -310,7 +312,8 @@ class Account:
             if stop["type"] not in kinds or level is None:
                 continue
             if stop["type"] == "trail":
-                level = held.peak * (1 - side * level) if "pct" in stop else held.peak - side * level
+                peak, kept = exact(held.peak), side * exact(level)
+                level = decimal(peak * (1 - kept) if "pct" in stop else peak - kept)
             toward = side if kinds == ("stop", "trail") else -side
             if best is None or toward * level > toward * best[0]:
                 best = (level, stop["type"])
@@ -413,7 +416,7 @@ class Account:
             level = self.seen[place.ticker].number(stop["level"], row, row) if "level" in stop else None
             if "level" in stop and level is None:
                 return None
-            found.append(None if level is None else float(level))
+            found.append(None if level is None else decimal(level))
         return found
 
     def size(self, place: Place, held: int) -> int:
@@ -439,7 +442,15 @@ class Account:
 
 def exact(value: float) -> Fraction:
     """The decimal that was written."""
-    return Fraction(repr(value))
+    return Fraction(repr(float(value)))
+
+
+def decimal(price: Fraction | float) -> float:
+    """A computed order price: 12 digits behind the point, fewer where that is more than 48 bits."""
+    digits = 12
+    while digits and abs(price) * 10**digits >= 2**48:
+        digits -= 1
+    return float(round(Fraction(price), digits))
 
 
 def stops_of(sleeve: dict[str, Any]) -> list[dict[str, Any]]:
@@ -462,24 +473,26 @@ def levels(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> li
         elif "level" in stop:
             found.append(level)
         elif "r" in stop:
-            risk = risk_of(sleeve, held, frozen)
-            found.append(held.entry + away * stop["r"] * risk)
+            found.append(decimal(exact(held.entry) + away * exact(stop["r"]) * risk_of(sleeve, held, frozen)))
+        elif "pct" in stop:
+            found.append(decimal(exact(held.entry) * (1 + away * exact(stop["pct"]))))
         else:
-            found.append(held.entry * (1 + away * stop["pct"]) if "pct" in stop else held.entry + away * stop["abs"])
+            found.append(decimal(exact(held.entry) + away * exact(stop["abs"])))
     return found
 
 
-def risk_of(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> float:
+def risk_of(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> Fraction:
     """The initial risk: from the entry to the nearest protecting level."""
     risks = []
+    entry, peak = exact(held.entry), exact(held.peak)
     for stop, level in zip(stops_of(sleeve), frozen, strict=True):
         if stop["type"] == "target":
             continue
         if level is not None:
-            risks.append(held.side * (held.entry - level))
+            risks.append(held.side * (entry - exact(level)))
         elif stop["type"] == "trail":
-            base = held.peak * stop["pct"] if "pct" in stop else stop["abs"]
-            risks.append(held.side * (held.entry - held.peak) + base)
+            base = peak * exact(stop["pct"]) if "pct" in stop else exact(stop["abs"])
+            risks.append(held.side * (entry - peak) + base)
         else:
-            risks.append(held.entry * stop["pct"] if "pct" in stop else stop["abs"])
+            risks.append(entry * exact(stop["pct"]) if "pct" in stop else exact(stop["abs"]))
     return min(risks)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from farm.engine.ledger import Kind
-from tests.domain.support import Played, Row, day, flat, on, play, sleeve, spec, world
+from tests.domain.support import Played, Row, day, flat, on, play, put, sleeve, spec, world
 
 
 def one(bars: list[Row], splits: Any = (), sessions: int | None = None, run: Any = None, **rules: Any) -> Played:
@@ -30,7 +30,7 @@ class TestStops:
         bars = [*flat(100, 100), (100, 111, 99, 105), (120, 120, 120, 120)]
         stops = [{"type": "stop", "pct": 0.1}]
         played = one(bars, stops=stops, side="short", run={"account": "reg_t"})
-        assert played.short_fills == [(1, -10, 100.0), (2, 10, pytest.approx(110.0))]
+        assert played.short_fills == [(1, -10, 100.0), (2, 10, 110.0)]
         gap = one([*flat(100, 100), (120, 130, 119, 125), *flat(125)], stops=stops, side="short",
                   run={"account": "reg_t"})  # fmt: skip
         assert gap.short_fills[1] == (2, 10, 120.0)
@@ -61,7 +61,7 @@ class TestStops:
         down = one([*flat(100), (100, 101, 89, 95), *flat(95)], stops=stops)
         assert down.short_fills == [(1, 10, 100.0), (1, -10, 90.0)]
         up = one([*flat(100), (100, 111, 99, 95), *flat(95)], stops=stops)
-        assert up.short_fills[1] == (1, -10, pytest.approx(110.0))
+        assert up.short_fills[1] == (1, -10, 110.0)
         assert up.exits == [Kind.TARGET]
 
     def test_slippage_worsens_stops_and_opens_but_no_limit(self) -> None:
@@ -92,6 +92,100 @@ class TestStops:
     def test_an_unknown_level_opens_nothing(self) -> None:
         played = one(flat(10, 10, 10), stops=[{"type": "stop", "level": {"i": "sma", "n": 5}}])
         assert (played.fills, played.cell["counts"]) == ([], {"level_unknown": 1})
+
+
+class TestTouches:
+    """A computed order price is the decimal that it stands for, so a print at that price meets it."""
+
+    STOP, TARGET, TRAIL = ([{"type": kind, "pct": part}] for kind, part in (
+        ("stop", 0.05), ("target", 0.1), ("trail", 0.05)))  # fmt: skip
+    MARGIN: ClassVar = {"account": "reg_t"}
+
+    def test_a_stop_at_the_low(self) -> None:
+        """5 % below 102 is 96.90; as a product of float64 it is 96.89999999999999."""
+        assert 102 * (1 - 0.05) < 96.9
+        bars: list[Row] = [*flat(102, 102), (102, 102, 96.9, 100), *flat(100)]
+        assert one(bars, stops=self.STOP).short_fills == [(1, 10, 102.0), (2, -10, 96.9)]
+        bars[2] = (102, 102, 96.91, 100)
+        assert one(bars, stops=self.STOP).short_fills == [(1, 10, 102.0)]
+
+    def test_a_stop_at_the_high_of_a_short(self) -> None:
+        assert 2.2 * (1 + 0.05) > 2.31
+        bars: list[Row] = [*flat(2.2, 2.2), (2.2, 2.31, 2.2, 2.2), *flat(2.2)]
+        played = one(bars, stops=self.STOP, side="short", run=self.MARGIN)
+        assert played.short_fills == [(1, -10, 2.2), (2, 10, 2.31)]
+
+    def test_a_target_at_the_open(self) -> None:
+        """10 % above 100 is 110, not 110.00000000000001; touched inside a bar it is a limit and does not fill."""
+        assert 100 * (1 + 0.1) > 110
+        assert one([*flat(100, 100), *flat(110, 100)], stops=self.TARGET).short_fills[1] == (2, -10, 110.0)
+        bars: list[Row] = [*flat(100, 100), (105, 110, 105, 105), *flat(105)]
+        assert one(bars, stops=self.TARGET).short_fills == [(1, 10, 100.0)]
+
+    def test_a_target_below_its_level_never_fills_by_rounding(self) -> None:
+        """70 % above 3.30 is 5.61; float64 has 5.609999999999999, and a high of 5.61 would have been beyond it."""
+        assert 3.3 * (1 + 0.7) < 5.61
+        bars: list[Row] = [*flat(3.3, 3.3), (5, 5.61, 5, 5), *flat(5)]
+        assert one(bars, stops=[{"type": "target", "pct": 0.7}]).short_fills == [(1, 10, 3.3)]
+
+    def test_a_target_at_the_open_of_a_short(self) -> None:
+        assert 3.3 * (1 - 0.1) < 2.97
+        bars: list[Row] = [*flat(3.3, 3.3), (2.97, 3, 2.5, 2.75), *flat(2.75)]
+        played = one(bars, stops=self.TARGET, side="short", run=self.MARGIN)
+        assert played.short_fills == [(1, -10, 3.3), (2, 10, 2.97)]
+
+    def test_a_trail_at_the_low(self) -> None:
+        bars: list[Row] = [*flat(90, 90), (90, 102, 90, 101), (101, 101, 96.9, 98), *flat(98)]
+        assert one(bars, stops=self.TRAIL).short_fills[1] == (3, -10, 96.9)
+
+    def test_a_distance_at_the_low(self) -> None:
+        assert 1.15 - 0.1 < 1.05
+        bars: list[Row] = [*flat(1.15, 1.15), (1.15, 1.15, 1.05, 1.1), *flat(1.1)]
+        assert one(bars, stops=[{"type": "stop", "abs": 0.1}]).short_fills[1] == (2, -10, 1.05)
+        assert one(bars, stops=[{"type": "trail", "abs": 0.1}]).short_fills[1] == (2, -10, 1.05)
+
+    def test_a_multiple_of_the_risk_at_the_open(self) -> None:
+        """Risk 0.30 from 1.00: three times it is 1.90, the open of the bar."""
+        assert 1.0 + 3 * (1.0 - 0.7) > 1.9
+        bars: list[Row] = [*flat(1, 1), *flat(1.9, 1.5)]
+        stops = [{"type": "stop", "abs": 0.3}, {"type": "target", "r": 3}]
+        assert one(bars, stops=stops).short_fills[1] == (2, -10, 1.9)
+
+    def test_a_level_at_the_low(self) -> None:
+        assert 2.6 * 0.95 < 2.47
+        level = {"op": "mul", "a": ["close", 0.95]}
+        bars: list[Row] = [*flat(2.6, 2.7), (2.7, 2.7, 2.47, 2.5), *flat(2.5)]
+        assert one(bars, stops=[{"type": "stop", "level": level}]).short_fills[1] == (2, -10, 2.47)
+
+    def test_slippage_comes_after(self) -> None:
+        run = {"exec": {"slip_bps": 100}}
+        bars: list[Row] = [*flat(100, 100), (100, 100, 95.95, 97), *flat(97)]
+        assert one(bars, stops=self.STOP, run=run).short_fills == [(1, 10, 101.0), (2, -10, 95.95 * 0.99)]
+
+    @pytest.mark.parametrize(("ratio", "low", "lots"), [("2:1", 48.45, 20), ("3:2", 64.6, 15), ("1:10", 969.0, 1)])
+    def test_after_a_split(self, ratio: str, low: float, lots: int) -> None:
+        """The stop at 96.90 is restated; the low after the split stands exactly there."""
+        new, old = (int(part) for part in ratio.split(":"))
+        top = round(102 * old / new, 2)
+        bars: list[Row] = [*flat(102, 102), (top, top, low, top), *flat(top)]
+        played = one(bars, [("AAA", day(2), ratio)], stops=self.STOP)
+        assert played.short_fills == [(1, 10, 102.0), (2, -lots, low)]
+
+    @pytest.mark.parametrize(
+        ("entry", "low", "pct"),
+        [(0.000012, 0.0000114, 0.05), (0.000008, 0.0000076, 0.05), (700_000, 664_999.93, 0.0500001),
+         (700_000.42, 665_000.399, 0.05), (90_000_000, 81_900_000, 0.09)],
+    )  # fmt: skip
+    def test_tiny_and_huge_prices(self, entry: float, low: float, pct: float) -> None:
+        bars: list[Row] = [*flat(entry, entry), (entry, entry, low, entry), *flat(entry)]
+        run = {"cash": 2_000_000_000}
+        played = one(bars, stops=[{"type": "stop", "pct": pct}], run=run)
+        assert played.short_fills == [(1, 10, entry), (2, -10, low)]
+
+    def test_signals_compare_what_was_computed(self) -> None:
+        """100 x 1.1 is 110.00000000000001 in float64, so a close of 110 is not above it: signals have no grid."""
+        enter = {"ge": ["close", {"op": "mul", "a": [{"op": "lag", "a": ["close"], "n": 1}, 1.1]}]}
+        assert one(flat(100, 110, 110, 110), enter=enter).fills == []
 
 
 class TestTrails:
@@ -129,6 +223,20 @@ class TestMarketOrders:
     def test_a_missing_bar_lapses_the_order_after_one_session(self) -> None:
         played = one([*flat(100), None, *flat(100, 100)])
         assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1, "lapsed_no_bar": 1})
+
+    def test_an_order_works_for_sessions_of_its_own_instrument(self) -> None:
+        """A run around the clock: what Friday decides on a stock has not lapsed when Monday opens. A coin that misses
+        its next day has."""
+        assert day(4) == "2021-02-08"
+        store = world({"AAA": [*flat(10, 10, 10, 10), None, *flat(12, 13)], "BBB": [*flat(10, 10, 10, 10), *flat(11)]})
+        around = {"calendar_name": "24x7", "start": day(0)}
+        put(store, {"CCC": [*flat(10, 10, 10, 10), None, *flat(12, 13)]}, **around)
+        document = spec(["AAA", "BBB", "CCC"], sleeve(enter=on(3)), start=day(0), end=day(6), calendar="24x7")
+        played = play(document, store)
+        assert played.fills == [("BBB", 6, 10, 11.0)]
+        hours = [int(one["done_ts"] - one["ts"]) / 3.6e12 for one in played.run.orders]
+        assert hours == [72, 65.5, 24]  # to Monday's close and to its open; to Saturday's end
+        assert played.cell["counts"] == {"lapsed": 2}
 
     def test_exits_lapse_too_and_a_time_stop_asks_again(self) -> None:
         bars: list[Row] = [*flat(10, 10), (10, 10, 10, 10, 0), *flat(11, 12, 13)]

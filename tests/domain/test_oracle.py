@@ -37,12 +37,13 @@ class Maker:
         price, found = float(self.random.uniform(5, 120)), {}
         first = self.one(-HISTORY, -HISTORY, -HISTORY, -5, 3)
         gaps, dry = self.one(0, 0, 0.1), self.one(0, 0, 0.1)
+        digits = self.one(2, 2, 0)  # where prices are whole numbers, levels are often touched exactly
         for session in range(first, SESSIONS):
             opened = max(price * (1 + self.random.normal(0, wild)), 0.5)
             price = max(opened * (1 + self.random.normal(0, wild)), 0.5)
             high = max(opened, price) * (1 + abs(self.random.normal(0, wild / 2)))
             low = min(opened, price) * (1 - min(abs(self.random.normal(0, wild / 2)), 0.4))
-            prices = [round(x, 2) for x in (opened, high, low, price)]
+            prices = [max(round(x, digits), 0.5) for x in (opened, high, low, price)]
             if not self.chance(gaps):
                 found[session] = (*prices, 0.0 if self.chance(dry) else float(self.random.integers(100, 900)))
         return found
@@ -92,14 +93,14 @@ class Maker:
     def stops(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         if self.chance(0.5):
-            found.append(self.one({"type": "stop", "pct": 0.03}, {"type": "stop", "abs": 1.5},
+            found.append(self.one({"type": "stop", "pct": self.one(0.03, 0.1)}, {"type": "stop", "abs": 1.5},
                                   {"type": "stop", "level": {"i": "min", "n": 3, "of": "low"}}))  # fmt: skip
             if self.chance(0.4):
                 found.append({"type": "target", "r": self.one(1, 2.5)})
         if self.chance(0.3):
-            found.append(self.one({"type": "trail", "pct": 0.05}, {"type": "trail", "abs": 2.25}))
+            found.append(self.one({"type": "trail", "pct": self.one(0.05, 0.2)}, {"type": "trail", "abs": 2.25}))
         if self.chance(0.3):
-            found.append(self.one({"type": "target", "pct": 0.04}, {"type": "target", "abs": 1.75}))
+            found.append(self.one({"type": "target", "pct": self.one(0.04, 0.1)}, {"type": "target", "abs": 1.75}))
         if self.chance(0.3):
             found.append({"type": "time", "bars": int(self.random.integers(1, 6))})
         return found
@@ -124,6 +125,7 @@ class Maker:
             sleeves.append(made)
         run: dict[str, Any] = {"account": account, "cash": self.one(3_000, 25_000.5), "calendar": self.calendar}
         run["costs"] = {"bps": self.one(0, 7.5), "per_share": self.one(0, 0.005), "min": self.one(0, 1)}
+        run["costs"]["per_order"] = self.one(0, 0, 4.95)
         run["exec"] = {"slip_bps": self.one(0, 3)}
         if self.chance(0.3):
             run["exec"]["reserve"] = {"pct": self.one(0, 0.05), "fees": self.one(True, False)}

@@ -159,6 +159,13 @@ class TestOtherInstruments:
         played = play(spec(["AAA"], sleeve(enter=enter), sessions=10), store)
         assert len(played.fills) == (1 if gap <= 5 else 0)
 
+    @pytest.mark.parametrize(("last", "fills"), [(5, 1), (4, 0)])
+    def test_nor_are_those_before_the_run(self, last: int, fills: int) -> None:
+        """The run begins on session 10 with a bar of session ``last``, five or six sessions old across that holiday."""
+        store = world({"AAA": flat(*[10] * 15), "SPY": [*flat(*[20] * (last + 1)), *[None] * 9, *flat(20)]})
+        enter = {"all": [{"gt": [{"f": "close", "sym": "SPY"}, 10]}, on(10)]}
+        assert len(play(spec(["AAA"], sleeve(enter=enter), start=day(10), end=day(13)), store).fills) == fills
+
     def test_holidays_are_no_sessions(self) -> None:
         """Between session 8 (Friday 12th) and 9 (Tuesday 16th) lies Presidents' Day."""
         assert (day(8), day(9)) == ("2021-02-12", "2021-02-16")

@@ -159,15 +159,38 @@ class TestCommission:
             ({"bps": 10, "per_share": 0.005}, 1.05),
             ({"bps": 10, "per_share": 0.005, "min": 2}, 2.0),
             ({"bps": 10, "per_share": 0.005, "min": 0.5}, 1.05),
+            ({"per_order": 4.95}, 4.95),
+            ({"bps": 10, "per_share": 0.005, "per_order": 4.95}, 6.0),
+            ({"bps": 10, "per_order": 4.95, "min": 7}, 7.0),
+            ({"bps": 10, "per_order": 4.95, "min": 5}, 5.95),
         ],
     )
-    def test_bps_plus_per_share_at_least_the_minimum(self, costs: dict[str, float], fee: float) -> None:
+    def test_bps_per_share_and_per_order_at_least_the_minimum(self, costs: dict[str, float], fee: float) -> None:
         played = one(flat(100, 100, 100), {"mode": "qty", "v": 10}, costs=costs)
         assert (played.full["fees_commission"], played.equity[-1]) == (fee, 10_000.0 - fee)
 
     def test_per_share_counts_shares_not_lots(self) -> None:
         played = one(flat(100, 100, 100), {"mode": "qty", "v": 2.5}, costs={"per_share": 1}, lot="fractional")
         assert played.full["fees_commission"] == 2.5
+
+    def test_each_order_that_fills_pays_once(self) -> None:
+        """An entry, a reversal of both trades together, and a stop: three orders. One that lapses costs nothing."""
+        rules = {"side": "both", "enter_short": on(1), "stops": [{"type": "stop", "pct": 0.5}]}
+        bars: list[Row] = [*flat(100, 100, 100), (100, 160, 100, 100), *flat(100)]
+        played = one(bars, {"mode": "qty", "v": 10}, rules=rules, costs={"per_order": 4.95}, account="reg_t")
+        assert [lots for _, lots, _ in played.short_fills] == [10, -10, -10, 10]
+        assert (len(played.run.orders), played.full["fees_commission"]) == (3, 14.85)
+        assert played.equity[-1] == 10_000.0 - 10 * 50 - 14.85
+        assert [int(fees) for fees in played.run.trades["fees_micro"]] == [4_950_000 + 2_475_000, 2_475_000 + 4_950_000]
+        waits = one([*flat(100), None, *flat(100)], {"mode": "qty", "v": 10}, costs={"per_order": 4.95})
+        assert (waits.cell["counts"], waits.equity[-1]) == ({"lapsed": 1}, 10_000.0)
+
+    def test_cash_covers_the_fee_of_an_order_too(self) -> None:
+        """10,000 buys 100 shares at 100, or 99 and the fee of 4.95."""
+        played = one(flat(100, 100, 100), FULL, costs={"per_order": 4.95})
+        assert played.short_fills == [(1, 99, 100.0)]
+        assert one(flat(100, 100, 100), FULL, costs={"per_order": 100}).short_fills == [(1, 99, 100.0)]
+        assert one(flat(100, 100, 100), FULL, costs={"per_order": 100.01}).short_fills == [(1, 98, 100.0)]
 
     def test_slippage_is_counted_against_the_print(self) -> None:
         played = one(flat(100, 100, 100), {"mode": "qty", "v": 10}, exec={"slip_bps": 20})

@@ -20,8 +20,8 @@ from farm.strategy.evaluate import Signals
 from farm.strategy.expr import Node
 from farm.strategy.program import Program, RulesProgram, Size, StopRule
 from farm.strategy.spec import Costs, Exec, RunSpec, Warmup
-from farm.values.arrays import F64, U8, readonly
-from tests.generators import market_of, series_of, weekdays
+from farm.values.arrays import F64, I32, U8, readonly
+from tests.generators import calendar_of, market_of, series_of, weekdays
 
 UNIT = 1_000_000
 START = 10960  # Tuesday 2000-01-04
@@ -38,7 +38,7 @@ def run_spec(**changes: Any) -> RunSpec:
     spec: dict[str, Any] = {
         "dataset": "main", "start_day": START, "end_day": START + 400, "bar": "1d", "calendar": "XNYS",
         "session": "regular", "cash_micro": 10_000 * UNIT, "ccy": "USD", "account": "cash", "max_gross": None,
-        "lot": "whole", "costs": Costs(0.0, 0.0, 0.0), "exec": Exec(0.0, 0.0, False), "warmup": Warmup("settle"),
+        "lot": "whole", "costs": Costs(0.0, 0.0, 0.0, 0.0), "exec": Exec(0.0, 0.0, False), "warmup": Warmup("settle"),
         "benchmark": None, "rf": 0.0, "ann": 252,
     }  # fmt: skip
     return RunSpec(**(spec | changes))
@@ -148,6 +148,14 @@ def rough_series(draw: st.DrawFn, symbol: str, count: int) -> InstrumentSeries:
     )
 
 
+def on_own_sessions(found: Market, instrument: int, day: I32) -> Market:
+    """The market in which one instrument follows a calendar of its own: of these days, and those on which it prints."""
+    series = list(found.series)
+    own = calendar_of(np.union1d(series[instrument].day, day).astype(np.int32), f"own-{instrument}")
+    series[instrument] = dataclasses.replace(series[instrument], calendar=own.name)
+    return dataclasses.replace(found, series=tuple(series), calendars={**found.calendars, own.name: own})
+
+
 @st.composite
 def rough_signals(draw: st.DrawFn, market: Market, instrument: int, sleeve: RulesProgram) -> Signals:
     """Drawn signals; levels stand near the closes and are sometimes unknown."""
@@ -198,6 +206,9 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     tickers = ("AAPL", "IBM", "MSFT")[: draw(st.integers(1, most_instruments))]
     count = draw(st.integers(4, 40))
     found = market(*(draw(rough_series(ticker, count)) for ticker in tickers), sessions=count)
+    for n in range(len(tickers)):
+        if draw(st.integers(0, 2)) == 0:
+            found = on_own_sessions(found, n, days(count)[:: draw(st.integers(1, 9))])
     account = draw(st.sampled_from(("cash", "reg_t", "linear")))
     sleeves, groups = [], []
     for w in range(draw(st.sampled_from((1, 1, 2)))):
@@ -219,7 +230,7 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     chosen = program(
         *sleeves, account=account, max_gross=draw(st.sampled_from((1.0, 2.5))) if account == "linear" else None,
         lot=draw(st.sampled_from(("whole", "fractional"))),
-        costs=draw(st.sampled_from((Costs(0.0, 0.0, 0.0), Costs(10.0, 0.0, 0.0), Costs(3.0, 0.005, 1.0)))),
+        costs=Costs(*draw(st.sampled_from(((0.0,) * 4, (10.0, 0, 0, 0), (3.0, 0.005, 0, 1.0), (0.5, 0, 4.95, 6.0))))),
         exec=draw(st.sampled_from((Exec(0.0, 0.0, False), Exec(5.0, 0.02, False), Exec(2.0, 0.1, True)))),
         cash_micro=draw(st.sampled_from((10_000 * UNIT, 1_000 * UNIT, 123_456_789))),
     )  # fmt: skip

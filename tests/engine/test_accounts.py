@@ -59,7 +59,7 @@ class TestCash:
     def test_a_single_buy_takes_the_most_that_cash_covers_with_fees(self) -> None:
         """1,000 at the close of 10 are 100 shares; at an open of 11 with 1 % only floor(1000 / 11.11) = 90."""
         run = run_one(market(flat(10, 11, 11)), rules(size=ALL), enter=[0],
-                      run={"cash_micro": 1_000 * UNIT, "costs": Costs(100.0, 0.0, 0.0)})  # fmt: skip
+                      run={"cash_micro": 1_000 * UNIT, "costs": Costs(100.0, 0.0, 0.0, 0.0)})  # fmt: skip
         assert fills(run) == [(1, 90, 11.0)]
         assert Status(int(run.orders["status"][0])) is Status.SCALED
 
@@ -79,7 +79,7 @@ class TestCash:
         off the first, the second, and the first again: 1,000."""
         series = [flat(10, 10, 10), flat(10, 10, 10, symbol="IBM")]
         run = run_many(series, [[0], [0]], sleeve={"size": Size("pct_equity", 0.5)},
-                       run={"cash_micro": 1_000 * UNIT, "costs": Costs(0.0, 0.0, 95.0)})  # fmt: skip
+                       run={"cash_micro": 1_000 * UNIT, "costs": Costs(0.0, 0.0, 0.0, 95.0)})  # fmt: skip
         assert lots(run) == [(0, 40), (1, 41)]
         assert run.counts == {"scaled": 2}
 
@@ -98,7 +98,7 @@ class TestCash:
     def test_a_reserve_leaves_room_for_the_fee(self) -> None:
         """The largest q with 10 q <= 0.98 x 1000 - max(0.1 q, 5): 97 (970 <= 980 - 9.7 = 970.3)."""
         run = run_one(market(flat(10, 10, 10)), rules(size=ALL), enter=[0],
-                      run={"cash_micro": 1_000 * UNIT, "costs": Costs(100.0, 0.0, 5.0),
+                      run={"cash_micro": 1_000 * UNIT, "costs": Costs(100.0, 0.0, 0.0, 5.0),
                            "exec": Exec(0.0, 0.02, True)})  # fmt: skip
         assert fills(run) == [(1, 97, 10.0)]
 
@@ -195,7 +195,7 @@ class TestMargin:
     def test_linear_is_bounded_by_gross_value(self) -> None:
         run = run_one(market(flat(10, 10, 10)), rules(size=Size("pct_equity", 9.0)), enter=[0],
                       run={"account": "linear", "max_gross": 1.5, "cash_micro": 1_000 * UNIT,
-                           "costs": Costs(100.0, 0.0, 0.0)})  # fmt: skip
+                           "costs": Costs(100.0, 0.0, 0.0, 0.0)})  # fmt: skip
         # q x 10 + 1.5 x 0.1 q <= 1,500
         assert fills(run) == [(1, 147, 10.0)]
 
@@ -239,7 +239,7 @@ class TestActions:
 
     def test_a_later_split_changes_nothing_before_it(self) -> None:
         """Share counts and per-share fees are of the day: no back-adjustment."""
-        costs = {"costs": Costs(0.0, 0.01, 0.0)}
+        costs = {"costs": Costs(0.0, 0.01, 0.0, 0.0)}
         plain = run_one(market(flat(100, 100, 100, 100)), enter=[0], exit=[1], run=costs)
         late = run_one(
             market(flat(100, 100, 100, 25, splits={int(days(4)[3]): (4, 1)})), enter=[0], exit=[1], run=costs

@@ -7,16 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from farm.engine.clock import Tape, make_tape
+from farm.engine.clock import CALENDARS_MAX, Tape, make_tape
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE
 from farm.engine.loop import Simulator, simulate
 from farm.feed.market import Market
 from farm.kernels import step_layout as at
 from farm.shard.calendar import Calendar
 from farm.values.arrays import readonly
-from farm.values.errors import DataError
+from farm.values.errors import CapacityError, DataError
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR
-from tests.engine.support import START, UNIT, days, flat, market, program, rules, signals, without
+from tests.engine.support import START, UNIT, days, flat, market, on_own_sessions, program, rules, signals, without
 
 
 def events(tape: Tape) -> list[tuple[int, str, int]]:
@@ -78,9 +78,9 @@ def test_contiguous_bars_fill_at_the_instant_of_the_decision() -> None:
     opens = day.astype(np.int64) * NS_PER_DAY
     calendar = Calendar("24x7", readonly(day), readonly(opens), readonly(opens + NS_PER_DAY))
     series = dataclasses.replace(
-        flat(10, 20, 30, 40), day=readonly(day), open_ts=calendar.open_ts, close_ts=calendar.close_ts
+        flat(10, 20, 30, 40), calendar="24x7", day=readonly(day), open_ts=calendar.open_ts, close_ts=calendar.close_ts
     )
-    found = Market(calendar, (series,), {"AAPL": 0}, START, START + 3, "", True, True)
+    found = Market(calendar, {"24x7": calendar}, (series,), {"AAPL": 0}, START, START + 3, "", True, True)
     run = simulate(program(), found, ((signals(found, enter=[0]),),))
     assert run.fills["ts"].tolist() == run.orders["ts"].tolist() == [int(calendar.close_ts[0])]
     assert run.fills["price"].tolist() == [20.0]
@@ -134,6 +134,15 @@ class TestRefused:
         series = dataclasses.replace(flat(1, 1, 1), close=np.array([1.0, price, 1.0]))
         with pytest.raises(DataError, match="close is not a positive price"):
             make_tape(market(series))
+
+    def test_more_calendars_than_bits(self) -> None:
+        found = market(*(flat(1, 1, symbol=f"A{n}") for n in range(CALENDARS_MAX)))
+        for n in range(CALENDARS_MAX):
+            found = on_own_sessions(found, n, days(2))
+            if n < CALENDARS_MAX - 1:
+                assert len(make_tape(found).calendars) == n + 2
+        with pytest.raises(CapacityError, match="63 calendars in one run"):
+            make_tape(found)
 
     def test_signals_of_another_length(self) -> None:
         found = market(flat(1, 1, 1))

@@ -83,7 +83,7 @@ class TestMarketOrders:
 
     def test_commission_is_one_line_per_order_with_a_minimum(self) -> None:
         """bps 10 of 1,000 is 1.00, plus ten shares at 0.005; the minimum of 2 wins when it is more."""
-        costs = Costs(10.0, 0.005, 2.0)
+        costs = Costs(10.0, 0.005, 0.0, 2.0)
         run = run_one(market(flat(100, 100, 400)), enter=[0], exit=[1], run={"costs": costs})
         assert run.orders["fee_micro"].tolist() == [2_000_000, 4_050_000]
         assert run.cash_events["cash_micro"].tolist() == [-2_000_000, -4_050_000]
@@ -91,7 +91,7 @@ class TestMarketOrders:
     @pytest.mark.parametrize(("per_share", "micro"), [(0.5e-6, 0), (1.5e-6, 2), (2.5e-6, 2)])
     def test_money_is_rounded_half_to_even(self, per_share: float, micro: int) -> None:
         run = run_one(market(flat(1, 1, 1)), rules(size=Size("qty", 1.0)), enter=[0],
-                      run={"costs": Costs(0.0, per_share, 0.0)})  # fmt: skip
+                      run={"costs": Costs(0.0, per_share, 0.0, 0.0)})  # fmt: skip
         assert run.orders["fee_micro"].tolist() == [micro]
 
 
@@ -107,7 +107,7 @@ class TestSignals:
     def test_a_reversal_is_one_order_split_at_zero_in_the_ledger(self) -> None:
         """One order of 20, one commission line, two fills, two trades that share the commission by lots."""
         run = run_one(market(flat(100, 100, 110, 105, 100)), rules(side="both"), enter=[0], enter_short=[1],
-                      run={"account": "linear", "max_gross": 2.0, "costs": Costs(10.0, 0.0, 0.0)})  # fmt: skip
+                      run={"account": "linear", "max_gross": 2.0, "costs": Costs(10.0, 0.0, 0.0, 0.0)})  # fmt: skip
         assert fills(run) == [(1, 10, 100.0), (2, -10, 110.0), (2, -10, 110.0)]
         assert run.orders["lots"].tolist() == [10, 20]
         assert run.orders["fee_micro"].tolist() == [1_000_000, 2_200_000]

@@ -65,7 +65,7 @@ def test_a_split_leaves_the_equity_unchanged(
     filled before it, so that sizes and distances are those of the old shares."""
     early = dataclasses.replace(one, enter=readonly(np.where(np.arange(ROWS) < row - 1, one.enter, 0).astype(np.uint8)))
     sleeve = rules(side=side, size=Size("qty", 20.0), stops=stops)
-    chosen = program(sleeve, account="reg_t", costs=Costs(10.0, 0.0, 1.0), exec=Exec(4.0, 0.0, False))
+    chosen = program(sleeve, account="reg_t", costs=Costs(10.0, 0.0, 0.0, 1.0), exec=Exec(4.0, 0.0, False))
     plain = simulate(chosen, market(series), ((early,),))
     split = simulate(chosen, market(split_at(series, row)), ((early,),))
     assert plain.equity.tolist() == split.equity.tolist()
@@ -95,7 +95,7 @@ def test_doubling_cash_and_quantities_doubles_the_ledger(
 
     def run(times: int) -> dict[str, list[int]]:
         sleeve: RulesProgram = rules(size=Size("qty", 10.0 * times), stops=stops)
-        result = simulate(program(sleeve, cash_micro=times * 10_000 * UNIT, costs=Costs(10.0, 0.0, 0.0)),
+        result = simulate(program(sleeve, cash_micro=times * 10_000 * UNIT, costs=Costs(10.0, 0.0, 0.0, 0.0)),
                           market(series), ((one,),))  # fmt: skip
         return {
             "equity": result.equity.tolist(), "lots": result.fills["lots"].tolist(),
@@ -111,7 +111,8 @@ def test_doubling_cash_and_quantities_doubles_the_ledger(
 def test_higher_costs_never_raise_the_equity(series: InstrumentSeries, one: Signals) -> None:
     """With the same trades, more commission leaves less at every session."""
     runs = [
-        simulate(program(costs=Costs(bps, 0.0, 0.0)), market(series), ((one,),)).equity for bps in (0.0, 1.0, 5.0, 30.0)
+        simulate(program(costs=Costs(bps, 0.0, 0.0, 0.0)), market(series), ((one,),)).equity
+        for bps in (0.0, 1.0, 5.0, 30.0)
     ]
     for cheap, dear in itertools.pairwise(runs):
         assert (dear <= cheap).all()

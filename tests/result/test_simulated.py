@@ -41,6 +41,7 @@ def series(name: str, seed: int) -> InstrumentSeries:
         id=name,
         symbol=name,
         type="stock",
+        calendar=calendar().name,
         lot_micro=MICRO,
         price_scale=2,
         multiplier=1,
@@ -72,6 +73,7 @@ def market(*names: str) -> Market:
     held = tuple(series(name, sum(name.encode())) for name in sorted(names))
     return Market(
         calendar=calendar(),
+        calendars={calendar().name: calendar()},
         series=held,
         index={one.id: at for at, one in enumerate(held)},
         start_day=FIRST_DAY,

@@ -65,7 +65,7 @@ def test_base_is_accepted_with_all_defaults_written_in() -> None:
     spec = load_study(BASE)
     assert (spec.run.bar, spec.run.calendar, spec.run.session, spec.run.account) == ("1d", "XNYS", "regular", "cash")
     assert (spec.run.lot, spec.run.ccy, spec.run.rf, spec.run.ann) == ("whole", "USD", 0.0, 252)
-    assert spec.run.costs == Costs(0.0, 0.0, 0.0) and spec.run.exec == Exec(0.0, 0.0, False)
+    assert spec.run.costs == Costs(0.0, 0.0, 0.0, 0.0) and spec.run.exec == Exec(0.0, 0.0, False)
     assert spec.run.warmup == Warmup("settle") and spec.run.benchmark is None and spec.run.max_gross is None
     assert spec.run.cash_micro == 100_000_000_000
     assert spec.run.start_day == parse_date("2001-01-02", "")

@@ -18,7 +18,8 @@ from typing import Any
 ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT = range(1, 11)
 IN_WORK, FILLED, SCALED, LAPSED, REJECTED = range(5)
 COMMISSION, DIVIDEND_EX, DIVIDEND_PAY, SPLIT_CASH = range(1, 5)
-ACTION, BAR, PAY, CLOSE, OPEN = 1, 2, 4, 6, 9  # phases of domain.md 3.1
+ACTION, BAR, PAY, SHUT, CLOSE, OPEN = 1, 2, 4, 5, 6, 9  # phases of domain.md 3.1; SHUT: a session of an instrument
+SESSIONS_TTL = 1
 
 Record = dict[str, Any]
 
@@ -61,8 +62,8 @@ class Order:
     kind: int
     side: int
     opens: int
-    session: int
     levels: list[float]
+    sessions: int = 0
     price: float = 0.0
     ref: float = 0.0
     fit: int = 0
@@ -148,6 +149,10 @@ class Reference:
             found.append((ts, CLOSE, 0, 0, n, None))
         for instrument in self.instruments:
             s, i = instrument.series, instrument.number
+            own = calendar if s.calendar == calendar.name else self.market.calendars[s.calendar]
+            for n, (day, ts) in enumerate(zip(own.day.tolist(), own.close_ts.tolist(), strict=True)):
+                if self.market.start_day <= day <= self.market.end_day and ts <= end:
+                    found.append((ts, SHUT, 0, i, n, instrument))
             for row, day in enumerate(s.day.tolist()):
                 if self.market.start_day <= day <= self.market.end_day and s.close_ts[row] <= end:
                     found.append((int(s.close_ts[row]), BAR, 0, i, row, instrument))
@@ -174,6 +179,8 @@ class Reference:
                 phases[event[1]].append(event)
             if not self.ruin:
                 self.closing_bars(phases[BAR])
+                for *_, instrument in phases[SHUT]:
+                    self.close_own_session(instrument)
             if phases[CLOSE]:
                 self.close_session()
             if phases[BAR]:
@@ -203,10 +210,10 @@ class Reference:
         return round(price * qty * float(instrument.series.multiplier) * 1e6)
 
     def commission(self, instrument: Instrument, price: float, lots: int) -> int:
-        """bps of value plus per share, at least the minimum, of one order."""
+        """bps of value plus per share plus per order, at least the minimum, of one order."""
         costs, qty = self.program.run.costs, (lots * instrument.lot_micro) / 1e6
         value = price * qty * float(instrument.series.multiplier)
-        fee = float(value * (costs.bps / 1e4) + qty * costs.per_share)
+        fee = float(value * (costs.bps / 1e4) + qty * costs.per_share + costs.per_order)
         return max(round(fee * 1e6), round(float(costs.min) * 1e6))
 
     def values(self) -> list[int]:
@@ -335,17 +342,18 @@ class Reference:
             if rule.type == "trail":
                 position.levels.append(rule.value)
             elif rule.unit == "pct":
-                position.levels.append(price * (1.0 + sign * rule.value))
+                position.levels.append(on_grid(price * (1.0 + sign * rule.value)))
             else:
-                position.levels.append(price + sign * rule.value if rule.unit == "abs" else frozen)
+                position.levels.append(on_grid(price + sign * rule.value) if rule.unit == "abs" else frozen)
         risks = [
             position.side * (price - stop_price(position, rule, x))
             for x, rule in enumerate(rules)
             if rule.type != "target"
         ]
+        risk = on_grid(min(risks, default=math.nan))
         for x, rule in enumerate(rules):
             if rule.unit == "r":
-                position.levels[x] = price + position.side * (rule.value * min(risks, default=math.nan))
+                position.levels[x] = on_grid(price + position.side * (rule.value * risk))
 
     # Phase 9: opening prints.
 
@@ -488,12 +496,13 @@ class Reference:
         instrument, position, order = slot.instrument, slot.position, slot.order
         price = instrument.mark * float(den) / float(num)
         if order:
-            order.levels = [level * float(den) / float(num) for level in order.levels]
+            order.levels = [on_grid(level * float(den) / float(num)) for level in order.levels]
             order.opens = order.opens * num // den
         if position:
             for x, rule in enumerate(inside(slot.rules)):
                 if not (rule.type == "trail" and rule.unit == "pct"):
-                    position.levels[x] = position.levels[x] * float(den) / float(num)
+                    level = position.levels[x] * float(den) / float(num)
+                    position.levels[x] = level if rule.type == "trail" else on_grid(level)
             position.peak = position.peak * float(den) / float(num)
             position.lots, rest = divmod(position.lots * num, den)
             if rest:
@@ -574,13 +583,18 @@ class Reference:
         self.count("lapsed")
         slot.order = None
 
+    def close_own_session(self, instrument: Instrument) -> None:
+        """Orders on the instrument that have worked through one of its sessions lapse."""
+        for slot in self.slots:
+            if slot.instrument is instrument and slot.order:
+                slot.order.sessions += 1
+                if slot.order.sessions >= SESSIONS_TTL:
+                    self.lapse(slot)
+
     def close_session(self) -> None:
-        """Orders of the session before lapse; an account without equity is ruined; margin is checked."""
+        """An account without equity is ruined; margin is checked."""
         if self.ruin:
             return
-        for slot in self.slots:
-            if slot.order and self.session > slot.order.session:
-                self.lapse(slot)
         if self.worth() <= 0:
             self.close_everything()
         elif self.program.run.account == "reg_t":
@@ -625,7 +639,7 @@ class Reference:
     def work(self, slot: Slot, kind: int, side: int, opens: int, closes: int, levels: list[float]) -> None:
         """Admit an order."""
         order = self.write_order(slot, kind, side, opens + closes, slot.instrument.mark)
-        slot.order = Order(order, kind, side, opens, self.session, levels)
+        slot.order = Order(order, kind, side, opens, levels)
 
     def size(self, slot: Slot, held: int) -> int:
         """Lots to open, from equity and price at the decision."""
@@ -654,7 +668,9 @@ class Reference:
     def freeze(self, slot: Slot) -> list[float] | None:
         """Levels of an entry, NaN for stops in other units; None if one is unknown."""
         levels = [
-            float(slot.signals.stop_levels[rule.level][slot.instrument.row]) if rule.unit == "level" else math.nan
+            on_grid(float(slot.signals.stop_levels[rule.level][slot.instrument.row]))
+            if rule.unit == "level"
+            else math.nan
             for rule in inside(slot.rules)
         ]
         unknown = any(math.isnan(x) for x, rule in zip(levels, inside(slot.rules), strict=True) if rule.unit == "level")
@@ -733,6 +749,14 @@ def whole(x: float) -> int:
     return round(x) if round(x) - x <= x * 2.0**-49 else math.floor(x)
 
 
+def on_grid(x: float) -> float:
+    """The decimal that ``x`` stands for: to 12 digits behind the point, fewer for large prices."""
+    digits = 12
+    while digits and abs(x) * 10.0**digits >= 2**48:
+        digits -= 1
+    return x if math.isnan(x) or math.isinf(x) else round(x * 10.0**digits) / 10.0**digits
+
+
 def inside(rules: Any) -> list[Any]:
     """The stops that work inside bars."""
     return [stop for stop in rules.stops if stop.type != "time"]
@@ -743,5 +767,5 @@ def stop_price(position: Position, rule: Any, x: int) -> float:
     if rule.type != "trail":
         return position.levels[x]
     if rule.unit == "pct":
-        return position.peak * (1.0 - position.side * position.levels[x])
-    return position.peak - position.side * position.levels[x]
+        return on_grid(position.peak * (1.0 - position.side * position.levels[x]))
+    return on_grid(position.peak - position.side * position.levels[x])
