@@ -13,7 +13,6 @@ import pytest
 
 from farm.store.open import open_store
 from farm.store.probe import probe_conditional_put
-from farm.store.s3 import redact, translate
 from farm.store.wrap import counts_of
 from farm.values.errors import (
     AlreadyExists,
@@ -303,7 +302,7 @@ def test_a_drip_trips_the_watchdog(serve: Callable[..., Server]) -> None:
         client_retries_max=1000,
     )
     store = open_store("s3://bucket/farm", patience)
-    with pytest.raises(Watchdog, match="no answer in time"):
+    with pytest.raises(Watchdog, match="no (answer|success) within 0.5 s"):
         store.get_range("k", 0, 5000)
     assert counts_of(store).watchdog == 1
 
@@ -343,12 +342,14 @@ def test_a_lost_answer_of_a_conditional_put(serve: Callable[..., Server]) -> Non
         open_store("s3://bucket/farm", QUICK).put_if_absent("k", b"mine")
 
 
-def test_texts_hold_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    assert redact(f"sent {SECRET} by mistake") == "sent <AWS_SECRET_ACCESS_KEY> by mistake"
-    error = translate(OSError(f"status code: 403 <Code>Odd</Code><Message>{SECRET}</Message>"), place="p", bucket="b")
-    assert isinstance(error, PermissionDenied)
-    assert SECRET not in str(error)
+def test_texts_hold_no_secret(serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a server says; a key of a few letters is masked as a word, and leaves other words alone."""
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "is")
+    serve(_say("403 Forbidden", f"<Code>Odd</Code><Message>this {SECRET} is yours</Message>".encode()))
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "is")
+    with pytest.raises(PermissionDenied) as caught:
+        open_store("s3://bucket/farm", QUICK).get("k")
+    assert caught.value.message == "the server said 403 Odd (this <AWS_SECRET_ACCESS_KEY> <AWS_SESSION_TOKEN> yours)"
 
 
 def test_who_may_only_read_is_told_so_once(minio_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
