@@ -57,6 +57,7 @@ _REGION_DEFAULT: Final = "us-east-1"
 _REFRESH: Final = timedelta(minutes=5)
 _LENGTH_MAX: Final = 8192
 _SHORT_SECRET: Final = 8
+_PATHS_SHOWN_MAX: Final = 400
 
 NO_CREDENTIALS: Final = "there are no credentials in the environment"
 CREDENTIALS_HINT: Final = (
@@ -87,6 +88,13 @@ class Reach:
     config: Mapping[str, Any]
     is_plain: bool
     identity: Identity | None = field(repr=False)
+
+    @property
+    def hint(self) -> str:
+        """What to do where the credentials were refused."""
+        if isinstance(self.identity, _Profile):
+            return f"the keys are those of the profile {self.identity.name}: correct them, or {CREDENTIALS_HINT}"
+        return CREDENTIALS_HINT
 
     def redact(self, text: str) -> str:
         """Return ``text`` with names in place of credentials. A short one is masked as a whole word only."""
@@ -230,9 +238,11 @@ def _profile(given: Mapping[str, str], url: str) -> _Profile | None:
             ("AWS_CONFIG_FILE", "~/.aws/config"),
         )
     ]
-    if not name and not any(os.path.isfile(file) for file in files):  # noqa: PTH113 (pathlib raises on some)
+    there = [file for file in files if os.path.isfile(file)]  # noqa: PTH113 (pathlib raises on some)
+    if not name and not there:
         return None
-    place, where = "AWS_PROFILE" if name else "the default profile", shown(" and ".join(files))
+    place = "AWS_PROFILE" if name else "the default profile"
+    where = shown(" and ".join(there or files), _PATHS_SHOWN_MAX)
     try:
         import botocore.session  # type: ignore[import-untyped]  # ships no types
         from botocore.exceptions import ProfileNotFound  # type: ignore[import-untyped]
@@ -360,7 +370,7 @@ def _endpoint_problem(text: str) -> tuple[str, str]:
     parts = _split(text)
     correct = "correct the variable, or unset it for AWS itself"
     if "@" in text:
-        return "holds credentials", "they belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return "holds credentials", "they belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if not text.lower().startswith(("http://", "https://")):
         meant = f"http://{text}"
         is_meant = "/" not in text and _endpoint_problem(meant) == ("", "")
@@ -368,7 +378,7 @@ def _endpoint_problem(text: str) -> tuple[str, str]:
     if parts is None or not _is_host(parts):
         return "names no host and port", correct
     if parts.path.strip("/") or "?" in text or "#" in text:
-        return "has a path", f"bucket and prefix belong into the URL of the store: s3://bucket/prefix; {correct}"
+        return "has a path", f"bucket and prefix belong in the URL of the store: s3://bucket/prefix; {correct}"
     if text.rstrip("/") != f"{text.partition('://')[0]}://{parts.netloc}":
         return "names no host and port", correct
     try:

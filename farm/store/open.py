@@ -55,6 +55,8 @@ def _bare(url: str, settings: StoreSettings) -> Store:
         return LocalStore(_file_path(url))
     if "://" in url:
         raise ConfigError("no store of this kind", place=shown(url), allowed=_ALLOWED)
+    if re.match(r"[^/:]*:[^/@]*@", url):
+        raise _credentials_in(url)
     return LocalStore(Path(os.path.expanduser(url)))  # noqa: PTH111 (pathlib raises on ~nobody)
 
 
@@ -108,11 +110,7 @@ def _open_s3(url: str, settings: StoreSettings) -> Store:
 
     parts = _split(url)
     if "@" in parts.netloc:
-        raise ConfigError(
-            "credentials do not belong in a URL",
-            place=shown(url),
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
-        )
+        raise _credentials_in(url)
     prefix = parts.path.strip("/")
     try:
         check_prefix(prefix)
@@ -121,3 +119,11 @@ def _open_s3(url: str, settings: StoreSettings) -> Store:
     if not parts.netloc or parts.query or parts.fragment:
         raise ConfigError("not an S3 URL", place=shown(url), allowed="s3://bucket or s3://bucket/prefix")
     return S3Store(parts.netloc, prefix, settings)
+
+
+def _credentials_in(url: str) -> ConfigError:
+    return ConfigError(
+        "credentials do not belong in a URL",
+        place=shown(url),
+        hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead",
+    )

@@ -319,6 +319,8 @@ class S3Store:
                 reason = translate(second, self._reach.redact, place=self.url, bucket=self._bucket)
                 if isinstance(reason, BucketNotFound):
                     translated = reason
+        if translated.hint == CREDENTIALS_HINT:
+            translated.hint = self._reach.hint
         # Without ``from``: the client's text quotes the request, and with it what must stay secret.
         raise translated from None
 

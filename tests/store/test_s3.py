@@ -302,7 +302,7 @@ def test_a_drip_trips_the_watchdog(serve: Callable[..., Server]) -> None:
         client_retries_max=1000,
     )
     store = open_store("s3://bucket/farm", patience)
-    with pytest.raises(Watchdog, match="no (answer|success) within 0.5 s"):
+    with pytest.raises(Watchdog, match=r"no (answer|success) within 0\.5 s"):
         store.get_range("k", 0, 5000)
     assert counts_of(store).watchdog == 1
 
