@@ -209,7 +209,8 @@ class _Profile:
     def region(self) -> str:
         found = self.text("region")
         if found and (problem := _region(found)):
-            raise ConfigError(f"'{shown(found)}' {problem}", place=f"region of profile {self.name}", allowed=_REGION)
+            place, hint = f"region of profile {self.name}", "correct it, or set AWS_REGION"
+            raise ConfigError(f"'{shown(found)}' {problem}", place=place, allowed=_REGION, hint=hint)
         return found
 
     def credential(self) -> S3Credential:

@@ -32,6 +32,11 @@ def leave() -> None:
     _leaving.set()
 
 
+def stay() -> None:
+    """Take ``leave`` back: what was to end has ended, and the process goes on."""
+    _leaving.clear()
+
+
 @contextlib.contextmanager
 def let_go_on_interrupt() -> Iterator[None]:
     """Within it, Ctrl-C is ``leave`` too. Otherwise it ends the wait of the main thread alone, which then waits for
@@ -42,7 +47,7 @@ def let_go_on_interrupt() -> Iterator[None]:
         if callable(before):
             before(number, frame)
 
-    _leaving.clear()
+    stay()
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -66,6 +66,7 @@ _REASONS: Final = {
     "Unreachable": "no connection: there is no way to that address",
 }
 _VARIABLES_HINT: Final = "look at the AWS_* variables that are set: one does not fit the client or the others"
+_REGION_HINT: Final = "the bucket is in another region: set AWS_REGION"
 _ENDPOINT_HINT: Final = "is AWS_ENDPOINT_URL right, and the server up?"
 
 
@@ -98,7 +99,7 @@ _TABLE: Final = (
         ConfigError,
         codes=("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"),
         statuses=(301, 307),
-        hint="the bucket is in another region: set AWS_REGION",
+        hint=_REGION_HINT,
     ),
     _Rule(ConfigError, codes=("InvalidBucketName",)),
     _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint="the server is full"),
@@ -137,6 +138,12 @@ _SIGNS: Final[tuple[tuple[re.Pattern[str], type[StoreError], str, str], ...]] = 
         PermissionDenied,
         "the credentials of the profile have run out, and cannot be renewed",
         "log in again",
+    ),
+    (
+        re.compile(r"BareRedirect"),
+        ConfigError,
+        "the server says that the bucket is elsewhere, and not where",
+        _REGION_HINT,
     ),
     (
         re.compile(r"InvalidCertificate"),
