@@ -59,10 +59,10 @@ _LENGTH_MAX: Final = 8192
 _SHORT_SECRET: Final = 8
 _PATHS_SHOWN_MAX: Final = 400
 
-NO_CREDENTIALS: Final = "there are no credentials in the environment"
+NO_CREDENTIALS: Final = "there are no credentials, neither in the environment nor in a profile"
 CREDENTIALS_HINT: Final = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones) to credentials "
-    "that may use this bucket, and AWS_ENDPOINT_URL unless it is on AWS"
+    "that may use this bucket, or AWS_PROFILE to a profile of ~/.aws; and AWS_ENDPOINT_URL unless it is on AWS"
 )
 _ENDPOINT_ALLOWED: Final = "http://host:port or https://host:port, nothing after it"
 _HOST = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\]")
@@ -248,8 +248,8 @@ def _profile(given: Mapping[str, str], url: str) -> _Profile | None:
         import botocore.session  # type: ignore[import-untyped]  # ships no types
         from botocore.exceptions import ProfileNotFound  # type: ignore[import-untyped]
     except ImportError:
-        hint = f"profiles of ~/.aws are read only where botocore is installed; or {CREDENTIALS_HINT}"
-        raise PermissionDenied(NO_CREDENTIALS, place=url, hint=hint) from None
+        hint = f"profiles of ~/.aws are read only where botocore is installed: install it, or set {' and '.join(_KEYS)}"
+        raise PermissionDenied("there are no credentials in the environment", place=url, hint=hint) from None
     # Named in any case: an empty AWS_PROFILE is a profile without a name to botocore.
     session = botocore.session.Session(profile=name or "default")
     try:
@@ -377,16 +377,17 @@ def _endpoint_problem(text: str) -> tuple[str, str]:
         is_meant = "/" not in text and _endpoint_problem(meant) == ("", "")
         return "has no http:// or https://", f"is {shown(meant)} meant?" if is_meant else correct
     if parts is None or not _is_host(parts):
-        return "names no host and port", correct
+        is_port = re.fullmatch(r"(?i)https?://([^/:\[]+|\[[^/\]]+\]):[^/]*/?", text) is not None
+        return ("has no port from 1 to 65535" if is_port else "names no host"), correct
     if parts.path.strip("/") or "?" in text or "#" in text:
         return "has a path", f"bucket and prefix belong in the URL of the store: s3://bucket/prefix; {correct}"
     if text.rstrip("/") != f"{text.partition('://')[0]}://{parts.netloc}":
-        return "names no host and port", correct
+        return "names no host", correct
     try:
         # The parser of the client, where it may refuse: later it would panic, on 999.1.1.1 for one.
         HTTPStore.from_url(text)
     except (BaseError, ValueError):
-        return "names no host and port", correct
+        return "names no host", correct
     return "", ""
 
 
