@@ -175,7 +175,7 @@ def freeze_calendar(name: str) -> Calendar:
         first = pandas.Timestamp(FIRST_DATE) if first is None else first
         last = pandas.Timestamp(LAST_DATE) if last is None else last
         schedule = exchange_calendars.get_calendar(canonical, start=first, end=last).schedule
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, RuntimeError) as error:
         reason = str(error)[:_REASON_MAX]
         raise UsageError(f"the calendar library cannot make {canonical}: {reason}", place="calendar") from error
     if known.regular_holidays is not None:

@@ -110,9 +110,8 @@ class Change:
         if not self.written and self.head is not None:
             return self.head
         if not self.written:
-            raise DataError(
-                "no row of the file is left to store", place=staged[0].source.name, hint="; ".join(self.notes)
-            )
+            said = "; ".join((*(note for one in staged for note in one.notes), *self.notes))
+            raise DataError("no row of the file is left to store", place=staged[0].source.name, hint=said)
         # Only now, when every row of every kind has passed, the first byte is written.
         for key, data, sha256 in self.pending:
             put_content(self.store, key, data, sha256)
@@ -235,6 +234,9 @@ class Change:
         done = on_sessions(staged, calendars, first_bars, skip=self.creation.skip_sessions)
         self.notes += done.notes
         self.gaps += done.gaps
+        if staged.kind is STOCK_DAILY:
+            for symbol in staged.pieces.keys() - done.pieces.keys():
+                self.created.pop(owners[symbol][0], None)
         return replace(staged, pieces=done.pieces)
 
     def _first_bars(self, owners: Mapping[str, tuple[str, str]]) -> dict[str, int]:
@@ -282,15 +284,15 @@ class Change:
         than one decade's are held at once.
         """
         bars, splits = (self.fresh.get(kind.name, {}) for kind in (STOCK_DAILY, SPLITS))
-        jobs: dict[str, dict[str, tuple[int, int]]] = {}
+        batches: dict[str, dict[str, tuple[int, int]]] = {}
         for name, piece in bars.items():
-            jobs.setdefault("", {})[name] = int(piece.columns["day"][0]), int(piece.columns["day"][-1])
+            batches.setdefault("", {})[name] = int(piece.columns["day"][0]), int(piece.columns["day"][-1])
         for name, piece in splits.items():
             for day in piece.columns["ex_day"].tolist():
-                windows = jobs.setdefault(STOCK_DAILY.span_of(day), {})
+                windows = batches.setdefault(STOCK_DAILY.span_of(day), {})
                 windows[name] = windows.get(name, (day, day))[0], day
         found: dict[Doubt, None] = {}
-        for windows in jobs.values():
+        for windows in batches.values():
             around = {name: (low - PAUSE_DAYS_MAX, high + PAUSE_DAYS_MAX) for name, (low, high) in windows.items()}
             held_bars = self._read(STOCK_DAILY, around, ("open", "close"))
             held_splits = self._read(SPLITS, around, ("numerator", "denominator"))
