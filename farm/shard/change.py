@@ -125,7 +125,7 @@ class Change:
         if self.creation.skip_unknown and staged.kind is not STOCK_DAILY:
             known = {symbol: piece for symbol, piece in staged.pieces.items() if symbol in self.by_symbol}
             self.unknown += tuple(symbol for symbol in staged.pieces if symbol not in known)
-            if not known:
+            if staged.pieces and not known:
                 raise DataError(
                     "no symbol of the file has an instrument", place=staged.source.name, hint="ingest bars first"
                 )

@@ -161,8 +161,10 @@ def _refuse(staged: Staged, refused: Sequence[_Odd], calendars: Mapping[str, Cal
         edge = f"begins on {iso(first)}" if row.day < first else f"ends on {iso(last)}"
         raise DataError(f"{message}, which {edge}{others}", place=place, allowed=_range(calendar), hint=skip)
     hints = [skip]
-    if staged.pieces[row.symbol].moments is not None:
-        hints = ["check --tz and --stamp (--stamp date, if clock times and zones mean nothing)", skip]
-    if staged.kind is STOCK_DAILY and name != ALWAYS_OPEN:
-        hints.append(f"--calendar {ALWAYS_OPEN} knows every day")
+    if staged.kind is STOCK_DAILY:
+        has_clock = staged.pieces[row.symbol].moments is not None
+        hints.insert(
+            0, "check --tz and --stamp" + (" (date, if clock time and zone mean nothing)" if has_clock else "")
+        )
+        hints += [f"--calendar {ALWAYS_OPEN} knows every day"] if name != ALWAYS_OPEN else []
     raise DataError(f"{message}: it is a {date_of(row.day):%A}{others}", place=place, hint="; ".join(hints))

@@ -237,3 +237,10 @@ def test_events_that_no_session_can_see_are_left_out_with_a_note(store: MemorySt
     with pytest.raises(DataError, match=r"data row 1: 2024-01-06 \(AAA\) is not a session .*it is a Saturday"):
         put(store, tmp_path, "ex_date,amount\n2024-01-06,4\n", "dividends")
     assert put(store, tmp_path, text, "dividends").rows_skipped == 2
+
+
+def test_an_unknown_symbol_without_an_event_is_no_error(store: MemoryStore) -> None:
+    table = pa.table({"symbol": ["ZZZ", "ZZZ"], "ex_date": ["2024-01-03", "2024-01-04"], "amount": [0.0, 0.0]})
+    for skip in (False, True):
+        done = ingest_table(store, "main", table, "dividends", skip_unknown=skip)
+        assert (done.rows_added, len(done.notes)) == (0, 1)
