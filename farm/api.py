@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,7 @@ def ingest(
     codec: str | None = None,
     sort: bool = False,
     skip_unknown: bool = False,
+    skip_rows: Collection[str] = (),
 ) -> IngestSummary:
     """Put market data into the store: a CSV or Parquet file (path or fsspec URL), or a pyarrow or pandas table.
 
@@ -115,6 +116,7 @@ def ingest(
         codec=codec,
         sort=sort,
         skip_unknown=skip_unknown,
+        skip_rows=skip_rows,
     )
 
 
