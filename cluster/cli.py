@@ -73,10 +73,12 @@ def _run(arguments: Sequence[str]) -> int:
     start_numba()
     from cluster.commands import make_app
     from farm.cli import call, print_error
+    from farm.store.patience import let_go_on_interrupt
     from farm.values.errors import FarmError
 
     try:
-        call(make_app(ABOUT, SUMMARIES, EPILOGUE), arguments, tuple(SUMMARIES))
+        with let_go_on_interrupt():
+            call(make_app(ABOUT, SUMMARIES, EPILOGUE), arguments, tuple(SUMMARIES))
     except FarmError as error:
         print_error(error, as_json="--json" in arguments)
         return error.exit_code

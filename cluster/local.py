@@ -25,6 +25,7 @@ from cluster.submission import Submission, block_set, make_piles
 from farm import run
 from farm.run import Outcome, Progress, ProgressEvent, Spec
 from farm.store.open import open_store
+from farm.store.patience import leave, stay
 from farm.store.probe import probe_conditional_put
 from farm.study.document import FarmStats
 from farm.study.progress import Stages
@@ -106,6 +107,7 @@ def _serve(farm: LocalFarm, submission: run.Submission, progress: Progress | Non
         finally:
             with clock.stage("stop"):
                 farm.close()
+            stay()
 
 
 class LocalFarm:
@@ -275,6 +277,7 @@ def _stop_signals(stop: threading.Event) -> Iterator[None]:
     def handle(number: int, _: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
+        leave()
         stop.set()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -40,6 +40,7 @@ from ray._private import node, services, state, worker
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cluster.worker import MakeRunner, Worker, farm_runner
+from farm.kernels.cache import prepare
 
 # What of Ray has no types, or wrong ones.
 _ray: Any = ray
@@ -78,6 +79,7 @@ class LocalRay:
         if ray.is_initialized():
             raise CapacityError("a Ray is in use in this process already", hint="one farm at a time per process")
         _remove_stale_folders()
+        prepare()  # the workers start all at once, and each would want to compile the kernels
         root = tempfile.gettempdir()
         folder = self._folder = Path(
             tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=root if len(root) <= SOCKET_ROOM else "/tmp")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ from farm.strategy.resolve import template
 from farm.strategy.spec import StudySpec
 from farm.study.plan import Plan, needs_of
 from farm.study.reads import BARS
-from farm.study.results import assumed_text
+from farm.study.remarks import ordered, remarks
+from farm.study.results import assumed_text, counted_text
 from farm.study.segment import parsed
 from farm.study.space import grid
 from farm.study.trials import FRESH, Study
@@ -90,6 +91,7 @@ def ingest(
     codec: str | None = None,
     sort: bool = False,
     skip_unknown: bool = False,
+    skip_rows: Collection[str] = (),
 ) -> IngestSummary:
     """Put market data into the store: a CSV or Parquet file (path or fsspec URL), or a pyarrow or pandas table.
 
@@ -114,6 +116,7 @@ def ingest(
         codec=codec,
         sort=sort,
         skip_unknown=skip_unknown,
+        skip_rows=skip_rows,
     )
 
 
@@ -342,7 +345,7 @@ def explain(cell: str, settings: FarmSettings, *, study: str | None = None) -> d
             "access": [plan.to_json() for plan in plans],
             "bytes": sum(plan.bytes_needed for plan in plans),
         },
-        **_explain_result(runner.catalog, owner, number),
+        **_explain_result(runner.catalog, owner, context.spec, number),
     }
 
 
@@ -372,7 +375,7 @@ def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, i
     return found[0], *divmod(found[1], len(found[0].cell_instruments))
 
 
-def _explain_result(catalog: Catalog, owner: Study, number: int) -> dict[str, Any]:
+def _explain_result(catalog: Catalog, owner: Study, spec: StudySpec, number: int) -> dict[str, Any]:
     """Return what is stored for a cell, and by whom it was computed."""
     found = catalog.lookup(owner.family, [owner.keys[number]])
     if not found.count:
@@ -381,6 +384,10 @@ def _explain_result(catalog: Catalog, owner: Study, number: int) -> dict[str, An
     [segment] = catalog.read_segments([key])
     row = int(found.row[0])
     name, block = parse_block_name(key)
+    trial, position = divmod(number, len(owner.cell_instruments))
+    instrument = owner.cell_instruments[position]
+    counts = ordered(parsed(counted_text(segment.counts[row], owner.cell_counts[position])))
+    has_traded = not segment.simulated[row] or bool(segment.full[row, segment.metrics.index("fills")] > 0)
     leases = [lease for lease in catalog.leases(name) if block in lease["blocks"]]
     return {
         "result": {
@@ -389,7 +396,8 @@ def _explain_result(catalog: Catalog, owner: Study, number: int) -> dict[str, An
             "ledger": segment.ledger[row].tobytes().hex() if segment.simulated[row] else None,
             "stats": segment.stats[row].tobytes().hex(),
             "assumptions": parsed(assumed_text(segment.assumptions[row], owner.assumptions)),
-            "counts": dict(parsed(segment.counts[row])),
+            "counts": counts,
+            "remarks": remarks(owner, spec, trial, instrument, counts, has_traded=has_traded),
         },
         "computed": {"segment": key, "study": name, "block": block, "is_reused": name != owner.name, "leases": leases},
     }

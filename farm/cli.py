@@ -48,8 +48,8 @@ def make_app(**options: Any) -> typer.Typer:
     )
 
 
-FLAGS = ("kind", "map", "tz", "stamp", "symbol", "type", "calendar", "price_scale", "row_group_rows", "codec",
-         "dataset", "snapshot", "threads")  # fmt: skip
+FLAGS = ("kind", "map", "tz", "stamp", "symbol", "type", "calendar", "price_scale", "skip_rows",
+         "row_group_rows", "codec", "dataset", "snapshot", "threads")  # fmt: skip
 """Places of a UsageError that are flags here; the Python interface calls them by these names."""
 STOPPED_BY_USER = 130
 
@@ -159,7 +159,10 @@ def ingest(
     mapping: Annotated[str, typer.Option("--map", metavar="OURS=THEIRS,...", help="which column is which")] = "",
     tz: Annotated[str, typer.Option(metavar="ZONE", help="time zone of the stamps, such as America/New_York")] = "",
     stamp: Annotated[
-        str, typer.Option(metavar="start|end", help="does a stamp name the start or the end of a bar")
+        str,
+        typer.Option(
+            metavar="start|end|date", help="what a stamp names: the start or end of a bar, or a date and nothing else"
+        ),
     ] = "",
     symbol: Annotated[str, typer.Option(help="the symbol of a file that has no symbol column")] = "",
     type_: Annotated[str, typer.Option("--type", help="type of new instruments (stock)")] = "",
@@ -171,6 +174,9 @@ def ingest(
     skip_unknown: Annotated[
         bool, typer.Option("--skip-unknown", help="leave out splits and dividends of symbols that have no bars")
     ] = False,
+    skip_rows: Annotated[
+        str, typer.Option("--skip-rows", metavar="unknown-session", help="leave out rows on days without a session")
+    ] = "",
     row_group_rows: Annotated[int | None, typer.Option(min=1, help="rows of a Parquet row group")] = None,
     codec: Annotated[str | None, typer.Option(help="compression of the shards: lz4, zstd, snappy, none")] = None,
     store: StoreOption = "",
@@ -198,6 +204,7 @@ def ingest(
             price_scale=price_scale,
             sort=sort,
             skip_unknown=skip_unknown,
+            skip_rows=[part.strip() for part in skip_rows.split(",") if part.strip()],
             row_group_rows=row_group_rows,
             codec=codec,
         )

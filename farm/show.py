@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import textwrap
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
@@ -177,6 +178,15 @@ def fields(pairs: Sequence[tuple[str, str]], indent: str = "  ") -> str:
     return "\n".join(f"{indent}{name.ljust(width)}  {value}" for name, value in pairs)
 
 
+def wrapped(pairs: Sequence[tuple[str, str]], most: int = 84) -> list[tuple[str, str]]:
+    """Return the pairs for ``fields``, a value of several words and more than ``most`` characters on several lines."""
+    return [
+        (name if at == 0 else "", line)
+        for name, value in pairs
+        for at, line in enumerate(textwrap.wrap(value, most, break_long_words=False, break_on_hyphens=False))
+    ]
+
+
 def counted(count: int, word: str) -> str:
     """Return ``1 trial``, ``2,000 trials``."""
     return f"{count:,} {word}" + ("" if count == 1 else "s")
@@ -308,6 +318,8 @@ BUCKETS = {"is": "in sample", "oos": "out of sample", "full": "whole window"}
 
 def outcome_text(outcome: Outcome, top: int) -> str:
     """Return what ``farm run`` and ``farm results`` print: counts, the leaderboard, the winner, what was assumed."""
+    from farm.study.remarks import incidents_of_trial, remarks_of_trial  # the compiler, which help does without
+
     study, stats, order = outcome.study, outcome.stats, outcome.ranking
     size = counted(study.trials, "trial")
     if study.instruments is not None:
@@ -341,8 +353,11 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     lines += ["", leaderboard_text(leaders, title, objective)]
     if study.trials > len(leaders):
         lines.append(f"  and {study.trials - len(leaders):,} more")
+    best = int(order.order[0]) if order is not None else 0
+    said = [("note", line) for line in remarks_of_trial(outcome.results, outcome.spec, best)]
+    said += [("counted", line) for line in incidents_of_trial(outcome.results, best)]
     assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
-    ending = [("assumed", ", ".join(assumed))]
+    ending = [*said, ("assumed", ", ".join(assumed))]
     if leaders:
         first = leaders[0]
         params = ", ".join(f"{name} {value}" for name, value in study.params(first["trial"]).items())
@@ -350,7 +365,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
         ending = [("winner" if order else "first", which), ("fingerprint", first["fingerprint"]), *ending]
         cell = study.keys[first["trial"] * len(study.cell_instruments)].hex()
         ending.append(("look closer", f"farm report {study.id[:12]}, farm explain {cell[:12]}"))
-    return "\n".join([*lines, "", fields(ending, "")])
+    return "\n".join([*lines, "", fields(wrapped(ending), "")])
 
 
 def stages_text(seconds: Mapping[str, float]) -> str:

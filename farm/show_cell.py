@@ -7,22 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from farm.show import bytes_text, counted, fields, reads_text, stages_text
-from farm.study.briefing import ASSUMPTIONS
+from farm.study.remarks import ASSUMPTIONS
+from farm.study.remarks import counted as count_text
 
-COUNTED = {
-    "lapsed": "orders that no price filled in time",
-    "rejected": "orders for which there was no money at all",
-    "scaled": "orders made smaller to what the money allowed",
-    "too_small": "sizes below one lot",
-    "no_place": "entries for which no position made room",
-    "entry_conflict": "bars with a long and a short entry, both ignored",
-    "level_unknown": "entries whose stop level was not known yet",
-    "prefer_unknown": "entries whose preference was not known yet",
-    "margin_call": "positions closed by a margin call",
-    "pay_date_assumed": "dividends without a pay date, paid on their ex-date",
-    "ruin": "equity fell to zero",
-}
-"""What is counted in a run."""
 REASONS = {
     "warm": "it held the columns already",
     "home": "it is the home of this data",
@@ -57,13 +44,10 @@ def _result_text(result: Mapping[str, Any] | None) -> str:
             ("ledger", result["ledger"] or ""),
             ("stats", result["stats"]),
             *(("assumed", ASSUMPTIONS.get(name, name)) for name in result["assumptions"]),
-            *(("counted", f"{name} {count:,}{_because(COUNTED, name)}") for name, count in result["counts"].items()),
+            *(("counted", count_text(name, count)) for name, count in result["counts"].items()),
+            *(("note", line) for line in result["remarks"]),
         ]
     )
-
-
-def _because(words: Mapping[str, str], name: str) -> str:
-    return f": {words[name]}" if name in words else ""
 
 
 def _computed_text(computed: Mapping[str, Any] | None) -> str:

@@ -34,7 +34,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" i
 
 # Every test starts without the bucket, the store or the Ray of whoever runs it, and reports nothing to anybody.
 for _name in list(os.environ):
-    if _name.startswith(("AWS_", "FARM_", "RAY_")) and _name != "FARM_TEST_DATA":
+    if _name.startswith(("AWS_", "FARM_", "RAY_")) and _name not in ("FARM_TEST_DATA", "FARM_KERNEL_CACHE"):
         del os.environ[_name]
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "AWS_EC2_METADATA_DISABLED": "true"}
 

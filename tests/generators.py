@@ -286,6 +286,7 @@ def market_of(
     return Market(
         calendar_of(inside, calendar), {calendar: whole}, ordered, {one.id: at for at, one in enumerate(ordered)},
         start_day, end_day, snapshot, all(one.dividend_day.shape[0] == 0 for one in ordered),
+        all(one.split_day.shape[0] == 0 for one in ordered),
     )  # fmt: skip
 
 

@@ -158,9 +158,8 @@ class Simulator:
         books, account, tally = state.tables, state.tables.account[0], state.tables.tally[0]
         if not account["ended"]:
             raise ValueError(f"the run stands at instant {state.at} of {self.tape.instants}")
-        assumptions = self.program.assumptions
-        if self.market.no_dividends and "no_dividends" not in assumptions:
-            assumptions = (*assumptions, "no_dividends")
+        absent = {"no_dividends": self.market.no_dividends, "no_splits": self.market.no_splits}
+        assumptions = (*self.program.assumptions, *(name for name, is_absent in absent.items() if is_absent))
         closed, still_open = int(account["trades"]), int(account["open_trades"])
         session = {name: readonly(books.session[name].copy()) for name in records.SESSION.names or ()}
         return Run(

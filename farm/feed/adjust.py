@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from farm.feed.market import InstrumentSeries
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import DataError
 from farm.values.units import iso
@@ -128,3 +129,16 @@ def _rows(bar_day: I32, first: int | None, stop: int | None) -> slice:
     low = 0 if first is None else int(np.searchsorted(bar_day, first))
     high = bar_day.shape[0] if stop is None else int(np.searchsorted(bar_day, stop))
     return slice(low, high)
+
+
+def doubtful_splits(series: InstrumentSeries, start_day: int) -> int:
+    """Return how many splits of the run the prices do not show: the open of the ex-day over the close before is nearer
+    to 1 than to the ratio, as in prices that were adjusted before they came. Only bars from ``start_day`` on are asked.
+    """
+    count = 0
+    for ex_day, num, den in zip(series.split_day, series.split_num, series.split_den, strict=True):
+        row = int(np.searchsorted(series.day, ex_day))
+        if 0 < row < series.rows and series.day[row - 1] >= start_day:
+            moved = series.open[row] / series.close[row - 1]
+            count += bool(abs(moved - 1.0) < abs(moved - den / num))
+    return count

@@ -73,8 +73,8 @@ class Market:
     """All series of one run, and the sessions it runs over.
 
     ``calendar`` is sliced to [start_day, end_day]; ``calendars`` holds it, and those of the series, whole. Series also
-    hold the history before ``start_day`` that indicators need. ``no_dividends``: the dataset holds no dividend at all,
-    which is an assumption the result must name.
+    hold the history before ``start_day`` that indicators need. ``no_dividends``, ``no_splits``: the dataset holds none
+    at all, which are assumptions the result must name.
     """
 
     calendar: Calendar
@@ -85,3 +85,4 @@ class Market:
     end_day: int
     snapshot: str
     no_dividends: bool
+    no_splits: bool

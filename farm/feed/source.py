@@ -76,6 +76,7 @@ def load_market(
         end_day=end_day,
         snapshot=dataset.snapshot.id,
         no_dividends=not dataset.snapshot.of_kind("dividends"),
+        no_splits=not dataset.snapshot.of_kind("splits"),
     )
 
 

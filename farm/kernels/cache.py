@@ -35,6 +35,7 @@ from pathlib import Path
 import llvmlite
 import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from farm.values.errors import ConfigError
@@ -60,16 +61,20 @@ class Damaged(Exception):
 
 
 def take(name: str) -> bytes | None:
-    """Return the code of a signature, once; None in a process that is there to compile it.
+    """Return the code of a signature; None in a process that is there to compile it. Errors: ConfigError."""
+    return None if _is_compiler else prepare()[name]
 
-    Errors: ConfigError if there is none and none can be made.
+
+def prepare() -> dict[str, bytes]:
+    """Return the code of every signature; compiled first, if this is the first process that wants it.
+
+    Errors: ConfigError if there is none and no place to make it.
     """
     global _code
-    if _is_compiler:
-        return None
-    if _code is None:
-        _code = provide()
-    return _code.pop(name)
+    with global_compiler_lock:
+        if _code is None:
+            _code = provide(os.environ)
+        return _code
 
 
 def compile_here() -> None:
@@ -122,8 +127,8 @@ def places(environ: Mapping[str, str]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def provide(environ: Mapping[str, str] = os.environ) -> dict[str, bytes]:
-    """Return the code of every kernel, by name; compile it where there is none. Errors: ConfigError."""
+def provide(environ: Mapping[str, str]) -> dict[str, bytes]:
+    """Return the content of the directory of this process, read or made. Errors: ConfigError."""
     name = digest()
     roots = places(environ)
     refused = []

@@ -92,7 +92,10 @@ def _called(function: Any) -> Iterator[Any]:
 def compile_share(private: Path, digest: str, names: list[str]) -> None:
     """Compile the named kernels and write a file for each signature. Errors: ConfigError if this is another farm."""
     cache.compile_here()
+    # Python's own cache goes by the times of files, which lie when a file changes twice in a second: read the sources.
+    prefix, sys.pycache_prefix, sys.dont_write_bytecode = sys.pycache_prefix, str(private), True
     kernels = import_kernels()
+    sys.pycache_prefix = prefix
     if cache.digest() != digest:
         hint = "let the sources be, and begin again"
         raise ConfigError("the sources have changed while they were compiled", place=str(cache.ROOM), hint=hint)

@@ -6,8 +6,8 @@ are combined as ``((0+1)+(2+3))+((4+5)+(6+7))``; eight-wide vector code and a pl
 "All equal" is tested by max = min, because the floating deviation of a constant series is not exactly 0. What is
 undefined is NaN, which becomes null in documents: never 0, never infinity.
 
-A kernel calls only kernels of its own file, and powers live in ``transcend.py``: the two growth factors come in as
-arguments, and alpha leaves as the mean residual per session, which ``result/metrics.py`` compounds.
+Powers live in ``transcend.py``: the two growth factors come in as arguments, and alpha leaves as the mean residual per
+session, which ``result/metrics.py`` compounds.
 """
 
 import math
@@ -24,7 +24,7 @@ METRICS = (
     "fills", "trades", "open_trades", "win_rate", "profit_factor", "expectancy", "expectancy_pct", "tim", "timar",
     "timar_geo", "exposure", "turnover", "fees", "fees_commission", "fees_slippage", "fees_borrow", "fees_exercise",
 )  # fmt: skip
-"""The fixed order of the metric vector; its bits enter the stats digest, so it changes with the semantics version."""
+"""The fixed order of the metric vector, whose bits enter the stats digest: new metrics at the end, none ever moved."""
 
 (
     TOTAL_RETURN, PCT_CHANGE, CAGR, VOL, SHARPE, SORTINO, MAX_DD, CALMAR, DD_DURATION, DD_DURATION_DAYS, ULCER, VAR95,

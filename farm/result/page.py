@@ -58,6 +58,7 @@ ul.plain { margin: 0; padding: 0; list-style: none; }
 ul.plain li { padding: 3px 0; }
 pre { margin: 0; padding: 12px 14px; background: #f6f8fa; border-radius: 4px; white-space: pre-wrap;
   overflow-wrap: anywhere; }
+.said { margin: 16px 0 0; padding: 6px 14px; border-left: 3px solid var(--loss); background: #fbf6f5; }
 .paper { display: none; }
 @media screen and (max-width: 760px) { body { padding: 24px 16px 48px; } .pair { grid-template-columns: 1fr; }
   dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } }

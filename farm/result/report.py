@@ -89,7 +89,8 @@ class ReportInput:
     name in METRICS, ``direction`` "max" or "min"; ``parameters`` names; ``trials`` ranked, best first: the first one is
     the winner, whose cells are ``cells``; ``trial_metrics`` pairs (column title, metric name); ``counts`` pairs such as
     ("Trials tried", 420): the best of N is worth nothing without N; ``settings`` pairs of text (window, money, costs);
-    ``assumptions`` lines of text; ``reproduce`` shell commands.
+    ``assumptions``, ``remarks`` (what the numbers alone would hide) and ``incidents`` (what was counted in the winner's
+    cells) lines of text; ``reproduce`` shell commands.
     """
 
     title: str
@@ -107,6 +108,8 @@ class ReportInput:
     counts: tuple[tuple[str, int], ...]
     settings: tuple[tuple[str, str], ...]
     assumptions: tuple[str, ...]
+    remarks: tuple[str, ...]
+    incidents: tuple[str, ...]
     reproduce: tuple[str, ...]
 
 
@@ -179,7 +182,12 @@ def _header(report: ReportInput) -> str:
         ("Snapshot", f'<span class="hash">{text(report.snapshot)}</span>'),
         ("Trial", f'<span class="hash">{text(report.trial_key)}</span>'),
     ]
-    return f"<header><h1>{text(report.title)}</h1><p>{_window(report)}</p>{_definitions(pairs)}</header>"
+    said = f'<div class="said">{_lines(report.remarks)}</div>' if report.remarks else ""
+    return f"<header><h1>{text(report.title)}</h1><p>{_window(report)}</p>{said}{_definitions(pairs)}</header>"
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return '<ul class="plain">' + "".join(f"<li>{text(line)}</li>" for line in lines) + "</ul>"
 
 
 def _window(report: ReportInput) -> str:
@@ -384,9 +392,9 @@ def _plain(value: object) -> str:
 
 
 def _assumptions(report: ReportInput) -> str:
-    lines = "".join(f"<li>{text(line)}</li>" for line in report.assumptions) or "<li>none</li>"
     settings = _definitions((name, text(value)) for name, value in report.settings)
-    return f'<h2>Assumptions</h2><ul class="plain">{lines}</ul><h2>Settings</h2>{settings}'
+    incidents = f"<h2>Counted in the winner</h2>{_lines(report.incidents)}" if report.incidents else ""
+    return f"<h2>Assumptions</h2>{_lines(report.assumptions or ('none',))}{incidents}<h2>Settings</h2>{settings}"
 
 
 def _reproduce(report: ReportInput) -> str:

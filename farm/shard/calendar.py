@@ -3,6 +3,9 @@
 A calendar enters the store once, at ingest, as an Arrow object named by its content; every run reads that object. So a
 newer calendar library changes no result, and reading needs neither that library nor pandas. Only ``freeze_calendar``
 knows them. ``24x7`` (every day, midnight to midnight UTC) is computed.
+
+A frozen calendar covers all days that its source knows. Rows beyond them widen it (``widened``): what it says of the
+days it covered never changes, so no digest of a window in them does.
 """
 
 from __future__ import annotations
@@ -21,8 +24,11 @@ from farm.values.errors import DataError, UsageError
 from farm.values.units import NS_PER_DAY, day_of, iso, parse_date
 
 ALWAYS_OPEN = "24x7"
-FIRST_DATE = "1970-01-01"
-LAST_DATE = "2035-12-31"
+FIRST_DATE = "1885-01-01"
+LAST_DATE = "2049-12-31"
+"""Where a source sets no bound itself. The holidays of New York are on record from 1885 on."""
+
+_REASON_MAX = 200
 
 _SCHEMA = pa.schema(
     [
@@ -88,6 +94,33 @@ class Calendar:
         low = int(np.searchsorted(self.day, first_day, side="left"))
         return low, max(low, int(np.searchsorted(self.day, last_day, side="right")))
 
+    def knows(self, days: I32) -> BOOL:
+        """Return which of ``days`` the calendar covers, same shape."""
+        if self.covers is None:
+            return np.ones(days.shape, np.bool_)
+        known: BOOL = (days >= self.covers[0]) & (days <= self.covers[1])
+        return known
+
+
+def widened(calendar: Calendar, source: Calendar) -> Calendar:
+    """Return ``calendar`` and, beyond the days it covers, the sessions of ``source``; itself if there are no more."""
+    if calendar.covers is None or source.covers is None:
+        return calendar
+    first, last = calendar.covers
+    low, high = min(first, source.covers[0]), max(last, source.covers[1])
+    if (low, high) == (first, last):
+        return calendar
+    before, after = source.day < first, source.day > last
+    day, open_ts, close_ts = (
+        readonly(np.concatenate([theirs[before], ours, theirs[after]]))
+        for ours, theirs in (
+            (calendar.day, source.day),
+            (calendar.open_ts, source.open_ts),
+            (calendar.close_ts, source.close_ts),
+        )
+    )
+    return Calendar(calendar.name, day, open_ts, close_ts, (low, high))
+
 
 def calendar_to_bytes(calendar: Calendar) -> bytes:
     """Return the Arrow IPC stream of ``calendar``; the same sessions give the same bytes."""
@@ -138,16 +171,21 @@ def freeze_calendar(name: str) -> Calendar:
     canonical = exchange_calendars.resolve_alias(name)
     try:
         known = exchange_calendars.get_calendar(canonical)
-        first = max(bound for bound in (known.bound_min(), pandas.Timestamp(FIRST_DATE)) if bound is not None)
-        last = min(bound for bound in (known.bound_max(), pandas.Timestamp(LAST_DATE)) if bound is not None)
-        sessions = exchange_calendars.get_calendar(canonical, start=first, end=last)
-    except ValueError as error:
-        raise UsageError(f"the calendar library cannot make {canonical}: {error}", place="calendar") from error
+        first, last = known.bound_min(), known.bound_max()
+        first = pandas.Timestamp(FIRST_DATE) if first is None else first
+        last = pandas.Timestamp(LAST_DATE) if last is None else last
+        schedule = exchange_calendars.get_calendar(canonical, start=first, end=last).schedule
+    except (ValueError, RuntimeError) as error:
+        reason = str(error)[:_REASON_MAX]
+        raise UsageError(f"the calendar library cannot make {canonical}: {reason}", place="calendar") from error
+    if known.regular_holidays is not None:
+        # The library asks its rules for the holidays from 1970 on only: before that every Christmas would be a session.
+        schedule = schedule[~schedule.index.isin(known.regular_holidays.holidays(first, last))]
     return Calendar(
         canonical,
-        readonly((sessions.sessions.as_unit("s").asi8 // 86_400).astype(np.int32)),
-        readonly(sessions.opens.dt.as_unit("ns").astype("int64").to_numpy(copy=True)),
-        readonly(sessions.closes.dt.as_unit("ns").astype("int64").to_numpy(copy=True)),
+        readonly((schedule.index.as_unit("s").asi8 // 86_400).astype(np.int32)),
+        readonly(schedule["open"].dt.as_unit("ns").astype("int64").to_numpy(copy=True)),
+        readonly(schedule["close"].dt.as_unit("ns").astype("int64").to_numpy(copy=True)),
         (day_of(first.date()), day_of(last.date())),
     )
 

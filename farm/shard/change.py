@@ -14,21 +14,26 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from farm.shard.calendar import Calendar, calendar_to_bytes, freeze_calendar
+from farm.shard.calendar import Calendar, calendar_to_bytes, freeze_calendar, widened
 from farm.shard.dataset import Dataset, Instrument
+from farm.shard.doubts import Doubt, bars_of, find_doubts, notes_of, splits_of
 from farm.shard.index import ShardRows, decode_prices
-from farm.shard.kinds import INSTRUMENTS, STOCK_DAILY, Kind
+from farm.shard.kinds import INSTRUMENTS, SPLITS, STOCK_DAILY, Kind, kind_of
 from farm.shard.layout import calendar_key, index_key
 from farm.shard.parse import scale_of, to_ticks
 from farm.shard.reader import ColumnKey, Rows, Values, read_columns, read_rows
+from farm.shard.sessions import on_sessions
 from farm.shard.snapshot import CalendarRef, ShardRef, Snapshot, make_snapshot, put_content
 from farm.shard.stage import Piece, Staged
 from farm.shard.writer import write_shard
 from farm.store.base import Store
-from farm.values.arrays import BOOL, I32
+from farm.values.arrays import BOOL
 from farm.values.canon import sha256_hex
 from farm.values.errors import DataError, UsageError
 from farm.values.units import MICRO, iso
+
+PAUSE_DAYS_MAX = 14
+"""How far before its first new row a symbol's bar before is looked for, when steps of the price are."""
 
 DEFAULT_TYPE = "stock"
 DEFAULT_CALENDAR = "XNYS"
@@ -38,7 +43,8 @@ DEFAULT_CALENDAR = "XNYS"
 class Creation:
     """Flags that act beyond the rows: type and calendar of instruments that bars create (None: not said), layout.
 
-    ``skip_unknown``: leave out splits and dividends of symbols that have no instrument, instead of refusing the file.
+    ``skip_unknown``: leave out splits and dividends of symbols that have no instrument, instead of refusing the file;
+    ``skip_sessions``: leave out rows on days that are no session of the calendar.
     """
 
     type: str | None = None
@@ -46,6 +52,7 @@ class Creation:
     row_group_rows: int | None = None
     codec: str | None = None
     skip_unknown: bool = False
+    skip_sessions: bool = False
 
 
 class _Kept(dict[ColumnKey, Values]):
@@ -78,6 +85,9 @@ class Change:
     rows_skipped: int = 0
     gaps: int = 0
     unknown: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    wider: dict[str, Calendar] = field(default_factory=dict)
+    fresh: dict[str, dict[str, Piece]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.base = None if self.head is None else Dataset(self.store, self.head)
@@ -86,19 +96,22 @@ class Change:
 
     def apply(self, staged: Sequence[Staged]) -> Snapshot:
         """Write all that is new and return the new snapshot; the head itself when nothing is."""
-        fresh: list[tuple[Kind, dict[str, Piece]]] = []
         for one in staged:
             if one.kind is INSTRUMENTS:
                 self._new_instruments(one)
             else:
-                fresh.append((one.kind, self._fresh(one)))
-        for kind, pieces in fresh:
-            for span, rows in _spans(kind, pieces).items():
+                self.fresh[one.kind.name] = self._fresh(one)
+        self.notes += notes_of(self._doubts())
+        for name, pieces in self.fresh.items():
+            for span, rows in _spans(kind_of(name), pieces).items():
                 self._make(rows, span)
         if self.created:
             self._make_master()
         if not self.written and self.head is not None:
             return self.head
+        if not self.written:
+            said = "; ".join((*(note for one in staged for note in one.notes), *self.notes))
+            raise DataError("no row of the file is left to store", place=staged[0].source.name, hint=said)
         # Only now, when every row of every kind has passed, the first byte is written.
         for key, data, sha256 in self.pending:
             put_content(self.store, key, data, sha256)
@@ -112,13 +125,13 @@ class Change:
         if self.creation.skip_unknown and staged.kind is not STOCK_DAILY:
             known = {symbol: piece for symbol, piece in staged.pieces.items() if symbol in self.by_symbol}
             self.unknown += tuple(symbol for symbol in staged.pieces if symbol not in known)
-            if not known:
+            if staged.pieces and not known:
                 raise DataError(
                     "no symbol of the file has an instrument", place=staged.source.name, hint="ingest bars first"
                 )
             staged = replace(staged, pieces=known)
         owners = {symbol: self._owner(staged, symbol, piece) for symbol, piece in staged.pieces.items()}
-        self._check_sessions(staged, owners)
+        staged = self._on_sessions(staged, owners)
         stored = self._stored(staged, owners)
         fresh: dict[str, Piece] = {}
         for symbol, piece in staged.pieces.items():
@@ -187,50 +200,75 @@ class Change:
         if self.base is not None and calendar.name in self.base.snapshot.calendars:
             return self.base.calendar(calendar.name)
         if calendar.name not in self.calendars:
-            data = calendar_to_bytes(calendar)
-            ref = CalendarRef(sha256_hex(data), len(data))
-            self.pending.append((calendar_key(ref.sha256), data, ref.sha256))
-            self.calendars[calendar.name] = ref
+            self._keep_calendar(calendar)
         return calendar
 
-    def _check_sessions(self, staged: Staged, owners: Mapping[str, tuple[str, str]]) -> None:
-        """Raise DataError for the first row on a day that is no session; counts the gaps of bars."""
+    def _calendar_over(self, name: str, first_day: int, last_day: int) -> Calendar:
+        """Return the calendar that an instrument names, widened by what its source knows if the days ask for it."""
+        calendar = self.wider.get(name) or self._calendar(name)
+        if calendar.knows(np.array([first_day, last_day], np.int32)).all():
+            return calendar
+        source = self.frozen.get(name) or freeze_calendar(name)
+        self.frozen[name] = source
+        wider = widened(calendar, source)
+        if wider is not calendar:
+            self._keep_calendar(wider)
+            self.wider[name] = wider
+        return wider
+
+    def _keep_calendar(self, calendar: Calendar) -> None:
+        data = calendar_to_bytes(calendar)
+        ref = CalendarRef(sha256_hex(data), len(data))
+        self.pending.append((calendar_key(ref.sha256), data, ref.sha256))
+        self.calendars[calendar.name] = ref
+
+    def _on_sessions(self, staged: Staged, owners: Mapping[str, tuple[str, str]]) -> Staged:
+        """Return the rows that fall on sessions; notes those left out, and counts the gaps of bars."""
         time = staged.kind.time_column
         assert time is not None
-        bad: list[tuple[int, str, int, str]] = []
-        for symbol, piece in staged.pieces.items():
-            calendar = self._calendar(owners[symbol][1])
-            day: I32 = piece.columns[time]
-            is_session = calendar.is_session(day)
-            if not is_session.all():
-                rows = np.flatnonzero(~is_session)
-                row = int(rows[np.argmin(piece.numbers[rows])])
-                bad.append((int(piece.numbers[row]), symbol, int(day[row]), calendar.name))
-            elif staged.kind is STOCK_DAILY:
-                self.gaps += calendar.session_count(int(day[0]), int(day[-1])) - piece.rows
-        if bad:
-            number, symbol, first, name = min(bad)
-            raise DataError(
-                f"{iso(first)} ({symbol}) is not a session of the calendar {name}",
-                place=staged.source.row(number),
-                hint="check --tz and --stamp (an end stamp at midnight belongs to the day before), or --calendar 24x7",
-            )
+        calendars = {
+            symbol: self._calendar_over(owners[symbol][1], int(piece.columns[time][0]), int(piece.columns[time][-1]))
+            for symbol, piece in staged.pieces.items()
+        }
+        first_bars = {} if staged.kind is STOCK_DAILY else self._first_bars(owners)
+        done = on_sessions(staged, calendars, first_bars, skip=self.creation.skip_sessions)
+        self.notes += done.notes
+        self.gaps += done.gaps
+        if staged.kind is STOCK_DAILY:
+            for symbol in staged.pieces.keys() - done.pieces.keys():
+                self.created.pop(owners[symbol][0], None)
+        return replace(staged, pieces=done.pieces)
+
+    def _first_bars(self, owners: Mapping[str, tuple[str, str]]) -> dict[str, int]:
+        """Return the day of the first bar of each symbol that has bars, stored or new."""
+        found: dict[str, int] = {}
+        for symbol, (instrument_id, _) in owners.items():
+            months = [] if self.base is None else self.base.months(STOCK_DAILY.name, instrument_id)
+            days = [month.first_day for month in months[:1]]
+            if instrument_id in self.fresh.get(STOCK_DAILY.name, {}):
+                days.append(int(self.fresh[STOCK_DAILY.name][instrument_id].columns["day"][0]))
+            if days:
+                found[symbol] = min(days)
+        return found
 
     def _stored(self, staged: Staged, owners: Mapping[str, tuple[str, str]]) -> dict[str, Rows]:
         """Return the stored rows in the window of each piece, for the instruments that have some."""
+        time = staged.kind.time_column
+        assert time is not None
+        windows = {
+            owners[symbol][0]: (int(piece.columns[time][0]), int(piece.columns[time][-1]))
+            for symbol, piece in staged.pieces.items()
+        }
+        columns = [column.name for column in staged.kind.columns if column.logical and column.type != "utf8"]
+        return self._read(staged.kind, windows, columns)
+
+    def _read(self, kind: Kind, windows: Mapping[str, tuple[int, int]], columns: Sequence[str]) -> dict[str, Rows]:
+        """Return the stored rows of instruments, each in its own window of days, fetched at once."""
         if self.base is None:
             return {}
-        kind, time = staged.kind, staged.kind.time_column
-        assert time is not None
-        windows: dict[str, tuple[int, int]] = {}
-        for symbol, piece in staged.pieces.items():
-            day = piece.columns[time]
-            first, last = int(day[0]), int(day[-1])
-            if self.base.read_set(kind.name, owners[symbol][0], first, last):
-                windows[owners[symbol][0]] = (first, last)
+        windows = {name: days for name, days in windows.items() if self.base.read_set(kind.name, name, *days)}
         if not windows:
             return {}
-        columns = [column.name for column in kind.columns if column.logical and column.type != "utf8"]
         cache = _Kept()
         first, last = min(low for low, _ in windows.values()), max(high for _, high in windows.values())
         read_columns(self.store, self.base, self.base.needs(kind.name, windows, first, last, columns), cache)
@@ -238,6 +276,33 @@ class Change:
             name: read_rows(self.base, cache, kind.name, name, low, high, columns)
             for name, (low, high) in windows.items()
         }
+
+    def _doubts(self) -> list[Doubt]:
+        """Return where the new rows, and the stored ones around them, have prices and splits that contradict.
+
+        The bars of a decade lie in shards of their own: splits are looked at decade by decade, so that no more columns
+        than one decade's are held at once.
+        """
+        bars, splits = (self.fresh.get(kind.name, {}) for kind in (STOCK_DAILY, SPLITS))
+        batches: dict[str, dict[str, tuple[int, int]]] = {}
+        for name, piece in bars.items():
+            batches.setdefault("", {})[name] = int(piece.columns["day"][0]), int(piece.columns["day"][-1])
+        for name, piece in splits.items():
+            for day in piece.columns["ex_day"].tolist():
+                windows = batches.setdefault(STOCK_DAILY.span_of(day), {})
+                windows[name] = windows.get(name, (day, day))[0], day
+        found: dict[Doubt, None] = {}
+        for windows in batches.values():
+            around = {name: (low - PAUSE_DAYS_MAX, high + PAUSE_DAYS_MAX) for name, (low, high) in windows.items()}
+            held_bars = self._read(STOCK_DAILY, around, ("open", "close"))
+            held_splits = self._read(SPLITS, around, ("numerator", "denominator"))
+            for name, (low, high) in around.items():
+                symbol = self.master[name].symbol if name in self.master else str(self.created[name]["symbol"])
+                new_bars = _within(bars.get(name), "day", low, high)
+                new_splits = _within(splits.get(name), "ex_day", low, high)
+                prices = bars_of(held_bars.get(name), new_bars)
+                found |= dict.fromkeys(find_doubts(symbol, prices, splits_of(held_splits.get(name), new_splits)))
+        return list(found)
 
     def _make(self, rows: ShardRows, span: str) -> None:
         data, index, ref = write_shard(
@@ -279,6 +344,14 @@ class Change:
         code = np.arange(len(names), dtype=np.int32)
         self._make(ShardRows(INSTRUMENTS, names, code, scales, columns), "all")
         self.dropped = () if self.head is None else self.head.of_kind(INSTRUMENTS.name)
+
+
+def _within(piece: Piece | None, time: str, first_day: int, last_day: int) -> Piece | None:
+    """Return the rows of a piece in [first_day, last_day], if there are any."""
+    if piece is None:
+        return None
+    mask = (piece.columns[time] >= first_day) & (piece.columns[time] <= last_day)
+    return piece.take(mask) if mask.any() else None
 
 
 def _spans(kind: Kind, pieces: Mapping[str, Piece]) -> dict[str, ShardRows]:

@@ -4,8 +4,10 @@ Steps, of which 2 to 4 are repeated on the newer head when somebody else commits
 
 1. Read and check the source (``source``, ``parse``, ``stage``). Nothing is written before all of it has passed.
 2. Find the instruments. Bars of an unknown symbol create theirs; splits and dividends of one are an error. Every day
-   must be a session of the instrument's calendar, which is frozen into the snapshot with its first instrument.
-3. Compare with stored rows. Identical ones are skipped; one that differs is a DataError.
+   must be a session of the instrument's calendar, which is frozen into the snapshot with its first instrument
+   (``sessions``).
+3. Compare with stored rows. Identical ones are skipped; one that differs is a DataError. What prices and splits say of
+   each other is noted (``doubts``), never acted on.
 4. Write what is new as shards and indexes, named by content, and a root that adds them to those of the head.
 
 Nothing is visible before the log entry of the root exists. An ingest that fails leaves the dataset as it was, at most
@@ -14,7 +16,7 @@ with objects nobody names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from farm.shard.change import Change, Creation
 from farm.shard.kinds import INSTRUMENT_TYPES, PRICE_SCALE_MAX, SPLITS, STOCK_DAILY, Kind, kind_of
 from farm.shard.layout import check_dataset
 from farm.shard.sample import SAMPLE_SYMBOLS, SAMPLE_TZ, sample_bars, sample_splits
+from farm.shard.sessions import SKIP
 from farm.shard.snapshot import Snapshot, commit
 from farm.shard.source import open_source, open_table
 from farm.shard.stage import Reading, Staged, stage
@@ -75,18 +78,22 @@ def ingest_file(
     codec: str | None = None,
     sort: bool = False,
     skip_unknown: bool = False,
+    skip_rows: Collection[str] = (),
 ) -> IngestSummary:
     """Ingest a CSV or Parquet file behind a path or any fsspec URL. ``mapping``: our column name -> the file's.
 
     ``type`` and ``calendar`` are for instruments that bars create (stock on XNYS unless said); ``price_scale`` rounds
     prices to so many decimals; ``sort`` brings rows into order instead of refusing them; ``skip_unknown`` leaves out
-    splits and dividends of symbols that have no instrument, and says which.
+    splits and dividends of symbols that have no instrument, and ``skip_rows`` rows on days that are no session of the
+    calendar ("unknown-session"); both say which.
     Errors: UsageError for flags, DataError for rows (file, data row from 1), StoreError; the dataset stays as it was.
     """
-    entry = _check(dataset, kind, type, price_scale, row_group_rows, codec)
+    entry = _check(dataset, kind, type, price_scale, row_group_rows, codec, skip_rows)
     reading = Reading(mapping or {}, tz, stamp, symbol, price_scale, sort)
     staged = stage(open_source(url), entry, reading)
-    return _ingest(store, dataset, [staged], Creation(type, calendar, row_group_rows, codec, skip_unknown))
+    return _ingest(
+        store, dataset, [staged], Creation(type, calendar, row_group_rows, codec, skip_unknown, SKIP in skip_rows)
+    )
 
 
 def ingest_table(
@@ -105,13 +112,16 @@ def ingest_table(
     codec: str | None = None,
     sort: bool = False,
     skip_unknown: bool = False,
+    skip_rows: Collection[str] = (),
     name: str = "table",
 ) -> IngestSummary:
     """Ingest a pyarrow table, or a pandas or Polars frame, called ``name`` in errors; otherwise as ``ingest_file``."""
-    entry = _check(dataset, kind, type, price_scale, row_group_rows, codec)
+    entry = _check(dataset, kind, type, price_scale, row_group_rows, codec, skip_rows)
     reading = Reading(mapping or {}, tz, stamp, symbol, price_scale, sort)
     staged = stage(open_table(table, name), entry, reading)
-    return _ingest(store, dataset, [staged], Creation(type, calendar, row_group_rows, codec, skip_unknown))
+    return _ingest(
+        store, dataset, [staged], Creation(type, calendar, row_group_rows, codec, skip_unknown, SKIP in skip_rows)
+    )
 
 
 def ingest_sample(
@@ -131,7 +141,13 @@ def ingest_sample(
 
 
 def _check(
-    dataset: str, kind: str, type_: str | None, price_scale: int | None, row_group_rows: int | None, codec: str | None
+    dataset: str,
+    kind: str,
+    type_: str | None,
+    price_scale: int | None,
+    row_group_rows: int | None,
+    codec: str | None,
+    skip_rows: Collection[str] = (),
 ) -> Kind:
     """Return the kind; UsageError for flags that cannot be meant, before any file is opened."""
     check_dataset(dataset)
@@ -141,6 +157,9 @@ def _check(
         raise UsageError(f"no such type of instrument: {type_!r}", place="type", allowed=", ".join(INSTRUMENT_TYPES))
     if price_scale is not None and not 0 <= price_scale <= PRICE_SCALE_MAX:
         raise UsageError(f"a price scale of {price_scale}", place="price_scale", allowed=f"0 to {PRICE_SCALE_MAX}")
+    for name in skip_rows:
+        if name != SKIP:
+            raise UsageError(f"no such rows to skip: {name!r}", place="skip_rows", allowed=SKIP)
     return entry
 
 
@@ -161,13 +180,13 @@ def _ingest(store: Store, dataset: str, staged: Sequence[Staged], creation: Crea
         source=staged[0].source.name,
         rows_added=done.rows_added,
         rows_skipped=done.rows_skipped,
-        symbols=tuple(staged[0].pieces),
+        symbols=staged[0].symbols,
         instruments_created=tuple(sorted(done.created)),
         bytes=sum(ref.bytes for ref in done.written),
         shards=len(done.written),
         gaps=done.gaps,
         calendars=tuple(sorted(done.calendars)),
-        notes=(*(note for one in staged for note in one.notes), *_left_out(done.unknown)),
+        notes=(*(note for one in staged for note in one.notes), *_left_out(done.unknown), *done.notes),
     )
 
 

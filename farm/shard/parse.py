@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,7 +31,6 @@ _MISSING = re.compile(r"[+-]?nan|n/a|na|null|none|-", re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _ID = re.compile(r"[A-Za-z0-9._:^=+/-]{1,64}")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
-_RATIO = re.compile(r"(\d+)\s*[:/]\s*(\d+)")
 _NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
 EXACT_MAX = 2**53
 
@@ -45,8 +46,9 @@ class Field:
     at: I64 | None = None
 
     def part(self, at: I64) -> Field:
-        """Return the rows ``at`` (from 0) of a whole column."""
-        return Field(self.source, self.ours, self.theirs, self.column.take(pa.array(at)), at)
+        """Return the rows ``at`` (from 0) of this column."""
+        held = at if self.at is None else self.at[at]
+        return Field(self.source, self.ours, self.theirs, self.column.take(pa.array(at)), held)
 
     def refuse(self, row: int, message: str, *, hint: str = "") -> DataError:
         """Return the error for row ``row`` (from 0) of this field."""
@@ -131,6 +133,15 @@ def parse_integers(field: Field) -> I64:
         hint = "a volume counts whole shares" if field.ours == "volume" else "it counts whole things"
         raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53", hint=hint)
     return values.astype(np.int64)
+
+
+def parse_positive(field: Field) -> I64:
+    """Return int64 values above zero; DataError beside what ``parse_integers`` refuses for the others."""
+    values = parse_integers(field)
+    if (values < 1).any():
+        row = int(np.argmax(values < 1))
+        raise field.refuse(row, f"{values[row]} is not positive")
+    return values
 
 
 def scale_of(values: F64) -> tuple[int, BOOL]:
@@ -219,12 +230,15 @@ def parse_zone(name: str) -> ZoneInfo:
         ) from error
 
 
-def parse_stamps(field: Field, zone: ZoneInfo | None) -> tuple[list[Stamp], I64]:
+def parse_stamps(field: Field, zone: ZoneInfo | None, *, dates: bool = False) -> tuple[list[Stamp], I64]:
     """Return the distinct stamps of the column and, per row, which of them it is.
 
     A stamp with an offset is turned into the local time of ``zone`` (UsageError without one); one without is local
-    already. Allowed: dates (YYYY-MM-DD, YYYYMMDD) and ISO 8601 timestamps as text, and the date and timestamp types.
+    already. ``dates``: a stamp is the date it shows (a typed one in its own zone), whatever its clock time and zone.
+    Allowed: dates (YYYY-MM-DD, YYYYMMDD) and ISO 8601 timestamps as text, and the date and timestamp types.
     """
+    if dates and pa.types.is_timestamp(field.column.type):
+        field = Field(field.source, field.ours, field.theirs, _dates_shown(field), field.at)
     kind = field.column.type
     if pa.types.is_date(kind):
         values, codes = _distinct(field, field.column.cast(pa.date32()).cast(pa.int32()))
@@ -238,8 +252,16 @@ def parse_stamps(field: Field, zone: ZoneInfo | None) -> tuple[list[Stamp], I64]
         return [_stamp(_moment(value, kind.tz), zone, field) for value in values], codes
     if pa.types.is_integer(kind) or _is_text(kind):
         texts, codes = _encoded(field)
-        return [_stamp_of_text(text, zone, field, codes, code) for code, text in enumerate(texts)], codes
+        return [_stamp_of_text(text, zone, field, codes, code, dates) for code, text in enumerate(texts)], codes
     raise field.wrong_type("date or timestamp")
+
+
+def _dates_shown(field: Field) -> pa.ChunkedArray:
+    try:
+        shown = field.column if field.column.type.tz is None else pc.local_timestamp(field.column)
+        return pc.floor_temporal(shown, unit="day").cast(pa.date32())
+    except pa.ArrowException as error:
+        raise field.wrong_type("date") from error
 
 
 def _distinct(field: Field, column: pa.ChunkedArray) -> tuple[list[int], I64]:
@@ -257,7 +279,7 @@ def _moment(ns: int, tz: str | None) -> datetime.datetime:
     return moment if tz is not None else moment.replace(tzinfo=None)
 
 
-def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, code: int) -> Stamp:
+def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, code: int, dates: bool) -> Stamp:
     date = _DATE.fullmatch(text)
     try:
         if date is not None:
@@ -271,7 +293,7 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
             f"{text!r} is not a date or a timestamp",
             hint="dates are YYYY-MM-DD or YYYYMMDD, timestamps ISO 8601: 2020-01-31T16:00:00, with Z or +01:00 at will",
         ) from error
-    return _stamp(moment, zone, field)
+    return Stamp(day_of(moment.date()), None) if dates else _stamp(moment, zone, field)
 
 
 def _stamp(moment: datetime.datetime, zone: ZoneInfo | None, field: Field) -> Stamp:
@@ -280,23 +302,24 @@ def _stamp(moment: datetime.datetime, zone: ZoneInfo | None, field: Field) -> St
             raise UsageError(
                 f"column {field.theirs!r} ({field.ours}) holds instants, and no time zone says on which day they fall",
                 place="tz",
-                hint="give the exchange's zone, such as --tz America/New_York",
+                hint="give the exchange's zone, as in --tz America/New_York; or --stamp date if they only name dates",
             )
         moment = moment.astimezone(zone)
     return Stamp(day_of(moment.date()), moment)
 
 
-def parse_days(field: Field, zone: ZoneInfo | None) -> I32:
+def parse_days(field: Field, zone: ZoneInfo | None, *, dates: bool = False) -> I32:
     """Return plain days: dates, or timestamps at local midnight; DataError for any other time of day."""
-    stamps, codes = parse_stamps(field, zone)
+    stamps, codes = parse_stamps(field, zone, dates=dates)
     for code, stamp in enumerate(stamps):
         if stamp.moment is not None and not stamp.is_midnight:
             row = int(np.argmax(codes == code))
-            raise field.refuse(row, f"{stamp.moment.isoformat()} is not a plain date", hint="give dates here")
+            hint = "give dates here; or --stamp date, if the clock time and zone of the stamps mean nothing"
+            raise field.refuse(row, f"{stamp.moment.isoformat()} is not a plain date", hint=hint)
     return np.array([stamp.day for stamp in stamps], np.int32)[codes]
 
 
-def parse_instants(field: Field, zone: ZoneInfo | None) -> I64:
+def parse_instants(field: Field, zone: ZoneInfo | None, *, dates: bool = False) -> I64:
     """Return instants, ns UTC. A date counts from its end: nobody could act on it while the day lasted."""
     if zone is None:
         raise UsageError(
@@ -304,37 +327,16 @@ def parse_instants(field: Field, zone: ZoneInfo | None) -> I64:
             place="tz",
             hint="add --tz, such as --tz America/New_York",
         )
-    stamps, codes = parse_stamps(field, zone)
-    instants: list[int] = []
-    for stamp in stamps:
-        moment = stamp.moment
-        if moment is None:
-            moment = datetime.datetime.combine(date_of(stamp.day + 1), datetime.time())
-        local = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
-        gone = local - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-        instants.append(((gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds) * NS_PER_US)
-    return np.array(instants, np.int64)[codes]
+    stamps, codes = parse_stamps(field, zone, dates=dates)
+    ends = (stamp.moment or datetime.datetime.combine(date_of(stamp.day + 1), datetime.time()) for stamp in stamps)
+    return np.array([instant_of(moment, zone) for moment in ends], np.int64)[codes]
 
 
-def parse_ratios(field: Field) -> tuple[I64, I64]:
-    """Return numerator and denominator (new shares, old shares) in lowest terms, from ``2:1``, ``2/1`` or ``2.0``.
-
-    A decimal is taken as printed (1.0027 is 10027/10000): a ratio that a vendor rounded is not made simple again.
-    """
-    column = field.column
-    texts = field.texts().to_pylist() if _is_text(column.type) else [repr(float(x)) for x in parse_numbers(field)]
-    pairs: list[tuple[int, int]] = []
-    for row, text in enumerate(texts):
-        match = _RATIO.fullmatch(text)
-        try:
-            ratio = Fraction(int(match[1]), int(match[2])) if match else Fraction(text)
-        except (ValueError, ZeroDivisionError) as error:
-            raise field.refuse(row, f"{text!r} is not a ratio", hint="new shares per old: 2:1, 2/1 or 2.0") from error
-        if ratio <= 0 or max(ratio.numerator, ratio.denominator) >= EXACT_MAX:
-            raise field.refuse(row, f"{text!r} is not a positive ratio", hint="new shares per old: 2:1, 2/1 or 2.0")
-        pairs.append((ratio.numerator, ratio.denominator))
-    table = np.array(pairs, np.int64).reshape(-1, 2)
-    return table[:, 0].copy(), table[:, 1].copy()
+def instant_of(moment: datetime.datetime, zone: ZoneInfo) -> int:
+    """Return the instant, ns UTC, of a moment in ``zone``."""
+    local = moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+    gone = local - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    return ((gone.days * 86_400 + gone.seconds) * 1_000_000 + gone.microseconds) * NS_PER_US
 
 
 def optional_rows(field: Field) -> BOOL:
@@ -346,3 +348,15 @@ def optional_rows(field: Field) -> BOOL:
     text = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
     filled: BOOL = pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(text), ""), False).to_numpy()
     return filled
+
+
+def optional_column(
+    name: str, field: Field | None, rows: int, dtype: type[np.generic], parse: Callable[[Field], npt.NDArray[Any]]
+) -> dict[str, npt.NDArray[Any]]:
+    """Return the column ``name`` and its validity; rows without a value are 0 in both."""
+    values, valid = np.zeros(rows, dtype), np.zeros(rows, np.int8)
+    at = np.zeros(0, np.int64) if field is None else np.flatnonzero(optional_rows(field))
+    if field is not None and at.size:
+        values[at] = parse(field.part(at))
+        valid[at] = 1
+    return {name: values, f"{name}_valid": valid}

@@ -14,7 +14,7 @@ unless the caller gave a scale to round to. What is refused names the data row; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
@@ -25,7 +25,6 @@ import pyarrow as pa
 
 from farm.shard.kinds import (
     DIVIDENDS,
-    INSTRUMENT_TYPES,
     INSTRUMENTS,
     PRICE_SCALE_MAX,
     SPLITS,
@@ -33,27 +32,33 @@ from farm.shard.kinds import (
     TICKS_MAX,
     Kind,
 )
+from farm.shard.master import instrument_columns
 from farm.shard.parse import (
     Field,
     Ids,
-    optional_rows,
+    instant_of,
+    optional_column,
     parse_days,
     parse_ids,
     parse_instants,
     parse_integers,
     parse_numbers,
-    parse_ratios,
+    parse_positive,
     parse_stamps,
     parse_zone,
     scale_of,
     to_ticks,
 )
+from farm.shard.ratio import parse_ratios
 from farm.shard.source import Source
 from farm.values.arrays import BOOL, F64, I32, I64
 from farm.values.errors import DataError, UsageError
-from farm.values.units import MICRO, iso
+from farm.values.units import iso
 
-STAMPS = ("start", "end")
+STAMPS = ("start", "end", "date")
+
+NO_CLOCK = np.iinfo(np.int64).min
+"""The moment of a stamp that is a date, or local midnight: that is no time of day at all."""
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -76,9 +81,6 @@ _TARGETS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-LOT_MAX = 1_000_000
-
-
 @dataclass(frozen=True)
 class Reading:
     """How to read a source: the flags of ``farm ingest``. ``sort``: bring rows into order instead of refusing them."""
@@ -91,14 +93,23 @@ class Reading:
     sort: bool = False
     remark: str = ""
 
+    @property
+    def dates(self) -> bool:
+        """Whether stamps are dates, whatever their clock time and zone."""
+        return self.stamp == "date"
+
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """The rows of one symbol, in time order: stored columns without the instrument's, and the data row of each."""
+    """The rows of one symbol, in time order: stored columns without the instrument's, and the data row of each.
+
+    ``moments``: the instant of each bar's stamp (ns UTC), or NO_CLOCK; None when all are dates.
+    """
 
     columns: Mapping[str, npt.NDArray[Any]]
     numbers: I64
     scale: int
+    moments: I64 | None = None
 
     @property
     def rows(self) -> int:
@@ -107,15 +118,22 @@ class Piece:
 
     def take(self, mask: BOOL) -> Piece:
         """Return the rows under ``mask``."""
-        return Piece({name: values[mask] for name, values in self.columns.items()}, self.numbers[mask], self.scale)
+        moments = None if self.moments is None else self.moments[mask]
+        columns = {name: values[mask] for name, values in self.columns.items()}
+        return Piece(columns, self.numbers[mask], self.scale, moments)
 
 
 @dataclass(frozen=True, eq=False)
 class Staged:
-    """Rows of one kind, checked as far as that goes without the dataset, per symbol (bytewise order)."""
+    """Rows of one kind, checked as far as that goes without the dataset, per symbol (bytewise order).
+
+    ``symbols``: all of the source, also those whose rows say that there is nothing.
+    """
 
     kind: Kind
     source: Source
+    reading: Reading
+    symbols: tuple[str, ...]
     pieces: Mapping[str, Piece]
     notes: tuple[str, ...]
 
@@ -131,34 +149,46 @@ def stage(source: Source, kind: Kind, reading: Reading) -> Staged:
         zone, stamp = _clock(reading)
         return _stage_bars(source, fields, ids, reading, zone, stamp)
     zone_given = parse_zone(reading.tz) if reading.tz is not None else None
+    if reading.stamp is not None:
+        _check_stamp(reading.stamp)
     if kind is SPLITS:
-        return _staged(source, kind, ids, _split_columns(source, fields, reading, zone_given), {}, reading, ())
+        return _stage_splits(source, fields, ids, reading, zone_given)
     if kind is DIVIDENDS:
-        columns, prices = _dividend_columns(source, fields, reading, zone_given)
-        return _staged(source, kind, ids, columns, prices, reading, ())
+        return _stage_dividends(source, fields, ids, reading, zone_given)
     symbols = np.array(ids.names, np.object_)[ids.code]
-    columns, prices = _instrument_columns(source, fields, zone_given)
+    columns, prices = instrument_columns(fields, source.table.num_rows, zone_given, dates=reading.dates)
     own_ids = parse_ids(fields["id"]) if "id" in fields else ids
     return _staged(source, kind, own_ids, columns | {"symbol": symbols}, prices, reading, ())
 
 
-def _clock(reading: Reading) -> tuple[ZoneInfo, str]:
-    if reading.tz is None:
+def _clock(reading: Reading) -> tuple[ZoneInfo | None, str]:
+    """Return the zone of the stamps of bars and what they name; dates need no zone."""
+    if reading.stamp is not None:
+        _check_stamp(reading.stamp)
+    if reading.tz is None and not reading.dates:
         raise UsageError(
             "no time zone given: the day of a bar is the exchange's local day, and is never guessed",
             place="tz",
-            hint="add --tz, such as --tz America/New_York",
+            hint="add --tz, such as --tz America/New_York; or --stamp date if the stamps only name a date",
         )
-    if reading.stamp not in STAMPS:
+    if reading.stamp is None:
         raise UsageError(
-            "no stamp given: whether a bar is stamped with its start or its end is never guessed"
-            if reading.stamp is None
-            else f"no such stamp: {reading.stamp!r}",
+            "no stamp given: whether a bar is stamped with its start or its end is never guessed",
             place="stamp",
             allowed=", ".join(STAMPS),
             hint="add --stamp start for plain dates",
         )
-    return parse_zone(reading.tz), reading.stamp
+    return None if reading.tz is None else parse_zone(reading.tz), reading.stamp
+
+
+def _check_stamp(stamp: str) -> None:
+    if stamp not in STAMPS:
+        raise UsageError(
+            f"no such stamp: {stamp!r}",
+            place="stamp",
+            allowed=", ".join(STAMPS),
+            hint="start or end of a bar; or date, where clock times and zones mean nothing",
+        )
 
 
 def _fields(source: Source, kind: Kind, reading: Reading) -> dict[str, Field]:
@@ -228,9 +258,9 @@ def _ids(source: Source, fields: Mapping[str, Field], reading: Reading) -> Ids:
 
 
 def _stage_bars(
-    source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo, stamp: str
+    source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None, stamp: str
 ) -> Staged:
-    day = _session_days(_need(source, fields, "ts"), zone, stamp)
+    day, moments = _session_days(_need(source, fields, "ts"), zone, stamp)
     prices = {name: parse_numbers(_need(source, fields, name)) for name in ("open", "high", "low", "close")}
     volume = parse_integers(_need(source, fields, "volume"))
     bad: list[tuple[int, str, str]] = []
@@ -258,7 +288,8 @@ def _stage_bars(
     notes = (
         (f"open or close outside low .. high in {_counted(int(is_outside.sum()), 'bar')}",) if is_outside.any() else ()
     )
-    return _staged(source, STOCK_DAILY, ids, {"day": day, "volume": volume}, prices, reading, notes)
+    columns: Columns = {"day": day, "volume": volume}
+    return _staged(source, STOCK_DAILY, ids, columns, prices, reading, notes, moments=moments)
 
 
 def _counted(count: int, word: str) -> str:
@@ -271,35 +302,50 @@ def _first(bad: list[tuple[int, str, str]], mask: BOOL, message: Any, hint: str 
         bad.append((row, message(row), hint))
 
 
-def _session_days(field: Field, zone: ZoneInfo, stamp: str) -> I32:
-    """Return the session of each bar: a date names it; an end stamp at local midnight ends the day before."""
-    stamps, codes = parse_stamps(field, zone)
+def _session_days(field: Field, zone: ZoneInfo | None, stamp: str) -> tuple[I32, I64 | None]:
+    """Return the session of each bar, and the moments of ``Piece``.
+
+    A date names the session; an end stamp at local midnight ends the day before.
+    """
+    stamps, codes = parse_stamps(field, zone, dates=stamp == "date")
     days = [one.day - 1 if stamp == "end" and one.is_midnight else one.day for one in stamps]
-    return np.array(days, np.int32)[codes]
+    moments = None
+    if zone is not None and any(one.moment is not None for one in stamps):
+        instants = [
+            NO_CLOCK if one.moment is None or one.is_midnight else instant_of(one.moment, zone) for one in stamps
+        ]
+        moments = np.array(instants, np.int64)[codes]
+    return np.array(days, np.int32)[codes], moments
 
 
-def _split_columns(source: Source, fields: Mapping[str, Field], reading: Reading, zone: ZoneInfo | None) -> Columns:
-    ex_day = parse_days(_need(source, fields, "ex_date"), zone)
+def _stage_splits(
+    source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None
+) -> Staged:
+    notes: tuple[str, ...] = ()
     if "ratio" in fields or "numerator" not in fields:
-        numerator, denominator = parse_ratios(_need(source, fields, "ratio"))
+        numerator, denominator, notes = parse_ratios(_need(source, fields, "ratio"))
     else:
-        numerator, denominator = (_positive(_need(source, fields, name)) for name in ("numerator", "denominator"))
+        numerator, denominator = (parse_positive(_need(source, fields, name)) for name in ("numerator", "denominator"))
         divisor = np.gcd(numerator, denominator)
         numerator, denominator = numerator // divisor, denominator // divisor
-    is_one = numerator == denominator
-    if is_one.any():
-        row = int(np.argmax(is_one)) + 1
-        raise DataError("the ratio is 1, which is no split", place=source.row(row), hint="remove the row")
-    remark = _remarks(source, fields, reading)
-    return {"ex_day": ex_day, "numerator": numerator, "denominator": denominator, "source": remark}
+    # A column that goes along with bars has a row for every day: 0 (or 1) where there is no split.
+    at = np.flatnonzero((numerator != 0) & (numerator != denominator))
+    notes += _none(len(numerator) - len(at), "a ratio of 0 or 1: no split")
+    columns = _event_columns(source, fields, at, reading, zone)
+    columns |= {"numerator": numerator[at], "denominator": denominator[at]}
+    return _staged(source, SPLITS, ids, columns, {}, reading, notes, at=at)
 
 
-def _positive(field: Field) -> I64:
-    values = parse_integers(field)
-    if (values < 1).any():
-        row = int(np.argmax(values < 1))
-        raise field.refuse(row, f"{values[row]} is not positive")
-    return values
+def _none(count: int, what: str) -> tuple[str, ...]:
+    return (f"{_counted(count, 'row')} left out for {what}",) if count else ()
+
+
+def _event_columns(
+    source: Source, fields: Mapping[str, Field], at: I64, reading: Reading, zone: ZoneInfo | None
+) -> Columns:
+    """Return ex-day and source of the rows ``at``."""
+    ex_day = parse_days(_need(source, fields, "ex_date").part(at), zone, dates=reading.dates)
+    return {"ex_day": ex_day, "source": _remarks(source, fields, reading)[at]}
 
 
 def _remarks(source: Source, fields: Mapping[str, Field], reading: Reading) -> npt.NDArray[np.object_]:
@@ -309,79 +355,28 @@ def _remarks(source: Source, fields: Mapping[str, Field], reading: Reading) -> n
     return np.full(source.table.num_rows, reading.remark or source.name.rpartition("/")[2], np.object_)
 
 
-def _dividend_columns(
-    source: Source, fields: Mapping[str, Field], reading: Reading, zone: ZoneInfo | None
-) -> tuple[Columns, dict[str, F64]]:
-    ex_day = parse_days(_need(source, fields, "ex_date"), zone)
+def _stage_dividends(
+    source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None
+) -> Staged:
     field = _need(source, fields, "amount")
     amount = parse_numbers(field)
-    if (amount <= 0).any():
-        row = int(np.argmax(amount <= 0))
+    if (amount < 0).any():
+        row = int(np.argmax(amount < 0))
         raise field.refuse(row, f"{float(amount[row])!r} is not above zero", hint="a dividend is paid to the holder")
-    columns: Columns = {"ex_day": ex_day, "source": _remarks(source, fields, reading)}
-    rows = source.table.num_rows
-    columns |= _optional("pay_day", fields.get("pay_date"), rows, np.int32, lambda part: parse_days(part, zone))
-    columns |= _optional("declared_ts", fields.get("declared"), rows, np.int64, lambda part: parse_instants(part, zone))
-    return columns, {"amount": amount}
+    at = np.flatnonzero(amount != 0)
+    columns = _event_columns(source, fields, at, reading, zone)
 
+    def days(part: Field) -> I32:
+        return parse_days(part, zone, dates=reading.dates)
 
-def _optional(
-    name: str, field: Field | None, rows: int, dtype: type[np.generic], parse: Callable[[Field], npt.NDArray[Any]]
-) -> Columns:
-    """Return the column ``name`` and its validity; rows without a value are 0 in both."""
-    values, valid = np.zeros(rows, dtype), np.zeros(rows, np.int8)
-    at = np.zeros(0, np.int64) if field is None else np.flatnonzero(optional_rows(field))
-    if field is not None and at.size:
-        values[at] = parse(field.part(at))
-        valid[at] = 1
-    return {name: values, f"{name}_valid": valid}
+    def instants(part: Field) -> I64:
+        return parse_instants(part, zone, dates=reading.dates)
 
-
-def _instrument_columns(
-    source: Source, fields: Mapping[str, Field], zone: ZoneInfo | None
-) -> tuple[Columns, dict[str, F64]]:
-    rows = source.table.num_rows
-    defaults = {"type": "stock", "calendar": "XNYS", "currency": "USD"}
-    columns: Columns = {name: _texts_or(fields.get(name), rows, default) for name, default in defaults.items()}
-    _check_types(fields.get("type"), columns["type"])
-    columns["lot_micro"] = _lots(fields["lot"]) if "lot" in fields else np.full(rows, MICRO, np.int64)
-    multiplier = _positive(fields["multiplier"]) if "multiplier" in fields else np.ones(rows, np.int64)
-    columns |= {"multiplier": multiplier, "price_scale": np.zeros(rows, np.int64)}
-    for name, theirs in (("listed_day", "listed"), ("delisted_day", "delisted")):
-        columns |= _optional(name, fields.get(theirs), rows, np.int32, lambda part: parse_days(part, zone))
-    value = _optional("delisting_value", fields.get("delisting_value"), rows, np.float64, _values)
-    columns["delisting_value_valid"] = value["delisting_value_valid"]
-    return columns, {"delisting_value": value["delisting_value"]}
-
-
-def _texts_or(field: Field | None, rows: int, default: str) -> npt.NDArray[np.object_]:
-    if field is None:
-        return np.full(rows, default, np.object_)
-    return np.array(field.texts().to_pylist(), np.object_)
-
-
-def _check_types(field: Field | None, types: npt.NDArray[np.object_]) -> None:
-    for row, name in enumerate(types):
-        if field is not None and name not in INSTRUMENT_TYPES:
-            raise field.refuse(row, f"no such type: {name!r}", hint=f"types are {', '.join(INSTRUMENT_TYPES)}")
-
-
-def _lots(field: Field) -> I64:
-    lots = parse_numbers(field)
-    is_bad = (lots <= 0) | (lots > LOT_MAX)
-    is_bad |= to_ticks(np.where(is_bad, 1.0, lots), 6) / MICRO != np.where(is_bad, 1.0, lots)
-    if is_bad.any():
-        row = int(np.argmax(is_bad))
-        hint = f"a positive number up to {LOT_MAX:,}, of at most 6 decimals"
-        raise field.refuse(row, f"{float(lots[row])!r} is not a lot", hint=hint)
-    return to_ticks(lots, 6)
-
-
-def _values(field: Field) -> F64:
-    values = parse_numbers(field)
-    if (values < 0).any():
-        raise field.refuse(int(np.argmax(values < 0)), "the value is negative", hint="a worthless share is worth 0")
-    return values
+    pay, declared = (fields[name].part(at) if name in fields else None for name in ("pay_date", "declared"))
+    columns |= optional_column("pay_day", pay, len(at), np.int32, days)
+    columns |= optional_column("declared_ts", declared, len(at), np.int64, instants)
+    notes = _none(len(amount) - len(at), "an amount of 0: no dividend")
+    return _staged(source, DIVIDENDS, ids, columns, {"amount": amount[at]}, reading, notes, at=at)
 
 
 def _staged(
@@ -392,33 +387,48 @@ def _staged(
     prices: Mapping[str, F64],
     reading: Reading,
     notes: tuple[str, ...],
+    *,
+    at: I64 | None = None,
+    moments: I64 | None = None,
 ) -> Staged:
-    """Cut the rows into pieces per symbol, in time order, with prices as ticks."""
-    time: I32 = np.zeros(len(ids.code), np.int32) if kind.time_column is None else columns[kind.time_column]
-    order = _ordered(source, kind, ids, time, reading)
-    bounds = np.searchsorted(ids.code[order], np.arange(len(ids.names) + 1))
+    """Cut the rows into pieces per symbol, in time order, with prices as ticks.
+
+    ``at``: the rows of the source (from 0) that columns and prices hold; None: all.
+    """
+    at = np.arange(source.table.num_rows) if at is None else at
+    code = ids.code[at]
+    time: I32 = np.zeros(len(at), np.int32) if kind.time_column is None else columns[kind.time_column]
+    order = _ordered(source, kind, Ids(ids.names, code), time, at, reading)
+    bounds = np.searchsorted(code[order], np.arange(len(ids.names) + 1))
     pieces: dict[str, Piece] = {}
     rounded = 0
-    for at, name in enumerate(ids.names):
-        rows = order[bounds[at] : bounds[at + 1]]
-        ticks, scale, is_rounded = _ticks(source, {key: values[rows] for key, values in prices.items()}, rows, reading)
+    for position, name in enumerate(ids.names):
+        rows = order[bounds[position] : bounds[position + 1]]
+        if not rows.size:
+            continue
+        own = {key: values[rows] for key, values in prices.items()}
+        ticks, scale, is_rounded = _ticks(source, own, at[rows], reading)
         rounded += is_rounded
-        pieces[name] = Piece({key: values[rows] for key, values in columns.items()} | ticks, rows + 1, scale)
+        stored = {key: values[rows] for key, values in columns.items()} | ticks
+        pieces[name] = Piece(stored, at[rows] + 1, scale, None if moments is None else moments[rows])
     if rounded:
         notes += (f"prices rounded to {reading.price_scale} decimals in {_counted(rounded, 'symbol')}",)
-    return Staged(kind, source, pieces, notes)
+    return Staged(kind, source, reading, ids.names, pieces, notes)
 
 
-def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, reading: Reading) -> I64:
-    """Return the permutation to (symbol, time); DataError for keys that are there twice, or not in order."""
+def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, number: I64, reading: Reading) -> I64:
+    """Return the permutation to (symbol, time); DataError for keys that are there twice, or not in order.
+
+    ``number``: the row of the source (from 0) of each.
+    """
     order = np.lexsort((time, ids.code))
     is_twice = (np.diff(ids.code[order]) == 0) & (np.diff(time[order]) == 0)
     if is_twice.any():
         at = min(np.flatnonzero(is_twice).tolist(), key=lambda at: int(order[at + 1]))
         first, second = int(order[at]), int(order[at + 1])
         raise DataError(
-            f"duplicate row: {_name(kind, ids, time, second)} is in data row {first + 1} already",
-            place=source.row(second + 1),
+            f"duplicate row: {_name(kind, ids, time, second)} is in data row {number[first] + 1} already",
+            place=source.row(int(number[second]) + 1),
             hint=_TWICE.get(kind.name, "keep one of them"),
         )
     if not reading.sort:
@@ -428,8 +438,9 @@ def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, reading: Reading) 
             at = min(np.flatnonzero(is_back).tolist(), key=lambda at: int(by_symbol[at + 1]))
             before, row = int(by_symbol[at]), int(by_symbol[at + 1])
             raise DataError(
-                f"unsorted: {_name(kind, ids, time, row)} after {iso(int(time[before]))} of data row {before + 1}",
-                place=source.row(row + 1),
+                f"unsorted: {_name(kind, ids, time, row)} after {iso(int(time[before]))}"
+                f" of data row {number[before] + 1}",
+                place=source.row(int(number[row]) + 1),
                 hint="sort the file by time, or let --sort do it",
             )
     return order.astype(np.int64)

@@ -45,6 +45,8 @@ _ERRORS: Final[dict[int, tuple[type[StoreError], str]]] = {
     errno.ENOENT: (NotFound, ""),
     errno.ENOTDIR: (NotFound, ""),
     errno.EISDIR: (NotFound, ""),
+    errno.ENAMETOOLONG: (ConfigError, "the path is longer than this file system allows"),
+    errno.ELOOP: (ConfigError, "links on the path lead round in a circle"),
     errno.EEXIST: (AlreadyExists, ""),
     errno.EACCES: (PermissionDenied, "look at the owner and the mode of the directory"),
     errno.EPERM: (PermissionDenied, "look at the owner and the mode of the directory"),

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from farm.store.base import Store
-from farm.values.errors import AlreadyExists, StoreError
+from farm.values.errors import AlreadyExists, StoreError, Watchdog
 
 RACERS: Final = 8
 
@@ -37,6 +37,8 @@ def probe_conditional_put(store: Store) -> None:
             wins = list(pool.map(race, offers))
         kept = store.get(key) if any(wins) else b""
         late = race(b"too late")
+    except Watchdog:
+        raise  # nobody answers: the removal would wait as long again
     except StoreError:
         # Why it failed matters more than what may be left: who may not write may not delete either.
         with suppress(StoreError):

@@ -1,19 +1,18 @@
 """S3 behind the ``Store`` protocol, by obstore. The one table that translates its errors lives here.
 
 Only what every S3-compatible server does: ranged GET, If-Match, HEAD, ListObjectsV2, PUT, PUT with If-None-Match "*".
-Endpoint, region and credentials come from the usual ``AWS_*`` variables, never from the URL. obstore's own retries are
+Endpoint, region and credentials come from ``store.aws``, never from the URL. obstore's own retries are
 off: the layers of ``store.wrap`` do it, and count it. What the client does not check is checked here: the range that
 came back, and its length.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar, cast
 
 import obstore
 from obstore.exceptions import (
@@ -28,6 +27,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store as Client
 
+from farm.store.aws import CREDENTIALS_HINT, NO_CREDENTIALS, reach
 from farm.store.base import ObjectMeta, check_key, check_prefix, check_range
 from farm.values.errors import (
     AlreadyExists,
@@ -42,6 +42,7 @@ from farm.values.errors import (
     Throttled,
     Unavailable,
     WriteFailed,
+    shown,
 )
 from farm.values.settings import StoreSettings
 
@@ -58,19 +59,14 @@ _REASON = re.compile(r"<Message>([^<]*)</Message>")
 _OTHER_RANGE = re.compile(r"Requested \d+\.\.\d+, got")
 _TRANSPORT = re.compile(r"kind: (Connect|Timeout|Request|Interrupted|Decode)")
 
-_SECRETS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
-_PROVIDERS: Final = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_SKIP_SIGNATURE",
-)
-_CREDENTIALS_HINT: Final = (
-    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary ones) to credentials "
-    "that may use this bucket, and AWS_ENDPOINT_URL unless it is on AWS"
-)
-_NO_CREDENTIALS: Final = "there are no credentials in the environment"
+_BROKEN: Final = "the connection broke"
+_REASONS: Final = {
+    "ConnectionRefused": "no connection: nobody listens there",
+    "dns error": "no connection: the name of the server is not known",
+    "Unreachable": "no connection: there is no way to that address",
+}
+_VARIABLES_HINT: Final = "look at the AWS_* variables that are set: one does not fit the client or the others"
+_REGION_HINT: Final = "the bucket is in another region: set AWS_REGION"
 _ENDPOINT_HINT: Final = "is AWS_ENDPOINT_URL right, and the server up?"
 
 
@@ -96,14 +92,14 @@ _TABLE: Final = (
     _Rule(
         PermissionDenied,
         codes=("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"),
-        hint=_CREDENTIALS_HINT,
+        hint=CREDENTIALS_HINT,
     ),
     _Rule(PermissionDenied, codes=("RequestTimeTooSkewed",), hint="the clock of this machine is wrong"),
     _Rule(
         ConfigError,
         codes=("AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"),
         statuses=(301, 307),
-        hint="the bucket is in another region: set AWS_REGION",
+        hint=_REGION_HINT,
     ),
     _Rule(ConfigError, codes=("InvalidBucketName",)),
     _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint="the server is full"),
@@ -112,7 +108,7 @@ _TABLE: Final = (
         codes=("AccessDenied",),
         statuses=(401, 403),
         raised=(PermissionDeniedError, UnauthenticatedError),
-        hint=_CREDENTIALS_HINT,
+        hint=CREDENTIALS_HINT,
     ),
     _Rule(NotFound, statuses=(404,), raised=(FileNotFoundError,)),
     # 409: another conditional write of this key is under way. Who wins is not known yet, so ask again; obstore would
@@ -129,6 +125,52 @@ _TABLE: Final = (
     ),
 )
 
+# What the text of the client shows where no bucket has answered: error, message, hint. Looked at before the table.
+_SIGNS: Final[tuple[tuple[re.Pattern[str], type[StoreError], str, str], ...]] = (
+    (
+        re.compile(r"169\.254\.169\.254|/latest/api/token|security-credentials|instance credentials"),
+        PermissionDenied,
+        NO_CREDENTIALS,
+        CREDENTIALS_HINT,
+    ),
+    (
+        re.compile(r"External AWS credential provider"),
+        PermissionDenied,
+        "the credentials of the profile have run out, and cannot be renewed",
+        "log in again",
+    ),
+    (
+        re.compile(r"BareRedirect"),
+        ConfigError,
+        "the server says that the bucket is elsewhere, and not where",
+        _REGION_HINT,
+    ),
+    (
+        re.compile(r"InvalidCertificate"),
+        ConfigError,
+        "the certificate of the server is not trusted",
+        "set SSL_CERT_FILE to the certificates to trust; is AWS_ENDPOINT_URL right?",
+    ),
+    (
+        re.compile(r"InvalidContentType|InvalidMessage"),
+        ConfigError,
+        "the server does not speak TLS there",
+        "is http:// meant in AWS_ENDPOINT_URL, or another port?",
+    ),
+    (
+        re.compile(r"(?i)http request (was sent )?to (an )?https (server|port)"),
+        ConfigError,
+        "the server speaks TLS there",
+        "is https:// meant in AWS_ENDPOINT_URL?",
+    ),
+    (
+        re.compile(r"hyper::Error\(\s*Parse\("),
+        ConfigError,
+        "what answers there does not speak HTTP",
+        "is AWS_ENDPOINT_URL right: http:// or https://, host and port?",
+    ),
+)
+
 
 class S3Store:
     """A bucket, or a prefix in one, behind the ``Store`` protocol. Making it sends no request."""
@@ -138,10 +180,11 @@ class S3Store:
         self._bucket = bucket
         if not _BUCKET.fullmatch(bucket):
             raise ConfigError(
-                f"not a bucket name: {bucket!r}", place=self.url, allowed="3 to 63 of a-z, 0-9, '.' and '-'"
+                f"not a bucket name: '{shown(bucket)}'",
+                place=shown(self.url),
+                allowed="3 to 63 of a-z, 0-9, '.' and '-'",
             )
-        if os.environ.get("AWS_EC2_METADATA_DISABLED") == "true" and not any(map(os.environ.get, _PROVIDERS)):
-            raise PermissionDenied(_NO_CREDENTIALS, place=self.url, hint=_CREDENTIALS_HINT)
+        self._reach = reach(bucket, self.url)
         # Ranges are bounded, so their time is; whole objects may be larger and get the watchdog's patience.
         range_s = settings.request_timeout_s + settings.fetch_bytes_max / settings.throughput_bytes_s_min
         self._fetch_bytes_max = settings.fetch_bytes_max
@@ -234,18 +277,16 @@ class S3Store:
             return
 
     def _client(self, prefix: str, settings: StoreSettings, timeout_s: float) -> Client:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         pause = timedelta(seconds=settings.backoff_s)
-        config: S3Config = {} if not endpoint else {"endpoint": endpoint}
-        if not (os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")):
-            config["region"] = "us-east-1"
+        identity = self._reach.identity
         try:
             return Client(
                 self._bucket,
                 prefix=prefix or None,
-                config=config,
+                config=cast("S3Config", self._reach.config),
+                credential_provider=identity.credential if identity is not None else None,
                 client_options={
-                    "allow_http": endpoint.startswith("http://"),
+                    "allow_http": self._reach.is_plain,
                     "timeout": timedelta(seconds=timeout_s),
                     "connect_timeout": timedelta(seconds=settings.connect_timeout_s),
                 },
@@ -255,29 +296,38 @@ class S3Store:
                     "backoff": {"init_backoff": pause, "max_backoff": pause, "base": 2},
                 },
             )
-        except (BaseError, ValueError) as error:
-            raise ConfigError(_first_line(str(error)), place=self.url) from None
+        except BaseException as error:
+            if not _is_of_client(error):
+                raise
+            why = shown(self._reach.redact(_summary(str(error)).removeprefix("Generic Config error: ")))
+            raise ConfigError(why, place=self.url, hint=_VARIABLES_HINT) from None
 
     def _call(self, key: str, action: Callable[[], _T]) -> _T:
         try:
             result = action()
-        except (BaseError, OSError) as error:
+        except BaseException as error:
+            if not _is_of_client(error):
+                raise
             self._raise(error, key)
         self._is_bucket_seen = True
         return result
 
     def _raise(self, error: BaseException, key: str) -> NoReturn:
-        translated = translate(error, place=self._place(key), bucket=self._bucket)
+        translated = translate(error, self._reach.redact, place=self._place(key), bucket=self._bucket)
         if type(translated) is NotFound and not self._is_bucket_seen:
             # The answer to HEAD has no body, so a missing bucket looks like a missing key. A listing tells; if it
             # fails for another reason (no right to list), the key is what was asked for, and is not there.
             try:
                 next(iter(obstore.list(self._hasty, chunk_size=1)), None)
                 self._is_bucket_seen = True
-            except (BaseError, OSError) as second:
-                reason = translate(second, place=self.url, bucket=self._bucket)
+            except BaseException as second:
+                if not _is_of_client(second):
+                    raise
+                reason = translate(second, self._reach.redact, place=self.url, bucket=self._bucket)
                 if isinstance(reason, BucketNotFound):
                     translated = reason
+        if translated.hint == CREDENTIALS_HINT:
+            translated.hint = self._reach.hint
         # Without ``from``: the client's text quotes the request, and with it what must stay secret.
         raise translated from None
 
@@ -285,9 +335,20 @@ class S3Store:
         return f"{self.url}/{key}" if key else self.url
 
 
-def translate(error: BaseException, *, place: str, bucket: str) -> StoreError:
+def _is_of_client(error: BaseException) -> bool:
+    """True for what the client raises. A panic of it has a class that cannot be imported, and is no Exception."""
+    return isinstance(error, BaseError | OSError | ValueError) or type(error).__name__ == "PanicException"
+
+
+def translate(error: BaseException, redact: Callable[[str], str], *, place: str, bucket: str) -> StoreError:
     """Return the error of the farm for an error of the client; its text holds no secret."""
     text = str(error)
+    summary = redact(_summary(text))
+    if not isinstance(error, Exception):
+        return ConfigError(f"the S3 client failed: {shown(summary)}", place=place, hint=_VARIABLES_HINT)
+    for sign, kind, message, hint in _SIGNS:
+        if sign.search(text):
+            return kind(message, place=place, hint=hint)
     status = _STATUS.search(text)
     code = _CODE.search(text)
     for rule in _TABLE:
@@ -296,17 +357,12 @@ def translate(error: BaseException, *, place: str, bucket: str) -> StoreError:
             or (status is not None and int(status[1]) in rule.statuses)
             or isinstance(error, rule.raised)
         ):
-            return rule.error(_summary(text), place=place, hint=rule.hint.format(bucket=bucket))
+            return rule.error(summary, place=place, hint=rule.hint.format(bucket=bucket))
     if status is not None:
-        kind = Unavailable if status[1].startswith("5") else StoreError
-        return kind(_summary(text), place=place)
+        return (Unavailable if status[1].startswith("5") else StoreError)(summary, place=place)
     if _OTHER_RANGE.search(text):
-        return ShortRead(_summary(text), place=place)
-    if "169.254.169.254" in text or "instance credentials" in text.lower():
-        return PermissionDenied(_NO_CREDENTIALS, place=place, hint=_CREDENTIALS_HINT)
-    if "scheme is not allowed" in text or "builder error" in text:
-        return ConfigError(_summary(text), place=place, hint=_ENDPOINT_HINT)
-    return Unavailable(_summary(text), place=place, hint=_ENDPOINT_HINT)
+        return ShortRead(summary, place=place)
+    return Unavailable(summary, place=place, hint=_ENDPOINT_HINT)
 
 
 def _summary(text: str) -> str:
@@ -316,24 +372,11 @@ def _summary(text: str) -> str:
         words = [f"the server said {status[1]}"]
         words += [code[1]] if code is not None else []
         words += [f"({reason[1]})"] if reason is not None else []
-        return redact(" ".join(words))
+        return " ".join(words)
     if code is not None:
         return f"the server said {code[1]}"
     transport = _TRANSPORT.search(text)
-    said = {"Connect": "no connection", "Timeout": "no answer in time"}
-    if transport is not None:
-        return said.get(transport[1], "the connection broke")
-    return redact(_first_line(text))
-
-
-def redact(text: str) -> str:
-    """Return ``text`` without the credentials of this process."""
-    for name in _SECRETS:
-        secret = os.environ.get(name)
-        if secret:
-            text = text.replace(secret, f"<{name}>")
-    return text
-
-
-def _first_line(text: str) -> str:
-    return redact(text.partition("\n")[0].strip())
+    if transport is None:
+        return text.partition("\n")[0].strip()
+    known = (words for sign, words in _REASONS.items() if sign in text)
+    return next(known, {"Connect": "no connection", "Timeout": "no answer in time"}.get(transport[1], _BROKEN))

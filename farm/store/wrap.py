@@ -18,9 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias, TypeVar
 
 from farm.store.base import ObjectMeta, Store
+from farm.store.patience import Patience
 from farm.values.errors import AlreadyExists, ShortRead, StoreError, Throttled, Unavailable, UsageError, Watchdog
 from farm.values.settings import StoreSettings
 
@@ -161,7 +163,7 @@ class Retrying(Around):
 
     Layers: *client* (throttled, unavailable), *range* (a body that is not what was asked for), *span* (ranges of one
     ``get_ranges`` that failed all their tries, once more together after the longest pause). The watchdog bounds the
-    time of a request, all tries included, and names the last error.
+    time of a request, all tries included, and names the last error. ``patience`` is for stores that may not answer.
     """
 
     def __init__(
@@ -170,12 +172,14 @@ class Retrying(Around):
         settings: StoreSettings,
         counts: Counts,
         *,
+        patience: Patience | None = None,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(inner)
         self._settings = settings
         self._counts = counts
+        self._patience = patience
         self._sleep = sleep
         self._clock = clock
         self._jitter = random.Random()  # Moves pauses apart, touches no result.
@@ -183,9 +187,22 @@ class Retrying(Around):
         self._pool: ThreadPoolExecutor | None = None
 
     def _do(self, verb: str, key: str, action: Callable[[], _T], *, sent: int = 0, expected: int = 0) -> _T:
+        return self._until(self._deadline(sent + expected), key, action)
+
+    def _deadline(self, size: int) -> float:
+        return self._clock() + self._settings.watchdog_s + size / self._settings.throughput_bytes_s_min
+
+    def _until(self, until: float, key: str, action: Callable[[], _T]) -> _T:
+        tries = partial(self._tries, until, action)
+        try:
+            return tries() if self._patience is None else self._patience.call(key, tries, until)
+        except Watchdog:
+            self._counts.watchdog()
+            raise
+
+    def _tries(self, until: float, action: Callable[[], _T]) -> _T:
         limits = {"client": self._settings.client_retries_max, "range": self._settings.range_retries_max}
         tries = dict.fromkeys(limits, 0)
-        until = self._clock() + self._settings.watchdog_s + (sent + expected) / self._settings.throughput_bytes_s_min
         while True:
             try:
                 return action()
@@ -195,7 +212,6 @@ class Retrying(Around):
                     raise
                 pause = self._pause_s(sum(tries.values()))
                 if self._clock() + pause > until:
-                    self._counts.watchdog()
                     raise Watchdog(
                         f"no success within {self._settings.watchdog_s:g} s, last: {error.message}",
                         place=error.place,
@@ -206,21 +222,27 @@ class Retrying(Around):
                 self._sleep(pause)
 
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> bytes:
+        return self._range(key, start, length, if_match, {})
+
+    def _range(self, key: str, start: int, length: int, if_match: str | None, untils: dict[int, float]) -> bytes:
+        """``untils``: by its start, when a range must be there; a later try of it has no more time than the first."""
+
         def read() -> bytes:
             data = self.inner.get_range(key, start, length, if_match=if_match)
             if len(data) != length:
                 raise ShortRead(f"{len(data)} bytes came, asked for {length}", place=f"{self.url}/{key}")
             return data
 
-        return self._do("get_range", key, read, expected=length)
+        return self._until(untils.setdefault(start, self._deadline(length)), key, read)
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, if_match: str | None = None) -> list[bytes]:
         if len(ranges) < 2:
             return super().get_ranges(key, ranges, if_match=if_match)
         found: dict[int, bytes] = {}
+        untils: dict[int, float] = {}
         for span_try in range(self._settings.span_retries_max + 1):
             missing = [i for i in range(len(ranges)) if i not in found]
-            error = self._gather(key, ranges, missing, if_match, found)
+            error = self._gather(key, ranges, missing, if_match, found, untils)
             if error is None:
                 break
             if span_try == self._settings.span_retries_max:
@@ -236,11 +258,12 @@ class Retrying(Around):
         missing: Sequence[int],
         if_match: str | None,
         found: dict[int, bytes],
+        untils: dict[int, float],
     ) -> StoreError | None:
         """Fetch the missing ranges into ``found``; return the first error that a later try may cure, raise others."""
         pool = self._threads()
         flights: list[tuple[int, Future[bytes]]] = [
-            (i, pool.submit(self.get_range, key, *ranges[i], if_match=if_match)) for i in missing
+            (i, pool.submit(self._range, key, *ranges[i], if_match, untils)) for i in missing
         ]
         first: StoreError | None = None
         try:

@@ -45,6 +45,7 @@ class Signals:
 
     Shapes:  enter, exit, enter_short, exit_short uint8 (n,): 1 where true; 0 where false, unknown, or before the run.
              prefer, stop_levels[k] float64 (n,), in the share basis of that bar: NaN where unknown.
+             is_enter_known: at some bar of the run it is known whether to enter, long or short.
     Anchors: label of each recursive indicator -> the day its steps began (the earliest, if it has several).
     """
 
@@ -56,6 +57,7 @@ class Signals:
     prefer: F64 | None
     stop_levels: tuple[F64, ...]
     anchors: Mapping[str, str]
+    is_enter_known: bool = True
 
 
 def evaluate(program: Program, market: MarketView, store: SeriesStore) -> tuple[tuple[Signals, ...], ...]:
@@ -106,12 +108,15 @@ class _Scopes:
     def signals(self, sleeve: RulesProgram) -> Signals:
         host = self.host
         anchors: dict[str, int] = {}
+        known: set[Node] = set()
 
         def mask(node: Node | None) -> U8:
             out = np.zeros(host.rows, np.uint8)
             if node is not None and host.start < host.rows:
                 entry = host.entry(node, host.start)
                 out[host.start :] = entry.arrays[0][0]
+                if entry.arrays[0][1].any():
+                    known.add(node)
                 _note(anchors, entry)
             return readonly(out)
 
@@ -129,6 +134,7 @@ class _Scopes:
             prefer=None if sleeve.prefer is None else numeric(sleeve.prefer),
             stop_levels=tuple(numeric(level) for level in sleeve.levels),
             anchors={label: iso(day) for label, day in sorted(anchors.items())},
+            is_enter_known=not known.isdisjoint((sleeve.enter, sleeve.enter_short)),
         )
 
 

@@ -19,6 +19,7 @@ from farm.strategy.spec import RunSpec, StudySpec
 from farm.study.context import CellMarket, Scored
 from farm.study.document import nullable
 from farm.study.objective import over_cells
+from farm.study.remarks import ASSUMPTIONS, incidents_of_trial, remarks_of_trial
 from farm.study.results import Ranking, Results
 from farm.study.segment import parsed
 from farm.study.split import chronological
@@ -26,10 +27,6 @@ from farm.values.arrays import F64, I32
 from farm.values.units import MICRO, iso
 
 BUCKET_WORDS = {"full": "over the whole run", "is": "in sample", "oos": "out of sample"}
-ASSUMPTIONS = {
-    "fixed_universe": "fixed_universe: the tickers were chosen today, so instruments that were delisted are missing",
-    "no_dividends": "no_dividends: the dataset holds no dividends at all, so returns lack them",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +60,8 @@ def brief(
         counts=tuple(_counts(results)),
         settings=tuple(_settings(spec.run, study.sessions)),
         assumptions=tuple(ASSUMPTIONS.get(name, name) for name in assumptions),
+        remarks=tuple(remarks_of_trial(results, spec, trial)),
+        incidents=tuple(incidents_of_trial(results, trial)),
         reproduce=(f"farm results {study.id[:12]}", "farm run SPEC --fresh"),
     )
 

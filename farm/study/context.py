@@ -12,12 +12,15 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from farm.columns.cache import ColumnCache
-from farm.engine.tape import Tape, make_tape
-from farm.engine.ledger import Run
 from farm.engine.events import simulate
+from farm.engine.incidents import incidents
+from farm.engine.ledger import Run
+from farm.engine.tape import Tape, make_tape
+from farm.feed.adjust import doubtful_splits
 from farm.feed.market import Market
 from farm.feed.source import load_market
 from farm.result.metrics import METRICS, Stretch
@@ -42,11 +45,12 @@ MARKETS_MAX = 256
 
 @dataclass(frozen=True, eq=False)
 class CellMarket:
-    """What all trials on one instrument (or on the universe) share."""
+    """What all trials on one instrument (or on the universe) share; ``counts``: what is counted of their data."""
 
     market: Market
     tape: Tape
     benchmark: F64 | None
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +111,10 @@ class StudyContext:
             name = self.dataset.resolve(run.benchmark, "run.benchmark")
             series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
             benchmark = benchmark_returns(series, market.calendar.day)
-        return CellMarket(market, make_tape(market, self._traded(market, instrument)), benchmark)
+        traded = self._traded(market, instrument)
+        doubtful = sum(doubtful_splits(market.series[index], market.start_day) for index in traded)
+        counts = {"split_doubtful": doubtful} if doubtful else {}
+        return CellMarket(market, make_tape(market, traded), benchmark, counts)
 
     def _traded(self, market: Market, instrument: str | None) -> tuple[int, ...]:
         """Return the positions in the market of what the cell trades; the rest is only looked at."""
@@ -141,7 +148,9 @@ class StudyContext:
         """Run one cell through the engine."""
         shared, program = self.market(position), self._program_of(trial, position)
         signals = evaluate(program, shared.market, self._series)
-        return simulate(program, shared.market, signals, tape=shared.tape)
+        run = simulate(program, shared.market, signals, tape=shared.tape)
+        more = {**shared.counts, **incidents(run, shared.market, signals)}
+        return replace(run, counts={**run.counts, **more}) if more else run
 
     def anchors(self, trial: int, position: int) -> dict[str, str]:
         """Return, per recursive indicator of the cell, the day on which its steps began (domain.md 2.4)."""

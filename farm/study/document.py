@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from farm.study.coverage import coverage_json
 from farm.study.results import Ranking, Results
 from farm.study.segment import parsed, split_bytes
 from farm.values.arrays import F64
@@ -76,7 +77,13 @@ def document(results: Results, order: Ranking | None, stats: FarmStats) -> dict[
         }
         for trial, fingerprint in enumerate(results.fingerprints)
     ]
-    return {"study": study.id, "snapshot": study.snapshot, "trials": trials, "farm": stats.to_json()}
+    return {
+        "study": study.id,
+        "snapshot": study.snapshot,
+        "coverage": coverage_json(study.coverage),
+        "trials": trials,
+        "farm": stats.to_json(),
+    }
 
 
 @contextmanager

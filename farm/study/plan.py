@@ -10,11 +10,13 @@ All of it is a pure function of spec, snapshot and catalog; whoever stores the r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from farm.shard.dataset import Dataset
+from farm.shard.calendar import ALWAYS_OPEN, Calendar
+from farm.shard.dataset import Dataset, Instrument
 from farm.shard.plan import AccessPlan
 from farm.shard.reader import ColumnLoader
 from farm.strategy.compile import compile_trial
@@ -24,10 +26,11 @@ from farm.strategy.program import Program
 from farm.strategy.resolve import Resolver, fixed_tickers, study_identity, template
 from farm.strategy.spec import StudySpec
 from farm.study.block import Block, cut, with_needs
+from farm.study.coverage import Coverage, cover
 from farm.study.reads import ACTIONS, BARS, Reads
 from farm.study.space import grid
 from farm.study.split import chronological
-from farm.study.trials import Read, Study, study_name
+from farm.study.trials import OF_SNAPSHOT, Read, Study, study_name
 from farm.values.canon import fingerprint
 from farm.values.errors import DataError, SpecError
 from farm.values.units import iso
@@ -98,15 +101,15 @@ def plan_study(
     """Return the study with its blocks, as it would be stored now.
 
     ``fresh``: every cell is missing, whatever the catalog holds.
-    Errors: SpecError (unknown ticker, no session in the window, an empty bucket); DataError when no instrument has a
-    bar in the window.
+    Errors: SpecError (unknown ticker, one that trades around the clock in exchange sessions, no session in the window,
+    an empty bucket); DataError when no instrument has a bar in the window, or none trades on the calendar of the run.
     """
     family = template(spec).hash
     run = spec.run
-    sessions = _sessions(spec, dataset)
     points = grid(spec.strategy.params, spec.strategy.constraints)
     trials = _distinct(spec, points.names, points.values)
     symbols = _symbols(spec, dataset, trials)
+    calendar, sessions = _sessions(spec, dataset)
     reads = Reads(dataset, cache, run.start_day, run.end_day)
     instruments = _each_ids(spec, dataset)
     found: dict[Read, int] = {}
@@ -143,17 +146,28 @@ def plan_study(
         columns=tuple(sorted(trials.columns)),
         duplicates=trials.duplicates,
         excluded=points.excluded,
-        assumptions=() if dataset.snapshot.of_kind("dividends") else ("no_dividends",),
+        assumptions=tuple(sorted(name for name, kind in OF_SNAPSHOT.items() if not dataset.snapshot.of_kind(kind))),
+        coverage=_coverage(spec, dataset, reads, calendar, trials, symbols),
         blocks=(),
         segments=(),
     )
     return _with_blocks(study, dataset, spec, catalog)
 
 
-def _sessions(spec: StudySpec, dataset: Dataset) -> int:
-    """Return the sessions of the run window, checked: there are some, and each bucket of a split has some."""
+def _sessions(spec: StudySpec, dataset: Dataset) -> tuple[Calendar, int]:
+    """Return the calendar of the run and its sessions in the window, checked: there are some, and each bucket of a
+    split has some."""
     run = spec.run
-    count = dataset.calendar(run.calendar).session_count(run.start_day, run.end_day)
+    if run.calendar not in dataset.snapshot.calendars:
+        raise DataError(
+            f"no instrument of the dataset trades on the calendar {run.calendar!r}"
+            + ("" if "calendar" in spec.raw.get("run", {}) else ", which is the default"),
+            place="run.calendar",
+            allowed=", ".join(json.dumps(name) for name in dataset.snapshot.calendars),
+            hint=_calendar_hint(next(iter(dataset.snapshot.calendars), "XNYS")),
+        )
+    calendar = dataset.calendar(run.calendar)
+    count = calendar.session_count(run.start_day, run.end_day)
     if count == 0:
         raise SpecError(
             f"the window has no session of {run.calendar}: {iso(run.start_day)} to {iso(run.end_day)}",
@@ -162,7 +176,11 @@ def _sessions(spec: StudySpec, dataset: Dataset) -> int:
         )
     if spec.study is not None and spec.study.split is not None:
         chronological(spec.study.split.in_sample, spec.study.split.embargo, count)
-    return count
+    return calendar, count
+
+
+def _calendar_hint(name: str) -> str:
+    return f'set run.calendar to "{name}"' + (f' and run.session to "{name}"' if name == ALWAYS_OPEN else "")
 
 
 def _distinct(spec: StudySpec, names: tuple[str, ...], points: Sequence[tuple[Any, ...]]) -> _Trials:
@@ -235,6 +253,7 @@ def _symbols(spec: StudySpec, dataset: Dataset, trials: _Trials) -> dict[str, st
                 place=place,
                 allowed="instruments in the currency of the account",
             )
+        _check_calendar(spec, ticker, instrument)
         if instrument.delisted_day is not None and instrument.delisted_day <= spec.run.end_day:
             day = iso(instrument.delisted_day)
             raise SpecError(
@@ -245,6 +264,29 @@ def _symbols(spec: StudySpec, dataset: Dataset, trials: _Trials) -> dict[str, st
             )
     _check_distinct(spec, ids)
     return {name: dataset.instruments()[name].symbol for name in sorted(ids.values(), key=str.encode)}
+
+
+def _check_calendar(spec: StudySpec, ticker: str, instrument: Instrument) -> None:
+    """Raise SpecError for what trades around the clock in a run that has exchange sessions: its days end at midnight
+    UTC, so each close would be marked a session late, and those of weekends and holidays never. Two exchanges are two
+    closes on most of the same days: that is said (``Coverage.other_calendar``)."""
+    if instrument.calendar == ALWAYS_OPEN != spec.run.calendar:
+        raise SpecError(
+            f"{ticker} trades around the clock (calendar {ALWAYS_OPEN}), the run has the sessions of "
+            f"{spec.run.calendar}" + ("" if "calendar" in spec.raw.get("run", {}) else ", the default"),
+            place="run.calendar",
+            allowed=json.dumps(ALWAYS_OPEN),
+            hint=f"{_calendar_hint(ALWAYS_OPEN)}; stocks may trade in such a run too",
+        )
+
+
+def _coverage(
+    spec: StudySpec, dataset: Dataset, reads: Reads, calendar: Calendar, trials: _Trials, names: Iterable[str]
+) -> tuple[Coverage, ...]:
+    run = spec.run
+    held = {dataset.resolve(ticker, "") for ticker in _traded(spec, next(iter(trials.programs.values())))}
+    benchmark = dataset.resolve(run.benchmark, "") if run.benchmark else None
+    return cover(dataset, reads, calendar, (run.start_day, run.end_day), held, benchmark, names)
 
 
 def _check_distinct(spec: StudySpec, ids: Mapping[str, str]) -> None:

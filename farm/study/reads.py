@@ -37,6 +37,7 @@ class Reads:
         self._lock = threading.Lock()
         self._digests: dict[tuple[str, str], list[tuple[int, str]]] = {}
         self._instruments: dict[tuple[str, int], str] = {}
+        self._part: dict[tuple[str, str], tuple[int, int | None]] = {}
 
     def months(self, instrument_id: str) -> list[MonthRows]:
         """Return the months in which the instrument has bars, in time order."""
@@ -61,6 +62,17 @@ class Reads:
         """Return about how many bars are read from ``first_day`` on."""
         months = self.months(instrument_id)
         return sum(month.rows for month in months if month.last_day >= first_day and month.first_day <= self._end_day)
+
+    def extent(self, instrument_id: str) -> tuple[int, int | None, int | None]:
+        """Return how many bars the instrument has up to the end of the run, history included, and the days of the first
+        and the last of them; exact."""
+        self._months_digests(BARS, instrument_id)
+        months = [month for month in self.months(instrument_id) if month.first_day <= self._end_day]
+        if not months:
+            return 0, None, None
+        whole = [month for month in months if month.last_day <= self._end_day]
+        rows, last_day = self._part.get((BARS, instrument_id), (0, whole[-1].last_day if whole else None))
+        return sum(month.rows for month in whole) + rows, months[0].first_day, last_day
 
     def read_set(self, instrument_id: str, first_day: int) -> ReadSet:
         """Return the digests of what is read of an instrument: bars, actions, and its row in the master."""
@@ -106,6 +118,7 @@ class Reads:
         rows = read_rows(
             self._dataset, self._cache, kind, instrument_id, month.first_day, self._end_day, names
         )  # fmt: skip
+        self._part[kind, instrument_id] = len(rows), int(rows[entry.time_column or ""][-1])
         scales = np.array([rows.scale], np.int8)
         part = ShardRows(entry, (instrument_id,), np.zeros(len(rows), np.int32), scales, rows.columns)
         [(_, _, _, _, _, digest)] = month_digests(part)

@@ -105,6 +105,8 @@ def gather(study: Study, segments: Sequence[Segment], place: I32, row: I32) -> R
         joined = [value for segment in segments for value in getattr(segment, name)]
         return tuple([joined[index] for index in at.tolist()])
 
+    counts = zip(text("counts"), study.cell_counts * study.trials, strict=True)
+
     return Results(
         study=study,
         metrics=metrics,
@@ -116,7 +118,7 @@ def gather(study: Study, segments: Sequence[Segment], place: I32, row: I32) -> R
         ledger=array("ledger"),
         stats=array("stats"),
         assumptions=tuple([assumed_text(value, study.assumptions) for value in text("assumptions")]),
-        counts=text("counts"),
+        counts=tuple([counted_text(stored, of_study) for stored, of_study in counts]),
         verdict=text("verdict"),
     )
 
@@ -125,3 +127,9 @@ def gather(study: Study, segments: Sequence[Segment], place: I32, row: I32) -> R
 def assumed_text(stored: str, of_snapshot: tuple[str, ...]) -> str:
     """Return the assumptions of a cell, canonical JSON: those stored with it and those of the study's snapshot."""
     return canonical_json(sorted({*parsed(stored), *of_snapshot})).decode()
+
+
+@lru_cache(maxsize=4096)
+def counted_text(stored: str, of_study: tuple[tuple[str, int], ...]) -> str:
+    """Return the counts of a cell, canonical JSON: those stored with it, and those of its study (``cell_counts``)."""
+    return canonical_json({**parsed(stored), **dict(of_study)}).decode() if of_study else stored

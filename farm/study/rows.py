@@ -64,7 +64,7 @@ class BlockRows:
         key = (assumptions, tuple(counts.items()))
         texts = self._texts.get(key)
         if texts is None:
-            names = sorted(set(assumptions) - OF_SNAPSHOT)
+            names = sorted(set(assumptions) - OF_SNAPSHOT.keys())
             kept = {name: count for name, count in counts.items() if count}
             texts = self._texts[key] = canonical_json(names).decode(), canonical_json(kept).decode()
         self._assumptions[row], self._counts[row] = texts

@@ -18,14 +18,15 @@ from functools import cached_property
 from typing import Any
 
 from farm.study.block import Block
+from farm.study.coverage import Coverage, counts_of
 from farm.study.keys import KeyPrefix, trial_key
 from farm.values.canon import canonical_json, sha256_hex
 from farm.values.errors import DataError, UsageError
 
 FORMAT = "farm-study-1"
 FRESH = "-fresh"
-OF_SNAPSHOT = frozenset(("no_dividends",))
-"""Assumptions that are true of a snapshot, whatever a cell reads of it."""
+OF_SNAPSHOT: Mapping[str, str] = {"no_dividends": "dividends", "no_splits": "splits"}
+"""Assumptions that are true of a snapshot without rows of a kind, whatever a cell reads of it."""
 
 Params = Mapping[str, Any]
 
@@ -55,8 +56,8 @@ class Study:
     index into ``reads_of``; ``reads_of``, per length of history one index into ``reads`` for each cell of a trial;
     ``columns``, bar columns read; ``segments``, keys of the segments that held reused cells when it was submitted;
     ``duplicates`` and ``excluded``, points of the grid that equal an earlier trial, and that a constraint removed;
-    ``assumptions``, what the snapshot as a whole makes every cell assume. A cell's rows cannot hold these: it may be
-    reused under another snapshot, of which they are not true.
+    ``assumptions``, what the snapshot as a whole makes every cell assume; ``coverage``, of what is read, by id. A
+    cell's rows cannot hold these: it may be reused under another snapshot, of which they are not true.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Study:
     duplicates: int
     excluded: int
     assumptions: tuple[str, ...]
+    coverage: tuple[Coverage, ...]
     blocks: tuple[Block, ...]
     segments: tuple[str, ...]
     _texts: dict[int, str] = field(default_factory=dict, repr=False, compare=False)
@@ -116,6 +118,11 @@ class Study:
     def read(self, trial: int, position: int) -> Read:
         """Return what the cell at ``position`` among the trial's cells reads."""
         return self.reads[self.reads_of[self.windows[trial]][position]]
+
+    @cached_property
+    def cell_counts(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """What is counted of the cells of each trial whatever they do, (name, count) by position."""
+        return tuple(counts_of(self.coverage, name) for name in self.cell_instruments)
 
     @cached_property
     def keys(self) -> list[bytes]:
@@ -191,6 +198,7 @@ class Study:
             "duplicates": self.duplicates,
             "excluded": self.excluded,
             "assumptions": list(self.assumptions),
+            "coverage": [one.to_json() for one in self.coverage],
             "blocks": [block.to_json() for block in self.blocks],
             "segments": list(self.segments),
         }
@@ -250,6 +258,8 @@ def _from_json(value: Mapping[str, Any]) -> Study:
         duplicates=value["duplicates"],
         excluded=value["excluded"],
         assumptions=tuple(value["assumptions"]),
+        # Records were once written without it; their studies say less, and can be read all the same.
+        coverage=tuple(Coverage(*row) for row in value.get("coverage", ())),
         blocks=tuple(Block.from_json(index, block) for index, block in enumerate(value["blocks"])),
         segments=tuple(value["segments"]),
     )

@@ -8,7 +8,17 @@ from bad data from a store that is away. Errors travel between processes, hence 
 
 from __future__ import annotations
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+_SHOWN_MAX: Final = 80
+
+
+def shown(text: str, length_max: int = _SHOWN_MAX) -> str:
+    """Return ``text`` as an error may quote it: on one line, short, and without the credentials of a URL."""
+    masked = re.sub(r"^([^@]*?//)?.*@", r"\1<credentials>@", text, count=1, flags=re.DOTALL)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in masked)
+    return line if len(line) <= length_max else f"{line[:length_max]}..."
 
 
 class FarmError(Exception):
@@ -95,7 +105,7 @@ class PermissionDenied(StoreError):
 
 
 class ConfigError(StoreError):
-    """The store cannot be opened as named: bad URL, region, endpoint, or not a directory."""
+    """The store cannot be opened as named: bad URL, region, endpoint, or not a directory. Likewise the kernel cache."""
 
 
 class Throttled(StoreError):

@@ -10,13 +10,15 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from farm.values.errors import UsageError
+from farm.values.errors import UsageError, shown
 
 T = TypeVar("T")
 
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+_PARALLEL_MAX = 1024
+_TIME_S_MAX = 86_400.0
 
 
 def _require(holds: bool, message: str, place: str) -> None:
@@ -30,7 +32,8 @@ class StoreSettings:
 
     Three layers of retries, each counted apart: *client* (5xx, throttling, a connection that broke), *range* (a short
     or wrong body), *span* (ranges of one read that failed together, tried again after a longer pause). The watchdog is
-    no retry: it ends a request, retries included, after ``watchdog_s`` plus the time its bytes may take.
+    no retry: it ends a request, retries included, after ``watchdog_s`` plus the time its bytes may take. A store
+    that is asked and does not answer is spoken of after ``silence_s``.
     """
 
     url: str = ""
@@ -38,6 +41,7 @@ class StoreSettings:
     connect_timeout_s: float = 5.0
     request_timeout_s: float = 30.0
     watchdog_s: float = 120.0
+    silence_s: float = 5.0
     throughput_bytes_s_min: int = 128 * KIB
     client_retries_max: int = 4
     range_retries_max: int = 2
@@ -48,9 +52,12 @@ class StoreSettings:
     fetch_bytes_max: int = 8 * MIB
 
     def __post_init__(self) -> None:
-        _require(self.in_flight_max >= 1, "in_flight_max must be at least 1", "settings.store")
-        for name in ("connect_timeout_s", "request_timeout_s", "watchdog_s", "throughput_bytes_s_min"):
-            _require(getattr(self, name) > 0, f"{name} must be positive", "settings.store")
+        in_flight = 1 <= self.in_flight_max <= _PARALLEL_MAX
+        _require(in_flight, f"in_flight_max must be 1 to {_PARALLEL_MAX}", "settings.store")
+        for name in ("connect_timeout_s", "request_timeout_s", "watchdog_s", "silence_s"):
+            is_time = 0 < getattr(self, name) <= _TIME_S_MAX  # no for nan
+            _require(is_time, f"{name} must be above 0 and at most {_TIME_S_MAX:g}, a day", "settings.store")
+        _require(self.throughput_bytes_s_min > 0, "throughput_bytes_s_min must be positive", "settings.store")
         for name in ("client_retries_max", "range_retries_max", "span_retries_max", "backoff_s", "gap_bytes_max"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", "settings.store")
         _require(self.backoff_s <= self.backoff_s_max, "backoff_s is above backoff_s_max", "settings.store")
@@ -85,7 +92,8 @@ class FarmSettings:
     dataset: str = "main"
 
     def __post_init__(self) -> None:
-        _require(self.threads >= 1, f"threads is {self.threads}, must be at least 1", "settings")
+        threads = 1 <= self.threads <= _PARALLEL_MAX
+        _require(threads, f"threads is {self.threads}, must be 1 to {_PARALLEL_MAX}", "settings")
         _require(bool(self.dataset), "the dataset needs a name", "settings")
 
     def with_store(self, url: str) -> FarmSettings:
@@ -97,7 +105,8 @@ def from_environment() -> FarmSettings:
     """Return the settings that FARM_* variables give; what they do not name keeps its default.
 
     Variables: FARM_STORE (URL or path), FARM_DATASET, FARM_THREADS, FARM_CACHE_BYTES and FARM_SERIES_BYTES (2147483648,
-               "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S.
+               "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S. FARM_KERNEL_CACHE is read in
+               ``kernels/cache.py``, when a process first needs a kernel.
     Errors:    UsageError naming the variable.
     """
     # Imported here: pydantic costs 0.1 s, and `farm --help` needs no settings. (pydantic-settings would cost as much
@@ -112,9 +121,10 @@ def from_environment() -> FarmSettings:
             return default
         try:
             return TypeAdapter(kind).validate_python(text)
-        except ValidationError as error:
+        except (ValidationError, OverflowError) as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "beyond all memory"
             hint = "correct the variable, or unset it"
-            raise UsageError(f"{text!r}: {error.errors()[0]['msg']}", place=f"FARM_{name}", hint=hint) from error
+            raise UsageError(f"'{shown(text)}': {why}", place=f"FARM_{name}", hint=hint) from error
 
     store, cache, farm = StoreSettings(), CacheSettings(), FarmSettings()
     try:

@@ -51,8 +51,12 @@ def test_the_leaderboard_shows_the_objective_once(finished: Console, spec: Path)
     assert lines[at + 7] == "  and 6 more"
     assert re.fullmatch(r"winner       trial \d: fast \d+, slow \d+", lines[at + 9])
     assert re.fullmatch(r"fingerprint  [0-9a-f]{64}", lines[at + 10])
-    assert lines[at + 11] == "assumed      fixed_universe, no_dividends"
-    closer = re.fullmatch(r"look closer  farm report ([0-9a-f]{12}), farm explain ([0-9a-f]{12})", lines[at + 12])
+    assert lines[at + 11 : at + 13] == [
+        "note         FB has no bar before 2012-05-18: 347 of 502 sessions; nothing is traded in them, and",
+        "             metrics count them",
+    ]
+    assert lines[-2] == "assumed      fixed_universe, no_dividends"
+    closer = re.fullmatch(r"look closer  farm report ([0-9a-f]{12}), farm explain ([0-9a-f]{12})", lines[-1])
     assert closer is not None
     assert finished("report", closer[1]).code == 0
     assert finished("explain", closer[2]).code == 0

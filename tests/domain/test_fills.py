@@ -216,13 +216,13 @@ class TestMarketOrders:
     def test_a_bar_without_volume_fills_nothing_and_stops_nothing(self) -> None:
         bars: list[Row] = [*flat(100), (100, 100, 100, 100, 0), *flat(100)]
         played = one(bars)
-        assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1})
+        assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1, "lapsed_no_volume": 1})
         held: list[Row] = [*flat(100, 100), (50, 50, 50, 50, 0), (85, 86, 84, 85)]
         assert one(held, stops=[{"type": "stop", "pct": 0.1}]).short_fills[1] == (3, -10, 85.0)
 
     def test_a_missing_bar_lapses_the_order_after_one_session(self) -> None:
         played = one([*flat(100), None, *flat(100, 100)])
-        assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1})
+        assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1, "lapsed_no_bar": 1})
 
     def test_an_order_works_for_sessions_of_its_own_instrument(self) -> None:
         """A run around the clock: what Friday decides on a stock has not lapsed when Monday opens. A coin that misses
@@ -248,7 +248,7 @@ class TestMarketOrders:
         assert (played.short_fills, played.equity[-1], played.cell["counts"]) == (
             [(1, 10, 10.0)],
             10_020.0,
-            {"lapsed": 1},
+            {"lapsed": 1, "lapsed_at_end": 1},
         )
         assert played.full["open_trades"] == 1
 

@@ -115,7 +115,9 @@ class TestChoice:
         document = spec(["AAA", "BBB"], sleeve(enter=on(2), max_positions=2, prefer={"i": "roc", "n": 2}))
         played = play(document, store)
         assert played.fills == [("BBB", 3, 10, 13.0)]
-        assert played.cell["counts"] == {"prefer_unknown": 1}
+        assert played.cell["counts"] == {
+            "prefer_unknown": 1, "sessions_before_first_bar": 1, "sessions_after_last_bar": 4,
+        }  # fmt: skip
 
     def test_a_closing_position_makes_room_at_the_same_open(self) -> None:
         store = world({"AAA": flat(10, 10, 10, 10, 10), "BBB": flat(20, 20, 20, 20, 20)})
@@ -132,7 +134,7 @@ class TestChoice:
         made = sleeve(enter={"any": [first_a, then_b]}, exit=on(1), max_positions=1)
         played = play(spec(["AAA", "BBB"], made, sessions=5), store)
         assert played.fills == [("AAA", 1, 10, 10.0)]
-        assert played.cell["counts"] == {"lapsed": 1, "no_place": 1}
+        assert played.cell["counts"] == {"lapsed": 1, "lapsed_no_volume": 1, "no_place": 1}
 
 
 class TestOtherInstruments:

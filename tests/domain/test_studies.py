@@ -294,7 +294,8 @@ class TestMetrics:
 class TestKeys:
     def test_rows_after_the_end_change_no_key_and_no_bit(self) -> None:
         """A split, a dividend and bars with more decimals arrive later; so does a fall that a stop would have seen."""
-        store = world({"AAA": flat(*WALK[:8]), "BBB": flat(*WALK[:8])}, dividends=[("BBB", day(3), 0.5, None)])
+        store = world({"AAA": flat(*WALK[:8]), "BBB": flat(*WALK[:8])}, splits=[("BBB", day(3), "3:2")],
+                      dividends=[("BBB", day(3), 0.5, None)])  # fmt: skip
         made = sleeve(enter={"gt": ["close", {"i": "ema", "n": 3}]}, stops=[{"type": "stop", "pct": 0.03}])
         document = spec(["AAA"], made, sessions=8, warmup="settle")
         before = play(document, store)

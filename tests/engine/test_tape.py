@@ -79,7 +79,7 @@ def test_contiguous_bars_fill_at_the_instant_of_the_decision() -> None:
     series = dataclasses.replace(
         flat(10, 20, 30, 40), calendar="24x7", day=readonly(day), open_ts=calendar.open_ts, close_ts=calendar.close_ts
     )
-    found = Market(calendar, {"24x7": calendar}, (series,), {"AAPL": 0}, START, START + 3, "", True)
+    found = Market(calendar, {"24x7": calendar}, (series,), {"AAPL": 0}, START, START + 3, "", True, True)
     run = simulate(program(), found, ((signals(found, enter=[0]),),))
     assert run.fills["ts"].tolist() == run.orders["ts"].tolist() == [int(calendar.close_ts[0])]
     assert run.fills["price"].tolist() == [20.0]

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import struct
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE, Line, Run
 from farm.result import record
 from farm.result.metrics import METRICS, compute_metrics, facts_of, measure, measure_run
-from farm.result.record import NULL_STATS, cell_result, ledger_digest, stats_digest
+from farm.result.record import FIELDS, NULL_STATS, PRICES, cell_result, ledger_digest, stats_digest
 
 MICRO = 1_000_000
 SPEC = "ab" * 32
@@ -91,21 +93,102 @@ def example(**changes: Any) -> Run:
     return Run(**(plain | changes))
 
 
-def test_the_ledger_digest_is_what_the_docstring_says() -> None:
-    """Built again from struct and hashlib, without numpy."""
-    run = example()
-    sections = [run.orders, run.fills, run.cash_events, run.trades, run.open_trades]
-    header = ["ledger-1", SPEC, "2", "strict-f64-1", 100 * MICRO, [3, 3, 3, 1, 1], 5, ["x"], ["AAPL", "MSFT"]]
+KINDS = ("orders", "fills", "cash_events", "trades", "open_trades")
+
+
+def plain_digest(run: Run, names: tuple[str, ...]) -> str:
+    """The ledger digest, built again from struct and hashlib, without numpy; ``names``: the ids that occur."""
+    header = ["ledger-2", SPEC, "2", "strict-f64-1", run.cash_micro, len(run.session_day), list(run.sleeves), names]
     digest = hashlib.sha256(json.dumps(header).replace(" ", "").encode() + b"\n")
-    place = {0: 0, 2: 1}
-    for section in sections:
-        for row in section:
-            for name in section.dtype.names:
-                value = place[int(row[name])] if name == "instrument" else row[name]
-                digest.update(struct.pack("<d", value) if section.dtype[name].kind == "f" else struct.pack("<q", value))
-    digest.update(struct.pack("<5i", *run.session_day.tolist()))
-    digest.update(struct.pack("<5q", *run.equity.tolist()))
-    assert ledger_digest(run, SPEC) == digest.hexdigest()
+    for kind in KINDS:
+        section = getattr(run, kind)
+        columns = {}
+        for name in FIELDS[kind]:
+            values = section[name].tolist()
+            if name == "instrument":
+                values = [names.index(run.instruments[at]) for at in values]
+            if any(values):
+                columns[name] = b"".join(struct.pack("<d" if isinstance(x, float) else "<q", x) for x in values)
+        if len(section):
+            digest.update(json.dumps([kind, len(section), list(columns)]).replace(" ", "").encode() + b"\n")
+            digest.update(b"".join(columns.values()))
+    digest.update(struct.pack(f"<{len(run.equity)}q", *run.session_day.tolist()))
+    digest.update(struct.pack(f"<{len(run.equity)}q", *run.equity.tolist()))
+    return digest.hexdigest()
+
+
+def test_the_ledger_digest_is_what_the_docstring_says() -> None:
+    assert ledger_digest(example(), SPEC) == plain_digest(example(), ("AAPL", "MSFT"))
+
+
+def test_the_published_lists_are_those_that_are_hashed() -> None:
+    """docs/determinism.md lists every field of the engine's records, and the metrics, in the order of the digests."""
+    text = (Path(__file__).parents[2] / "docs" / "determinism.md").read_text()
+    listed = {kind: fields.split() for kind, fields in re.findall(r"^\| (\w+) \| ([a-z_ ]+) \|$", text, re.MULTILINE)}
+    assert {kind: list(FIELDS[kind]) for kind in KINDS[:4]} == {kind: listed[kind] for kind in KINDS[:4]}
+    assert FIELDS["open_trades"] == FIELDS["trades"]
+    assert [word for line in re.findall(r"^    (.*)$", text, re.MULTILINE) for word in line.split()] == list(METRICS)
+    for kind, dtype in zip(KINDS, (ORDER, FILL, CASH, TRADE, TRADE), strict=True):
+        assert set(dtype.names or ()) == set(FIELDS[kind]), kind
+        assert {name for name in FIELDS[kind] if dtype[name].kind == "f"} == PRICES & set(FIELDS[kind])
+
+
+def in_another_layout(table: Any, seed: int) -> Any:
+    """The same records: fields in another order, of other widths, apart from each other, and a field of no use."""
+    random = np.random.default_rng(seed)
+    names = list(random.permutation(np.array([*table.dtype.names, "scratch"])))
+    narrow = {name for name in ("kind", "side", "sleeve", "instrument", "status", "session", "bars") if seed % 2}
+    types = ["<f8" if name in PRICES else "<i4" if name in narrow else "<i8" for name in names]
+    offsets = np.cumsum([int(random.integers(0, 3)) + 8 for _ in names])
+    made = np.zeros(
+        len(table),
+        np.dtype({"names": names, "formats": types, "offsets": offsets.tolist(), "itemsize": int(offsets[-1]) + 13}),
+    )
+    for name in table.dtype.names:
+        made[name] = table[name]
+    made["scratch"] = 77
+    return made
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_layout_of_records_in_memory_does_not_matter(seed: int) -> None:
+    """Fields permuted, padded, narrower, with others between them: the same digest."""
+    one = example()
+    moved = {kind: in_another_layout(getattr(one, kind), seed + n) for n, kind in enumerate(KINDS)}
+    assert moved["orders"].dtype != ORDER
+    assert ledger_digest(replace(one, **moved), SPEC) == ledger_digest(one, SPEC)
+    moved["orders"]["price"][1] += 1
+    assert ledger_digest(replace(one, **moved), SPEC) != ledger_digest(one, SPEC)
+
+
+def test_a_new_field_changes_only_the_runs_that_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of the list, 0 in every record: the digest that the run had before there was such a field."""
+    before = ledger_digest(example(), SPEC)
+    longer = {**FIELDS, "fills": (*FIELDS["fills"], "leg", "limit_price")}
+    monkeypatch.setattr(record, "FIELDS", longer)
+    monkeypatch.setattr(record, "PRICES", PRICES | {"limit_price"})
+    for name in ("_layout", "_names"):
+        monkeypatch.setattr(record, name, getattr(record, name).__wrapped__)  # nothing remembered, nothing left behind
+    wide = np.dtype([*FILL.descr, ("leg", "<i8"), ("limit_price", "<f8")])
+    fills = np.zeros(3, wide)
+    for name in FILL.names or ():
+        fills[name] = example().fills[name]
+    assert ledger_digest(example(fills=fills), SPEC) == before
+    seen = {before}
+    for name, value in (("leg", 1), ("limit_price", 2.5), ("limit_price", np.nan)):
+        used = fills.copy()
+        used[name][1] = value
+        seen.add(ledger_digest(example(fills=used), SPEC))
+    assert len(seen) == 4
+
+
+def test_a_column_of_zeros_is_not_the_column_beside_it() -> None:
+    """Columns are left out by name: the same bytes under another field are another ledger."""
+    plain = example().cash_events
+    in_ref, in_sleeve = plain.copy(), plain.copy()
+    in_ref["ref"], in_ref["sleeve"] = 1, 0
+    in_sleeve["ref"], in_sleeve["sleeve"] = 0, 1
+    assert ledger_digest(example(cash_events=in_ref), SPEC) != ledger_digest(example(cash_events=in_sleeve), SPEC)
 
 
 def test_other_instruments_of_the_market_do_not_matter() -> None:
@@ -204,6 +287,7 @@ def test_the_stats_digest() -> None:
     )
     assert stats_digest(vector) == hashlib.sha256(packed).hexdigest()
     assert hashlib.sha256(b"\0\0\0\0\0\0\xf8\x7f" * len(METRICS)).hexdigest() == NULL_STATS
+    assert stats_digest(np.array([-0.0, -np.nan])) == stats_digest(np.array([0.0, np.nan]))
 
 
 def test_a_run_is_measured_from_its_books() -> None:

@@ -67,6 +67,8 @@ def example(name: str = "AAPL") -> ReportInput:
         counts=(("Trials tried", 6),),
         settings=(("Costs", "10 bps"),),
         assumptions=("no_dividends",),
+        remarks=("no trade: the entry condition was never true",),
+        incidents=("lapsed 5: orders that no price filled in time",),
         reproduce=("farm run study.json --fresh",),
     )
 
@@ -137,6 +139,8 @@ def test_text_from_outside_stays_text(hostile: str) -> None:
             counts=((word, 1),),
             settings=((word, word),),
             assumptions=(word,),
+            remarks=(word,),
+            incidents=(word,),
             reproduce=(word,),
         )
 
@@ -158,6 +162,8 @@ def test_what_it_says_is_what_was_handed_in() -> None:
         "fast",
         "Trials tried",
         "no_dividends",
+        "no trade: the entry condition was never true",
+        "lapsed 5: orders that no price filled in time",
         "11" * 32,
         "99.50",
         "101.25",

@@ -80,6 +80,7 @@ def market(*names: str) -> Market:
         end_day=FIRST_DAY + SESSIONS - 1,
         snapshot="",
         no_dividends=True,
+        no_splits=True,
     )
 
 

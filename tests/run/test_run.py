@@ -67,7 +67,7 @@ class TestDocument:
         spec = cross(fast=(5, 10, 5), slow=(20, 20), **changes)
         made = run_in_process(spec, sample_store(), cache=ColumnCache(1 << 28)).document()
         jsonschema.Draft202012Validator(schema).validate(json.loads(json.dumps(made, allow_nan=False)))
-        assert list(made) == ["study", "snapshot", "trials", "farm"]
+        assert list(made) == ["study", "snapshot", "coverage", "trials", "farm"]
 
     def test_every_key_is_required_and_no_other_allowed(self, repo_root: Path) -> None:
         """The test above would pass for a schema that says nothing."""
@@ -84,9 +84,16 @@ class TestDocument:
             return copy
 
         cell = ["trials", 0, "cells", 0]
-        paths = [["study"], ["farm", "seconds"], ["trials", 0, "objective"], [*cell, "equity_end"], ["extra"]]
+        paths = [
+            ["study"],
+            ["coverage"],
+            ["farm", "seconds"],
+            ["trials", 0, "objective"],
+            [*cell, "equity_end"],
+            ["extra"],
+        ]
         paths += [[*cell, "metrics", "oos"], [*cell, "metrics", "full", "sharpe"], [*cell, "fingerprint", "ledger"]]
-        paths += [[*cell, "extra"], ["trials", 0, "extra"], ["farm", "extra"], ["farm", "bytes", "needed"]]
+        paths += [["extra"], [*cell, "extra"], ["trials", 0, "extra"], ["farm", "extra"], ["farm", "bytes", "needed"]]
         for path in paths:
             assert not validator.is_valid(broken(path)), path
 
@@ -289,7 +296,8 @@ class TestNoData:
         verdicts = {cell["instrument"]: cell["verdict"] for cell in trial["cells"]}
         assert verdicts == {"AAPL": None, "FB": "no_data", "GOOG": None, "IBM": None, "MSFT": None}
         cell = trial["cells"][1]
-        assert (cell["equity_end"], cell["fingerprint"]["ledger"], cell["counts"]) == (None, None, {})
+        assert (cell["equity_end"], cell["fingerprint"]["ledger"], cell["verdict"]) == (None, None, "no_data")
+        assert cell["counts"] == {"sessions_before_first_bar": 504}
         assert {value for bucket in cell["metrics"].values() for value in bucket.values()} == {None}
         assert trial["objective"] is not None
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.shard import layout
-from farm.shard.calendar import Calendar, calendar_from_bytes, calendar_to_bytes, freeze_calendar
+from farm.shard.calendar import Calendar, calendar_from_bytes, calendar_to_bytes, freeze_calendar, widened
 from farm.shard.kinds import REGISTRY, STOCK_DAILY, kind_of
 from farm.store.memory import MemoryStore
 from farm.values.errors import DataError, UsageError
@@ -33,9 +33,41 @@ def test_the_calendar_of_new_york() -> None:
     sliced = calendar.slice(day("2020-01-01"), day("2020-01-31"))
     assert (len(sliced.day), sliced.covers) == (21, (day("2020-01-01"), day("2020-01-31")))
     assert calendar.slice(day("2020-01-04"), day("2020-01-05")).day.size == 0
-    with pytest.raises(DataError, match=r"reach beyond the calendar.*1970-01-01 .. 2035-12-31"):
-        calendar.slice(day("2035-01-01"), day("2036-01-01"))
+    with pytest.raises(DataError, match=r"reach beyond the calendar.*1885-01-01 .. 2049-12-31"):
+        calendar.slice(day("2049-01-01"), day("2050-01-01"))
     assert freeze_calendar("NYSE").name == "XNYS"
+
+
+def test_holidays_before_1970_are_no_sessions() -> None:
+    """The library applies its rules from 1970 on only; taken as it is, every Christmas before would be a session."""
+    calendar = freeze_calendar("XNYS")
+    days = ["1962-02-07", "1961-12-25", "1962-02-22", "1962-05-30", "1962-07-04", "1962-09-03", "1962-11-22"]
+    found = calendar.is_session(np.array([day(text) for text in days], np.int32))
+    assert found.tolist() == [True] + [False] * 6
+    assert calendar.session_count(day("1962-01-01"), day("1962-12-31")) == 252, "as the exchange has it on record"
+
+
+def test_a_calendar_reaches_as_far_as_its_source_knows() -> None:
+    """A bound of the source counts, whatever the range of the others."""
+    assert freeze_calendar("XTKS").covers == (day("1997-01-01"), day("2049-12-31"))
+    assert freeze_calendar("XBOM").covers == (day("1997-01-01"), day("2026-12-31"))
+    assert freeze_calendar("24x7").covers == (day("1885-01-01"), day("2049-12-31"))
+    with pytest.raises(UsageError, match=r"the calendar library cannot make ASEX") as caught:
+        freeze_calendar("ASEX")
+    assert len(caught.value.message) < 300
+
+
+def test_a_widened_calendar_keeps_what_it_said() -> None:
+    """Also where the source says something else today: results that were computed stay what they are."""
+    source = freeze_calendar("XNYS")
+    cut = source.slice(day("1970-01-01"), day("2035-12-31"))
+    held = Calendar("XNYS", cut.day[1:], cut.open_ts[1:], cut.close_ts[1:], cut.covers)
+    wider = widened(held, source)
+    assert wider.covers == source.covers
+    assert wider.digest(*held.covers) == held.digest(*held.covers) != source.digest(*held.covers)
+    for first, last in (("1885-01-01", "1969-12-31"), ("2036-01-01", "2049-12-31")):
+        assert wider.digest(day(first), day(last)) == source.digest(day(first), day(last))
+    assert widened(source, held) is source
 
 
 def test_calendars_survive_the_store_and_their_digest_is_of_sessions_alone() -> None:

@@ -100,7 +100,8 @@ def test_a_csv_file_becomes_rows(tmp_path: Path) -> None:
         (["2020-01-02,,10,11,9,10,5"], 1, "the value is missing"),
         ([GOOD[0], "2020-01-03,AAA,10,11"], 2, "4 columns instead of 7"),
         (["2020-01-02,AAA,10,11,9,10.123456789,5"], 1, "close 10.123456789 needs more than 8 decimals"),
-        (["1969-01-02,AAA,10,11,9,10,5"], 1, "is not a session"),
+        (["1884-12-31,AAA,10,11,9,10,5"], 1, "is not a session of the calendar XNYS, which begins on 1885-01-01"),
+        (["2050-01-03,AAA,10,11,9,10,5"], 1, "is not a session of the calendar XNYS, which ends on 2049-12-31"),
         (["2020-01-02,AAA,10,11,9,10,99999999999999999999"], 1, "is not a whole number below 2**53"),
     ],
 )
@@ -240,7 +241,8 @@ def test_symbols_may_be_interleaved(tmp_path: Path) -> None:
         # The close, in local time, in UTC and with an offset.
         (["2020-01-02T16:00:00", "2020-01-03 16:00"], NEW_YORK, "end", ["2020-01-02", "2020-01-03"]),
         (["2020-01-02T21:00:00Z", "2020-01-03T21:00:00Z"], NEW_YORK, "end", ["2020-01-02", "2020-01-03"]),
-        (["2020-01-03T00:30:00+01:00", "2020-01-03T22:00:00+01:00"], NEW_YORK, "start", ["2020-01-02", "2020-01-03"]),
+        (["2020-01-03T03:30:00+01:00", "2020-01-03T21:59:59+01:00"], NEW_YORK, "end", ["2020-01-02", "2020-01-03"]),
+        (["2020-01-02T15:30:00+01:00", "2020-01-03T21:59:59+01:00"], NEW_YORK, "start", ["2020-01-02", "2020-01-03"]),
         # Midnight in UTC is the evening before in New York.
         (["2020-01-03T00:00:00Z", "2020-01-04T00:00:00Z"], NEW_YORK, "end", ["2020-01-02", "2020-01-03"]),
         # Local midnight: the start of the day it names, or the end of the day before.
@@ -441,7 +443,7 @@ def test_splits_as_ratio_or_as_two_numbers(tmp_path: Path, store: MemoryStore) -
         (2, 1),
         (1, 20),
         (3, 2),
-        (10027, 10000),
+        (365, 364),
     ]
     again = table_file(
         tmp_path,
@@ -461,8 +463,10 @@ def test_splits_as_ratio_or_as_two_numbers(tmp_path: Path, store: MemoryStore) -
         ("AAA,2019-01-02,2:0", 1, "'2:0' is not a ratio"),
         ("AAA,2019-01-02,two", 1, "'two' is not a ratio"),
         ("AAA,2019-01-02,-2", 1, "'-2' is not a positive ratio"),
-        ("AAA,2019-01-02,1:1", 1, "the ratio is 1"),
-        ("AAA,2019-01-05,2:1", 1, "is not a session"),
+        ("AAA,2019-01-02,0:1", 1, "'0:1' is not a positive ratio"),
+        ("AAA,2019-01-02,9007199254740993:2", 1, "is beyond any split"),
+        ("AAA,2019-01-02,1e-30", 1, "is beyond any split"),
+        ("AAA,2020-01-04,2:1", 1, "2020-01-04 (AAA) is not a session of the calendar XNYS: it is a Saturday"),
         ("AAA,2019-01-02T10:00,2:1", 1, "is not a plain date"),
         ("AAA,2019-01-02,2:1\nAAA,2019-01-02,3:1", 2, "duplicate row"),
     ],

@@ -18,7 +18,7 @@ def by_loop(bars: dict[int, float], sessions: list[int]) -> list[float]:
     days = sorted(bars)
     returns = []
     for session in sessions:
-        before = [day for day in days if day < session]
+        before = [day for day in days if day < session and (day in sessions or day < sessions[0])]
         if session in bars and before:
             last = bars[before[-1]]
             returns.append((bars[session] - last) / last)

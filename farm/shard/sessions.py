@@ -1,0 +1,170 @@
+"""Decides which staged rows fall on sessions of their calendars: keeps them, leaves out others with a note, or refuses.
+
+- A bar cannot start at or after the close of its session, nor end at or before its open. Stamps that say so are dates
+  that were read as instants (00:00 UTC is the evening before in New York), and would put each bar on a wrong day.
+- A bar on a day that is no session is refused, or left out on request.
+- A split or dividend beyond the calendar, or before the first bar on a day that is no session, can act on no position:
+  it is left out. Any other that is on no session is refused like a bar.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from farm.shard.calendar import ALWAYS_OPEN, Calendar
+from farm.shard.kinds import STOCK_DAILY
+from farm.shard.stage import NO_CLOCK, Piece, Staged
+from farm.values.arrays import BOOL, I32
+from farm.values.errors import DataError
+from farm.values.units import NS_PER_S, date_of, iso
+
+SKIP = "unknown-session"
+"""What ``--skip-rows`` calls the rows on days that are no session."""
+
+SHOWN_MAX = 5
+"""Rows left out that a note names; the others are counted."""
+
+
+@dataclass(frozen=True, eq=False)
+class OnSessions:
+    """The rows to store, per symbol, and notes about those left out. ``gaps``: sessions without a bar in between."""
+
+    pieces: Mapping[str, Piece]
+    notes: tuple[str, ...]
+    gaps: int
+
+
+@dataclass(frozen=True, order=True)
+class _Odd:
+    """A row on no session, in the order of the source."""
+
+    number: int
+    symbol: str
+    day: int
+
+
+def on_sessions(
+    staged: Staged, calendars: Mapping[str, Calendar], first_bars: Mapping[str, int], *, skip: bool
+) -> OnSessions:
+    """Return the rows that fall on sessions.
+
+    ``calendars``: by symbol; ``first_bars``: day of the first bar of each symbol that has one, for splits and
+    dividends; ``skip``: leave out what would be refused for having no session.
+    Errors: DataError for the first bar whose clock time contradicts its session, else for the first row without one.
+    """
+    time = staged.kind.time_column
+    assert time is not None
+    is_bars = staged.kind is STOCK_DAILY
+    notes = _check_clocks(staged, calendars)
+    pieces: dict[str, Piece] = {}
+    left_out: dict[str, list[_Odd]] = {}
+    refused: list[_Odd] = []
+    gaps = 0
+    for symbol, piece in staged.pieces.items():
+        calendar, day = calendars[symbol], piece.columns[time]
+        is_kept = calendar.is_session(day)
+        for reason, mask in _reasons(calendar, day, first_bars.get(symbol), is_bars=is_bars, skip=skip).items():
+            rows = [_Odd(int(piece.numbers[at]), symbol, int(day[at])) for at in np.flatnonzero(mask).tolist()]
+            (left_out.setdefault(reason, []) if reason else refused).extend(rows)
+        if is_kept.any():
+            kept = pieces[symbol] = piece if is_kept.all() else piece.take(is_kept)
+            gaps += calendar.session_count(int(kept.columns[time][0]), int(kept.columns[time][-1])) - kept.rows
+    if refused:
+        _refuse(staged, refused, calendars)
+    notes += tuple(_note(reason, rows) for reason, rows in left_out.items() if rows)
+    return OnSessions(pieces, notes, gaps if is_bars else 0)
+
+
+def _check_clocks(staged: Staged, calendars: Mapping[str, Calendar]) -> tuple[str, ...]:
+    """Raise DataError for the first bar that starts after its session, or ends before it; note late ends."""
+    bad: list[tuple[int, str, int, int]] = []
+    late = 0
+    is_start = staged.reading.stamp == "start"
+    for symbol, piece in staged.pieces.items():
+        if piece.moments is None:
+            continue
+        day, calendar = piece.columns["day"], calendars[symbol]
+        at = np.minimum(np.searchsorted(calendar.day, day), calendar.day.size - 1)
+        bound = calendar.close_ts[at] if is_start else calendar.open_ts[at]
+        has_clock = calendar.is_session(day) & (piece.moments != NO_CLOCK)
+        late += 0 if is_start else int((has_clock & (piece.moments > calendar.close_ts[at])).sum())
+        is_wrong = has_clock & (piece.moments >= bound if is_start else piece.moments <= bound)
+        if is_wrong.any():
+            rows = np.flatnonzero(is_wrong)
+            row = int(rows[np.argmin(piece.numbers[rows])])
+            bad.append((int(piece.numbers[row]), symbol, int(piece.moments[row]), int(bound[row])))
+    if not bad:
+        what = f"{late} bar{'' if late == 1 else 's'} end after the close of the session they are stored under"
+        return (f"{what}: if their stamps are dates, ingest them with --stamp date",) if late else ()
+    number, symbol, moment, limit = min(bad)
+    zone = staged.reading.tz or "UTC"
+    starts, closes, other = ("starts", "closes", "end") if is_start else ("ends", "opens", "start")
+    # Only a stamp on the very instant can be of the other sort: a later one would be stored a day early as an end, too.
+    more = f"--stamp {other}, if it names the {other} of the bar" if moment == limit else "else check --tz"
+    raise DataError(
+        f"the bar of {symbol} {starts} at {_shown(moment, zone)} ({zone}), and its session {closes} at "
+        f"{_shown(limit, zone)}",
+        place=staged.source.row(number),
+        hint=f"--stamp date, if the stamp is a date whose clock time and zone mean nothing; {more}",
+    )
+
+
+def _shown(ns: int, zone: str) -> str:
+    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=ns // NS_PER_S)
+    return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat(sep=" ", timespec="minutes")
+
+
+def _reasons(calendar: Calendar, day: I32, first_bar: int | None, *, is_bars: bool, skip: bool) -> Mapping[str, BOOL]:
+    """Return which rows to leave out, by reason; under the empty reason those to refuse."""
+    is_left = ~calendar.is_session(day)
+    if not is_left.any():
+        return {}
+    reasons: dict[str, BOOL] = {}
+    if not is_bars:
+        is_beyond = ~calendar.knows(day)
+        reasons[f"outside {_range(calendar)}, which the calendar {calendar.name} knows"] = is_beyond
+        is_left = is_left & ~is_beyond
+        if first_bar is not None:
+            is_old = is_left & (day < first_bar)
+            reasons[f"older than the bars and on no session of {calendar.name}"] = is_old
+            is_left = is_left & ~is_old
+    reasons[f"on no session of {calendar.name}" if skip else ""] = is_left
+    return reasons
+
+
+def _range(calendar: Calendar) -> str:
+    first, last = calendar.covers or (0, 0)
+    return f"{iso(first)} .. {iso(last)}"
+
+
+def _note(reason: str, rows: Sequence[_Odd]) -> str:
+    shown = ", ".join(f"{row.symbol} {iso(row.day)}" for row in sorted(rows)[:SHOWN_MAX])
+    more = f" and {len(rows) - SHOWN_MAX} more" if len(rows) > SHOWN_MAX else ""
+    return f"{len(rows)} row{'' if len(rows) == 1 else 's'} left out, {reason}: {shown}{more}"
+
+
+def _refuse(staged: Staged, refused: Sequence[_Odd], calendars: Mapping[str, Calendar]) -> NoReturn:
+    row = min(refused)
+    calendar = calendars[row.symbol]
+    name, place = calendar.name, staged.source.row(row.number)
+    message = f"{iso(row.day)} ({row.symbol}) is not a session of the calendar {name}"
+    others = f"; {len(refused) - 1} more on such days" if len(refused) > 1 else ""
+    skip = f"--skip-rows {SKIP} leaves such rows out"
+    if not calendar.knows(np.array([row.day], np.int32))[0]:
+        first, last = calendar.covers or (0, 0)
+        edge = f"begins on {iso(first)}" if row.day < first else f"ends on {iso(last)}"
+        raise DataError(f"{message}, which {edge}{others}", place=place, allowed=_range(calendar), hint=skip)
+    hints = [skip]
+    if staged.kind is STOCK_DAILY:
+        has_clock = staged.pieces[row.symbol].moments is not None
+        hints.insert(
+            0, "check --tz and --stamp" + (" (date, if clock time and zone mean nothing)" if has_clock else "")
+        )
+        hints += [f"--calendar {ALWAYS_OPEN} knows every day"] if name != ALWAYS_OPEN else []
+    raise DataError(f"{message}: it is a {date_of(row.day):%A}{others}", place=place, hint="; ".join(hints))

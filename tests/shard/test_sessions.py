@@ -1,0 +1,195 @@
+"""Which rows fall on which session: clock times that contradict it, days without one, calendars that grow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from farm.columns.cache import ColumnCache
+from farm.shard import change
+from farm.shard.calendar import Calendar, freeze_calendar
+from farm.shard.dataset import Dataset
+from farm.shard.ingest import IngestSummary, ingest_file, ingest_table
+from farm.shard.reader import read_rows
+from farm.shard.snapshot import read_head
+from farm.store.base import Store
+from farm.store.memory import MemoryStore
+from farm.values.errors import DataError, UsageError
+from farm.values.units import iso
+from tests.shard.generators import day
+
+NEW_YORK = "America/New_York"
+
+
+def put(store: Store, stamps: Any, symbol: str = "AAA", **options: Any) -> IngestSummary:
+    """Ingest one bar for each stamp: texts, or an Arrow array."""
+    flat = {name: [10.0] * len(stamps) for name in ("open", "high", "low", "close")}
+    table = pa.table({"ts": stamps, **flat, "volume": [1] * len(stamps)})
+    return ingest_table(store, "main", table, "stock_daily", symbol=symbol, **({"tz": NEW_YORK} | options))
+
+
+def sessions_of(store: Store, symbol: str = "AAA") -> list[str]:
+    dataset = Dataset(store, read_head(store, "main"))
+    rows = read_rows(dataset, ColumnCache(0), "stock_daily", symbol, day("1800-01-01"), day("2100-01-01"), ("close",))
+    return [iso(int(one)) for one in rows["day"]]
+
+
+def instants(*texts: str) -> pa.Array:
+    return pa.array(np.array(texts, "datetime64[ns]")).cast(pa.timestamp("ns", "UTC"))
+
+
+# Clock times.
+
+MIDWEEK = ("2024-01-03", "2024-01-04", "2024-01-05")
+"""Wednesday to Friday: a day early they are sessions, too."""
+
+
+@pytest.mark.parametrize(
+    "stamps", [instants(*MIDWEEK), [f"{text}T00:00:00Z" for text in MIDWEEK], [f"{text}T16:00" for text in MIDWEEK]]
+)
+def test_a_bar_cannot_start_once_its_session_is_over(stamps: Any) -> None:
+    """00:00 UTC is the evening before in New York: read as instants, dates would be stored a day early, silently."""
+    store = MemoryStore()
+    with pytest.raises(DataError, match=r"data row 1: the bar of AAA starts at .*closes at .* 16:00.*--stamp date"):
+        put(store, stamps, stamp="start")
+    assert list(store.list("")) == []
+    put(store, stamps, stamp="date", tz=None)
+    assert list(MIDWEEK) == sessions_of(store)
+
+
+def test_a_bar_may_start_until_the_close() -> None:
+    """An early close counts as one: 2023-11-24 ends at 13:00."""
+    store = MemoryStore()
+    put(store, ["2023-11-22T15:59:59", "2023-11-24T12:59:59"], stamp="start")
+    assert sessions_of(store) == ["2023-11-22", "2023-11-24"]
+    with pytest.raises(DataError, match=r"data row 2: the bar of BBB starts at 2023-11-24 13:00 .*closes at .* 13:00"):
+        put(store, ["2023-11-22T13:00", "2023-11-24T13:00"], "BBB", stamp="start")
+
+
+def test_a_bar_cannot_end_before_its_session_opens() -> None:
+    """The end of a UTC day in London's summer is 01:00 of the next: it would be stored a day late."""
+    store = MemoryStore()
+    stamps = instants("2024-07-02", "2024-07-03")
+    with pytest.raises(DataError, match=r"ends at 2024-07-02 01:00 .*opens at 2024-07-02 01:00.*--stamp date"):
+        put(store, stamps, stamp="end", tz="Europe/London", calendar="24x7")
+    put(store, stamps, stamp="end", tz="UTC", calendar="24x7")
+    assert sessions_of(store) == ["2024-07-01", "2024-07-02"]
+
+
+def test_the_hint_does_not_lead_into_the_same_hole() -> None:
+    """Called ends, stamps of 19:00 would be stored a day early, too; those who say so are told."""
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), instants(*MIDWEEK), stamp="start")
+    assert "--stamp end" not in caught.value.hint
+    with pytest.raises(DataError, match=r"--stamp end, if it names the end"):
+        put(MemoryStore(), [f"{text}T16:00" for text in MIDWEEK], stamp="start")
+    [note] = put(MemoryStore(), instants(*MIDWEEK), stamp="end").notes
+    assert note.startswith("3 bars end after the close")
+    assert put(MemoryStore(), [f"{text}T00:00" for text in MIDWEEK], stamp="end").notes == ()
+    assert put(MemoryStore(), [f"{text}T16:00" for text in MIDWEEK], stamp="end").notes == ()
+
+
+# Days without a session.
+
+
+def test_a_row_on_no_session_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "b.csv"
+    path.write_text(
+        "Date,Open,High,Low,Close,Volume\n2023-12-29,187.15,188.44,183.89,185.64,82488700\n"
+        "2024-01-01,185.64,185.64,185.64,185.64,0\n2024-01-02,184.22,185.88,183.43,184.25,58414500\n"
+    )
+    flags: dict[str, Any] = {"symbol": "AAPL", "mapping": {"ts": "Date"}, "tz": NEW_YORK, "stamp": "start"}
+    store = MemoryStore()
+    with pytest.raises(DataError, match=r"data row 2: 2024-01-01 \(AAPL\) is not a session .* XNYS: it is a Monday"):
+        ingest_file(store, "main", str(path), "stock_daily", **flags)
+    done = ingest_file(store, "main", str(path), "stock_daily", **flags, skip_rows=["unknown-session"])
+    assert (done.rows_added, done.gaps) == (2, 0)
+    assert done.notes == ("1 row left out, on no session of XNYS: AAPL 2024-01-01",)
+    assert sessions_of(store, "AAPL") == ["2023-12-29", "2024-01-02"]
+
+
+def test_a_special_session_that_the_calendar_does_not_know() -> None:
+    """The exchange was open on that Saturday."""
+    stamps = ["2024-01-19", "2024-01-20", "2024-01-23"]
+    flags = {"tz": "Asia/Kolkata", "stamp": "start"}
+    with pytest.raises(DataError, match=r"it is a Saturday; hint: .*--skip-rows unknown-session.*--calendar 24x7"):
+        put(MemoryStore(), stamps, **flags, calendar="XBOM")
+    for options, count in (({"calendar": "XBOM", "skip_rows": ["unknown-session"]}, 2), ({"calendar": "24x7"}, 3)):
+        assert put(MemoryStore(), stamps, **flags, **options).rows_added == count
+
+
+def test_what_is_left_out_is_bounded_and_counted() -> None:
+    stamps = [f"2024-01-{at:02}" for at in range(1, 32)]
+    with pytest.raises(DataError, match=r"data row 1: 2024-01-01 .*; 9 more on such days"):
+        put(MemoryStore(), stamps, stamp="start")
+    [note] = put(MemoryStore(), stamps, stamp="start", skip_rows=["unknown-session"]).notes
+    assert note.startswith("10 rows left out, on no session of XNYS: AAA 2024-01-01, AAA 2024-01-06, ")
+    assert note.endswith("AAA 2024-01-14 and 5 more")
+    with pytest.raises(DataError, match=r"no row of the file is left to store"):
+        put(MemoryStore(), stamps[:1], stamp="start", skip_rows=["unknown-session"])
+    with pytest.raises(UsageError, match=r"no such rows to skip: 'bad'.*unknown-session"):
+        put(MemoryStore(), stamps, stamp="start", skip_rows=["bad"])
+
+
+# Calendars that grow.
+
+
+def test_days_long_ago_are_sessions() -> None:
+    for calendar in ("XNYS", "24x7"):
+        store = MemoryStore()
+        put(store, ["1962-01-02", "1962-01-03"], stamp="start", calendar=calendar)
+        assert sessions_of(store) == ["1962-01-02", "1962-01-03"]
+
+
+@pytest.mark.parametrize(
+    ("text", "edge"), [("1996-12-30", "begins on 1997-01-01"), ("2051-01-04", "ends on 2049-12-31")]
+)
+def test_beyond_the_calendar_the_error_names_what_it_knows(text: str, edge: str) -> None:
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), [text], stamp="start", tz="Asia/Tokyo", calendar="XTKS")
+    assert caught.value.message == f"{text} (AAA) is not a session of the calendar XTKS, which {edge}"
+    assert caught.value.allowed == "1997-01-01 .. 2049-12-31"
+    assert "24x7" not in caught.value.hint, "it would fail alike"
+
+
+def _narrow(name: str) -> Calendar:
+    """Return what calendars were in datasets of long ago, but for a session that has become known since."""
+    cut = freeze_calendar(name).slice(day("1970-01-01"), day("2035-12-31"))
+    kept = cut.day != day("2024-01-04")
+    return Calendar(cut.name, cut.day[kept], cut.open_ts[kept], cut.close_ts[kept], cut.covers)
+
+
+def test_new_rows_beyond_a_frozen_calendar_widen_it_and_change_nothing_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    with monkeypatch.context() as patch:
+        patch.setattr(change, "freeze_calendar", _narrow)
+        put(store, ["2024-01-02", "2024-01-03"], stamp="start")
+    before = Dataset(store, read_head(store, "main"))
+    old = before.calendar("XNYS")
+    done = put(store, ["2024-01-05"], stamp="start")
+    assert (done.calendars, read_head(store, "main").calendars) == ((), before.snapshot.calendars), (
+        "nothing asks for it"
+    )
+    done = put(store, ["1962-01-02", "1962-01-03", "2024-01-08"], stamp="start", symbol="OLD")
+    assert done.calendars == ("XNYS",)
+    new = Dataset(store, read_head(store, "main")).calendar("XNYS")
+    assert old.covers is not None
+    assert new.covers == (day("1885-01-01"), day("2049-12-31"))
+    assert new.digest(*old.covers) == old.digest(*old.covers), "keys of cells hold this digest"
+    with pytest.raises(DataError, match=r"2024-01-04 \(AAA\) is not a session"):
+        put(store, ["2024-01-04"], stamp="start")
+    assert Dataset(store, before.snapshot).calendar("XNYS").covers == old.covers, "old snapshots stay as they are"
+
+
+def test_dividends_beyond_a_frozen_calendar_widen_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    with monkeypatch.context() as patch:
+        patch.setattr(change, "freeze_calendar", _narrow)
+        put(store, ["2024-01-02", "2024-01-03"], stamp="start")
+    table = pa.table({"ex_date": ["1962-02-07", "2023-01-04"], "amount": [0.01, 0.05]})
+    done = ingest_table(store, "main", table, "dividends", symbol="AAA")
+    assert (done.rows_added, done.calendars, done.notes) == (2, ("XNYS",), ())
