@@ -39,8 +39,8 @@ def _lapses(run: Run, market: Market) -> Mapping[str, int]:
         traded = np.concatenate((np.zeros(1, np.int64), np.cumsum(series.volume > 0.0)))
         met, with_volume = last - first, traded[last] - traded[first]
         is_last = mine["session"] == len(run.session_day) - 1
-        # A split may take an order away at the open; what lapses of age does so at a session close.
-        is_old = (mine["done_ts"] > mine["ts"]) & np.isin(mine["done_ts"], market.calendar.close_ts)
+        # A split may take an order away at the open; what lapses of age does so as a session of its instrument closes.
+        is_old = (mine["done_ts"] > mine["ts"]) & np.isin(mine["done_ts"], market.calendars[series.calendar].close_ts)
         at_end += int(np.count_nonzero((met == 0) & is_last))
         no_bar += int(np.count_nonzero((met == 0) & ~is_last & is_old))
         no_volume += int(np.count_nonzero((met > 0) & (with_volume == 0)))

@@ -6,16 +6,25 @@ books balance to the micro-unit. Nothing here decides. Source: domain.md 3.3, 3.
 
 import numpy as np
 
-from farm.kernels.jit import helper, inlined
 from farm.kernels import formula, tables
-from farm.kernels.orders import append_order, bound, drop, lapse_all, link, release, restate_guards, restate_order, settle
+from farm.kernels.jit import helper, inlined
+from farm.kernels.orders import (
+    append_order,
+    bound,
+    drop,
+    lapse_all,
+    link,
+    release,
+    restate_guards,
+    restate_order,
+    settle,
+)
 from farm.kernels.records import (
     COMMISSION,
     DIVIDEND_EX,
     DIVIDEND_PAY,
     FILLED,
     NONE,
-    R,
     REJECTED,
     REVERSE,
     RUINED,
@@ -24,21 +33,21 @@ from farm.kernels.records import (
     SPLIT_CASH,
     TARGET,
     TRAIL,
+    R,
     Row,
 )
-
 
 
 @inlined
 def value_of(asset: Row, price: float, lots: float) -> float:
     """Value of ``lots`` of an asset at a price."""
-    return formula.value(price, lots, asset.lot_micro, asset.multiplier)  # type: ignore[no-any-return]
+    return formula.value(price, lots, asset.lot_micro, asset.multiplier)
 
 
 @helper
 def fee_of(asset: Row, price: float, lots: float) -> float:
     """Commission of one order of ``lots`` of an asset."""
-    return formula.commission(  # type: ignore[no-any-return]
+    return formula.commission(
         price, lots, asset.lot_micro, asset.multiplier, asset.bps, asset.per_share, asset.per_order, asset.fee_min
     )
 
@@ -52,7 +61,7 @@ def mark(b: Row) -> None:
     for at in range(account.held):
         p = tables.position(b, tables.held(b, at).row)
         asset = tables.asset(b, p.asset)
-        one = value_of(asset, asset.mark, np.float64(p.lots))
+        one = value_of(asset, asset.mark, float(p.lots))
         bound(account, one)
         worth += one
         gross += abs(one)
@@ -71,10 +80,10 @@ def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     account, tally, o, p = tables.account(b), tables.tally(b), tables.order(b, row), tables.position(b, x)
     asset = tables.asset(b, p.asset)
     flow = -value_of(asset, o.at, lots)
-    slippage = np.int64(abs(flow + value_of(asset, o.ref, lots)))
+    slippage = int(abs(flow + value_of(asset, o.ref, lots)))
     account.cash += flow
     account.was_held = 1
-    tally.notional += np.int64(abs(flow))
+    tally.notional += int(abs(flow))
     tally.slippage += slippage
     bound(account, flow)
     bound(account, account.cash)
@@ -85,8 +94,8 @@ def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     f.order = o.number
     f.sleeve = p.sleeve
     f.instrument = p.asset
-    f.lots = np.int64(lots)
-    f.amount_micro = np.int64(flow)
+    f.lots = int(lots)
+    f.amount_micro = int(flow)
     f.slippage_micro = slippage
     f.opens = opens
     f.price = o.at
@@ -111,8 +120,8 @@ def write_cash(b: Row, kind: int, sleeve: int, instrument: int, ref: int, cash: 
     line.sleeve = sleeve
     line.instrument = instrument
     line.ref = ref
-    line.cash_micro = np.int64(cash)
-    line.receivable_micro = np.int64(receivable)
+    line.cash_micro = int(cash)
+    line.receivable_micro = int(receivable)
 
 
 @helper
@@ -120,8 +129,8 @@ def charge(b: Row, row: int, fee: float) -> None:
     """The one commission line of an order; an order that costs nothing has none."""
     if fee != 0.0:
         o = tables.order(b, row)
-        o.fee_micro = np.int64(fee)
-        tables.tally(b).commission += np.int64(fee)
+        o.fee_micro = int(fee)
+        tables.tally(b).commission += int(fee)
         write_cash(b, COMMISSION, o.sleeve, o.instrument, o.number, -fee, 0.0)
 
 
@@ -136,15 +145,15 @@ def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, r
     t.entry_order = p.entry_order
     t.entry_ts = p.entry_ts
     t.entry_session = p.entry_session
-    t.entry_notional_micro = np.int64(p.entry_notional)
+    t.entry_notional_micro = int(p.entry_notional)
     t.exit_order = number
     t.exit_kind = kind
     t.exit_ts = account.ts
     t.exit_session = account.session
     t.bars = row - p.entry_row + 1
-    t.pnl_micro = np.int64(pnl)
-    t.fees_micro = np.int64(p.fees)
-    t.dividends_micro = np.int64(p.dividends)
+    t.pnl_micro = int(pnl)
+    t.fees_micro = int(p.fees)
+    t.dividends_micro = int(p.dividends)
     t.entry_price = p.entry_price
     t.exit_price = price
 
@@ -170,10 +179,10 @@ def _let_go(b: Row, x: int) -> None:
 def flatten(b: Row, x: int, row: int) -> float:
     """Sell (or buy back) the whole position by order ``row``; return its lots. Commission and trade are to come."""
     p = tables.position(b, x)
-    lots = np.float64(abs(p.lots))
-    p.pnl += write_fill(b, x, row, np.float64(-p.lots), 0)
+    lots = float(abs(p.lots))
+    p.pnl += write_fill(b, x, row, float(-p.lots), 0)
     _let_go(b, x)
-    return lots  # type: ignore[no-any-return]
+    return lots
 
 
 @helper
@@ -204,14 +213,14 @@ def close_position(b: Row, x: int, row: int, kind: int, bar: int) -> None:
 def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -> None:
     """Open the position that order ``row`` asked for, in the own bar ``bar``, and set its guards to work."""
     account, o, p = tables.account(b), tables.order(b, row), tables.position(b, x)
-    flow = write_fill(b, x, row, np.float64(o.side) * lots, 1)
-    p.lots = o.side * np.int64(lots)
+    flow = write_fill(b, x, row, float(o.side) * lots, 1)
+    p.lots = o.side * int(lots)
     p.side = o.side
     p.entry_price = o.at
     p.pnl = flow - fee
     p.fees = fee
     p.dividends = 0.0
-    p.entry_lots = np.int64(lots)
+    p.entry_lots = int(lots)
     p.entry_notional = abs(flow)
     p.entry_order = o.number
     p.entry_ts = account.ts
@@ -254,24 +263,24 @@ def _set_guards(b: Row, x: int, row: int) -> None:
 
 @inlined
 def _level_from(p: Row, o: Row, risk: float) -> float:
-    sign = np.float64(p.side if o.kind == TARGET else -p.side)
-    return formula.guard_level(o.unit, sign, p.entry_price, o.value, risk)  # type: ignore[no-any-return]
+    sign = float(p.side if o.kind == TARGET else -p.side)
+    return formula.guard_level(o.unit, sign, p.entry_price, o.value, risk)
 
 
 @inlined
 def level_of(o: Row) -> float:
     """The price at which a guard is met now; a trail follows the peak. ``o.side`` is opposite to the position's."""
-    return formula.trail_level(o.unit, np.float64(-o.side), o.peak, o.level) if o.kind == TRAIL else o.level  # type: ignore[no-any-return]
+    return formula.trail_level(o.unit, float(-o.side), o.peak, o.level) if o.kind == TRAIL else o.level
 
 
 @helper
 def admit(b: Row, row: int) -> None:
-    """Fill an opening with the lots that are covered; a reversal ends its old trade first, commission shared by lots."""
+    """Fill an opening with the lots that are covered; a reversal ends its old trade first, and both share its fee."""
     account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
     x = o.position
     p = tables.position(b, x)
     asset = tables.asset(b, p.asset)
-    lots, closed, bar = np.float64(o.fit), np.float64(o.closed), asset.row + 1
+    lots, closed, bar = float(o.fit), float(o.closed), asset.row + 1
     fee = 0.0
     share = 0.0
     if lots + closed > 0.0:
@@ -292,7 +301,7 @@ def admit(b: Row, row: int) -> None:
     settle(b, row, status, lots + closed)
 
 
-# --- corporate actions and cash -----------------------------------------------------------------------------------------
+# --- corporate actions and cash ---------------------------------------------------------------------------------------
 
 
 @helper
@@ -314,7 +323,7 @@ def _accrue(b: Row, x: int, action: Row) -> None:
     """A receivable for who is long at the ex-date open, a debt for who is short."""
     p = tables.position(b, x)
     if p.lots != 0:
-        flow = value_of(tables.asset(b, p.asset), action.amount, np.float64(p.lots))
+        flow = value_of(tables.asset(b, p.asset), action.amount, float(p.lots))
         tables.receivable(b, action.dividend, p.sleeve).micro += flow
         p.pnl += flow
         p.dividends += flow
@@ -331,7 +340,7 @@ def _split(b: Row, x: int, action: Row) -> None:
     if p.guard != NONE:
         restate_guards(b, p.guard, 1 + tables.order(b, p.guard).guards, num, den)
     if p.lots != 0:
-        held = np.float64(abs(p.lots))
+        held = float(abs(p.lots))
         bound(account, held * num)
         lots = formula.restated_lots(held, num, den)
         rest = held * num - lots * den
@@ -340,7 +349,7 @@ def _split(b: Row, x: int, action: Row) -> None:
             flow = p.side * formula.cash_of_rest(price, rest, den, asset.lot_micro, asset.multiplier)
             p.pnl += flow
             write_cash(b, SPLIT_CASH, p.sleeve, p.asset, action.day, flow, 0.0)
-        p.lots = p.side * np.int64(lots)
+        p.lots = p.side * int(lots)
         if lots == 0.0:
             account.was_held = 1
             _let_go(b, x)
@@ -388,7 +397,7 @@ def end(b: Row) -> None:
         p = tables.position(b, x)
         if p.lots != 0:
             asset = tables.asset(b, p.asset)
-            pnl = p.pnl + value_of(asset, asset.mark, np.float64(p.lots))
+            pnl = p.pnl + value_of(asset, asset.mark, float(p.lots))
             bound(account, pnl)
             write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, asset.row, pnl)
             account.open_trades += 1

@@ -6,9 +6,9 @@ bars that close at the instant at hand, and equity and prices as marked by them.
 
 import numpy as np
 
-from farm.kernels.jit import helper, inlined
 from farm.kernels import formula, tables
 from farm.kernels.book import value_of
+from farm.kernels.jit import helper, inlined
 from farm.kernels.orders import bound, send
 from farm.kernels.records import (
     BY_EQUITY,
@@ -29,7 +29,6 @@ from farm.kernels.records import (
     TIME,
     Row,
 )
-
 
 
 @inlined
@@ -57,7 +56,7 @@ def _position_of(b: Row, asset: Row, w: int) -> int:
     """The position of sleeve ``w`` in an asset, or -1 if it does not trade it."""
     for at in range(asset.first_position, asset.end_position):
         if tables.position(b, tables.of_asset(b, at).row).sleeve == w:
-            return tables.of_asset(b, at).row  # type: ignore[no-any-return]
+            return tables.of_asset(b, at).row
     return NONE
 
 
@@ -77,7 +76,7 @@ def _size(b: Row, rules: Row, x: int, held: int) -> int:
     account, p = tables.account(b), tables.position(b, x)
     asset = tables.asset(b, p.asset)
     kept = account.kept * (account.equity / 1e6)
-    lots = np.float64(p.qty_lots)
+    lots = float(p.qty_lots)
     if rules.size != BY_QTY:
         budget = rules.weight if rules.size == BY_NOTIONAL else (rules.weight * kept) / rules.among
         lots = formula.lots_for(budget, asset.mark, asset.multiplier, asset.lots_up, asset.lots_down)
@@ -86,11 +85,11 @@ def _size(b: Row, rules: Row, x: int, held: int) -> int:
         lots = 0.0
     if rules.size == BY_EQUITY and account.reserves_fees == 1:
         lots = formula.lots_with_fees(
-            lots, np.float64(held), rules.weight, kept, rules.among, asset.mark, asset.lot_micro, asset.multiplier,
+            lots, float(held), rules.weight, kept, rules.among, asset.mark, asset.lot_micro, asset.multiplier,
             asset.bps, asset.per_share, asset.per_order, asset.fee_min,
         )  # fmt: skip
     tables.tally(b).too_small += 1 if lots == 0.0 else 0
-    return np.int64(lots)
+    return int(lots)
 
 
 @helper
@@ -191,7 +190,7 @@ def check_margin(b: Row) -> None:
         p.ranked = 0.0
         if p.order == NONE:
             asset = tables.asset(b, p.asset)
-            p.ranked = formula.maintenance(value_of(asset, asset.mark, np.float64(p.lots)))
+            p.ranked = formula.maintenance(value_of(asset, asset.mark, float(p.lots)))
             total += p.ranked
     if account.equity >= total:
         return

@@ -8,7 +8,7 @@ Source: domain.md 2.2, 2.3, 3.3 to 3.6.
 import numpy as np
 
 from farm.kernels.jit import helper, inlined
-from farm.kernels.records import ABS, LINEAR, PCT, R, REG_T
+from farm.kernels.records import ABS, LINEAR, PCT, REG_T, R
 
 INITIAL_LONG_SHORT = 0.5
 """Reg T: share of an opening's value that must be there at the start, long or short (a short's proceeds stay too)."""
@@ -17,19 +17,18 @@ MAINTENANCE_SHORT = 0.30
 """Reg T: share of a position's value that must be there at each session close."""
 
 
-
 @inlined
 def whole(x: float) -> float:
     """Floor, but a quotient that misses a whole number by rounding alone is that number: 604 at 6.04 are 100 shares."""
     near = np.rint(x)
-    return near if near - x <= x * 2.0**-49 else np.floor(x)  # type: ignore[no-any-return]
+    return near if near - x <= x * 2.0**-49 else np.floor(x)
 
 
 @inlined
 def value(price: float, lots: float, lot_micro: float, multiplier: float) -> float:
     """Value in micro-units, rint(price x qty x multiplier x 1e6), signed as ``lots``."""
     qty = (lots * lot_micro) / 1e6
-    return np.rint(((price * qty) * multiplier) * 1e6)  # type: ignore[no-any-return]
+    return np.rint(((price * qty) * multiplier) * 1e6)
 
 
 @inlined
@@ -43,17 +42,17 @@ def commission(
     per_order: float,
     least: float,
 ) -> float:
-    """Commission in micro-units of one order of ``lots`` > 0: the sum of its parts, rounded once, at least the least."""
+    """Commission of one order of ``lots`` > 0: the sum of its parts, rounded once, and at least the least."""
     qty = (lots * lot_micro) / 1e6
     worth = (price * qty) * multiplier
     fee = np.rint(((worth * bps + qty * per_share) + per_order) * 1e6)
-    return max(fee, least)  # type: ignore[no-any-return]
+    return max(fee, least)
 
 
 @inlined
 def shared_fee(fee: float, part: float, lots: float) -> float:
     """The share of a commission that ``part`` of its ``lots`` bear."""
-    return np.rint((fee * part) / lots)  # type: ignore[no-any-return]
+    return np.rint((fee * part) / lots)
 
 
 @inlined
@@ -62,7 +61,7 @@ def need(rules: int, worth: float, fee: float, max_gross: float) -> float:
     if rules == REG_T:
         return INITIAL_LONG_SHORT * worth + fee
     if rules == LINEAR:
-        return worth + np.rint(max_gross * fee)  # type: ignore[no-any-return]
+        return worth + np.rint(max_gross * fee)
     return worth + fee
 
 
@@ -79,7 +78,7 @@ def room(rules: int, cash: float, equity: float, gross: float, max_gross: float)
 @inlined
 def maintenance(worth: float) -> float:
     """Margin that a position of this signed value needs at a session close."""
-    return np.rint((MAINTENANCE_LONG if worth > 0.0 else MAINTENANCE_SHORT) * abs(worth))  # type: ignore[no-any-return]
+    return np.rint((MAINTENANCE_LONG if worth > 0.0 else MAINTENANCE_SHORT) * abs(worth))
 
 
 @inlined
@@ -95,7 +94,7 @@ def on_grid(x: float) -> float:
     power = 1e12
     while abs(x) * power >= 2.0**48 and power > 1.0:
         power /= 10.0  # exact, down from 1e22
-    return np.rint(x * power) / power  # type: ignore[no-any-return]
+    return np.rint(x * power) / power
 
 
 @inlined
@@ -145,20 +144,20 @@ def restated_lots(lots: float, num: float, den: float) -> float:
     """floor(lots x num / den) for integers; the float quotient may have been rounded up to the next integer."""
     product = lots * num
     floor = np.floor(product / den)
-    return floor - 1.0 if floor * den > product else floor  # type: ignore[no-any-return]
+    return floor - 1.0 if floor * den > product else floor
 
 
 @inlined
 def cash_of_rest(price: float, rest: float, den: float, lot_micro: float, multiplier: float) -> float:
     """What is paid for the fraction of a lot that a split leaves, ``rest`` / den lots, at the restated price."""
     qty = (rest * lot_micro) / (den * 1e6)
-    return np.rint(((price * qty) * multiplier) * 1e6)  # type: ignore[no-any-return]
+    return np.rint(((price * qty) * multiplier) * 1e6)
 
 
 @inlined
 def lots_for(budget: float, price: float, multiplier: float, lots_up: float, lots_down: float) -> float:
     """Whole lots that ``budget`` (currency) buys at ``price``."""
-    return max(whole(((budget / (price * multiplier)) * lots_up) / lots_down), 0.0)  # type: ignore[no-any-return]
+    return max(whole(((budget / (price * multiplier)) * lots_up) / lots_down), 0.0)
 
 
 @helper

@@ -1,13 +1,12 @@
 """The event loop: one account, carried instant by instant over a tape of events, through the phases of domain.md 3.1.
 
-``advance`` is a fold: it takes the state and a range of instants, and leaves the state after them. At each instant first
-what ends: closing bars (2), matching of what works (3), the mark with ruin and margin (6), decisions and admission
-(7, 8); then the session that opens: corporate actions (1), dividend cash (4), opening prints (9). Nothing is read beyond
-the instant at hand, so where a batch ends cannot matter. ``formula`` computes, ``decide_*`` order, ``match`` says what
-fills, ``book`` moves the money. The plain twin is ``tests/reference/loop.py``.
+``advance`` is a fold: it takes the state and a range of instants, and leaves the state after them. At each instant
+first what ends: closing bars (2), matching of what works (3), the mark with ruin and margin (6), decisions and
+admission (7, 8); then the session that opens: corporate actions (1), dividend cash (4), opening prints (9). Nothing is read
+beyond the instant at hand, so where a batch ends cannot matter. ``formula`` computes, ``decide_*`` order, ``match``
+says what fills, ``book`` moves the money. The plain twin is ``tests/reference/loop.py``.
 """
 
-import numpy as np
 from numba import from_dtype
 from numba.core.types import Array, NamedTuple, float64, int64, uint8
 
@@ -25,8 +24,8 @@ def _table(name: str, *, readonly: bool) -> Array:
     return Array(from_dtype(records.TABLES[name]), 1, "C", readonly=readonly)
 
 
-_TAPE = NamedTuple([_table(name, readonly=True) for name in Tape._fields], Tape)
-_STATE = NamedTuple([_table(name, readonly=False) for name in State._fields], State)
+_TAPE = NamedTuple([_table(name, readonly=True) for name in Tape._fields], Tape)  # type: ignore[no-untyped-call]
+_STATE = NamedTuple([_table(name, readonly=False) for name in State._fields], State)  # type: ignore[no-untyped-call]
 _SIGNALS = Array(uint8, 2, "C", readonly=True)
 _NUMBERS = Array(float64, 3, "C", readonly=True)
 _BOOKS = Array(from_dtype(records.BOOKS), 1, "C")
@@ -133,8 +132,8 @@ def advance(last: int, tape: Tape, signals: U8, numbers: F64, state: State, book
                         decide(b, first, end_bar, w, said)
         if closes:
             session = tables.session(b, account.session)
-            session.equity = np.int64(account.equity)
-            session.position = np.int64(account.gross)
+            session.equity = int(account.equity)
+            session.position = int(account.gross)
             account.session += 1
         # Here the next session begins. Where days follow each other without a pause, the bar that closes at this very
         # instant is of the old basis.

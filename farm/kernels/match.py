@@ -6,13 +6,11 @@ closing bar, guards are tested: stops before targets, each by order of the entry
 
 import numpy as np
 
-from farm.kernels.jit import helper, inlined
 from farm.kernels import formula, tables
 from farm.kernels.book import admit, close_position, fee_of, flatten, level_of, mark, value_of
+from farm.kernels.jit import helper, inlined
 from farm.kernels.orders import drop, settle, trigger
 from farm.kernels.records import ENTER, IN_CASH, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
-
-
 
 # --- opening prints ---------------------------------------------------------------------------------------------------
 
@@ -29,7 +27,7 @@ def at_open(b: Row, first: int, last: int) -> None:
             o = tables.order(b, row)
             if o.number != NONE and print_.volume > 0.0:
                 o.ref = print_.price
-                o.at = formula.slipped(o.ref, np.float64(o.side), asset.up, asset.down)
+                o.at = formula.slipped(o.ref, float(o.side), asset.up, asset.down)
                 n = _queue(b, n, row)
             row = o.next
     if n > 0:
@@ -58,9 +56,9 @@ def _fill(b: Row, n: int) -> None:
         o.closed = 0
         o.held_fee = 0.0
         if o.works_as == REVERSE:
-            o.closed = np.int64(flatten(b, o.position, row))
+            o.closed = int(flatten(b, o.position, row))
             # Kept back until the whole order is known: one commission line per order.
-            o.held_fee = fee_of(tables.asset(b, p.asset), o.at, np.float64(o.closed))
+            o.held_fee = fee_of(tables.asset(b, p.asset), o.at, float(o.closed))
             account.cash -= o.held_fee
             tables.sleeve(b, p.sleeve).held += 1  # its place stays taken
         elif o.works_as != ENTER:
@@ -97,7 +95,7 @@ def _available(b: Row) -> float:
     account = tables.account(b)
     if account.rules != IN_CASH:
         mark(b)
-    return formula.room(account.rules, account.cash, account.equity, account.gross, account.max_gross)  # type: ignore[no-any-return]
+    return formula.room(account.rules, account.cash, account.equity, account.gross, account.max_gross)
 
 
 @helper
@@ -107,16 +105,16 @@ def _need(account: Row, asset: Row, o: Row, lots: float) -> float:
         return 0.0
     worth = value_of(asset, o.at, lots)
     fee = fee_of(asset, o.at, o.closed + lots) - o.held_fee
-    return formula.need(account.rules, worth, fee, account.max_gross)  # type: ignore[no-any-return]
+    return formula.need(account.rules, worth, fee, account.max_gross)
 
 
 @helper
 def _fit(account: Row, asset: Row, o: Row, available: float) -> int:
     """Largest lot count, at most the wanted one, whose need is covered: gallop from the proportional guess, bisect."""
-    want = np.float64(o.opens)
+    want = float(o.opens)
     need = _need(account, asset, o, want)
     if need <= available:
-        return o.opens  # type: ignore[no-any-return]
+        return o.opens
     if available <= 0.0:
         return 0
     low = min(max(np.floor(want * (available / need)), 0.0), want - 1.0)
@@ -140,7 +138,7 @@ def _fit(account: Row, asset: Row, o: Row, available: float) -> int:
             low = middle
         else:
             high = middle
-    return np.int64(low)
+    return int(low)
 
 
 @helper
@@ -172,7 +170,7 @@ def _share(b: Row, n: int, available: float) -> None:
     for at in range(n):
         o = tables.order(b, tables.queue(b, at).row)
         lots = formula.whole(o.opens * factor)
-        o.fit = np.int64(lots)
+        o.fit = int(lots)
         high = max(high, lots)
     total = _total_need(b, n, 0.0)
     while high - low > 1.0 and total > available:
@@ -186,11 +184,11 @@ def _share(b: Row, n: int, available: float) -> None:
     for at in range(n):
         o = tables.order(b, tables.queue(b, at).row)
         asset = tables.asset(b, o.instrument)
-        o.fit = np.int64(max(o.fit - low, 0.0))
+        o.fit = int(max(o.fit - low, 0.0))
         if o.fit > 0 and total > available:
-            total -= _need(account, asset, o, np.float64(o.fit))
+            total -= _need(account, asset, o, float(o.fit))
             o.fit -= 1
-            total += _need(account, asset, o, np.float64(o.fit))
+            total += _need(account, asset, o, float(o.fit))
 
 
 # --- closing bars -----------------------------------------------------------------------------------------------------
@@ -246,7 +244,7 @@ def _met(b: Row, first: int, bar: Row) -> int:
     lifted. Everything is seen from the long side: prices of a short are negated.
     """
     head = tables.order(b, first)
-    side = -np.float64(head.side)
+    side = -float(head.side)
     start = side * bar.open
     low = bar.low if side > 0.0 else -bar.high
     high = bar.high if side > 0.0 else -bar.low
@@ -284,6 +282,6 @@ def _execute(b: Row, row: int) -> None:
     """Send a guard whose price is met, and close its position."""
     o = tables.order(b, row)
     asset = tables.asset(b, o.instrument)
-    o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, np.float64(o.side), asset.up, asset.down)
+    o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, float(o.side), asset.up, asset.down)
     trigger(b, row, o.ref)
     close_position(b, o.position, row, o.kind, asset.row)

@@ -1,8 +1,8 @@
 """Orders as things: appended, linked to the asset that they wait on, and taken off again. No money moves here.
 
-An order is *sent* (it has a number, and the ledger lists it) or it *guards* (it waits behind a position, and is sent when
-its price is met). What works on an asset hangs on it as a chain, so a bar costs what is working on it: sent orders one
-by one, guards as groups, of which the first one is in the chain and the others stand behind it in the table.
+An order is *sent* (it has a number, and the ledger lists it) or it *guards* (it waits behind a position, and is sent
+when its price is met). What works on an asset hangs on it as a chain, so a bar costs what is working on it: sent orders
+one by one, guards as groups, of which the first one is in the chain and the others stand behind it in the table.
 """
 
 import numpy as np
@@ -10,10 +10,8 @@ import numpy as np
 from farm.kernels import tables
 from farm.kernels.formula import on_grid, restated_level, restated_lots, restated_price
 from farm.kernels.jit import helper, inlined
-from farm.kernels import tables
 from farm.kernels.records import (
     ENTER,
-    FILLED,
     IN_WORK,
     LAPSED,
     LEVEL,
@@ -24,7 +22,6 @@ from farm.kernels.records import (
     TRAIL,
     Row,
 )
-
 
 
 @inlined
@@ -71,7 +68,7 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     o.held_fee = 0.0
     account.orders = row + 1
     account.sent += 1
-    return row  # type: ignore[no-any-return]
+    return row
 
 
 @helper
@@ -122,7 +119,7 @@ def unlink(b: Row, row: int) -> None:
 @helper
 def opens_new(kind: int) -> bool:
     """Whether an order of this kind opens a position (a reversal closes one and opens another)."""
-    return kind == ENTER or kind == REVERSE
+    return kind in (ENTER, REVERSE)
 
 
 @helper
@@ -170,7 +167,7 @@ def drop(b: Row, row: int) -> None:
 def settle(b: Row, row: int, status: int, lots: float) -> None:
     """Write how an order ended."""
     o = tables.order(b, row)
-    o.filled_lots = np.int64(lots)
+    o.filled_lots = int(lots)
     o.status = status
     o.done_ts = tables.account(b).ts
 
@@ -245,7 +242,7 @@ def restate_order(b: Row, row: int, num: float, den: float) -> None:
     o = tables.order(b, row)
     p = tables.position(b, o.position)
     bound(tables.account(b), o.opens * num)
-    o.opens = np.int64(restated_lots(np.float64(o.opens), num, den))
+    o.opens = int(restated_lots(float(o.opens), num, den))
     restate_guards(b, row + 1, o.guards, num, den)
     if p.lots != 0:
         return

@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from farm.values.arrays import F64, I64
-
 Table: TypeAlias = npt.NDArray[np.void]
 Row: TypeAlias = Any
 """One record, by reference: numba's record type has no counterpart in typing."""
@@ -255,8 +253,8 @@ ORDER = np.dtype(
         ("held_fee", "<f8"),  # and the commission kept back for them
     ]
 )
-"""An order that was sent, or one that guards a position until its price is met. Guards of one position are a group: they
-stand side by side, and when one is sent the others go."""
+"""An order that was sent, or one that guards a position until its price is met. Guards of one position are a group:
+they stand side by side, and when one is sent the others go."""
 
 FILL = np.dtype(
     [
@@ -343,7 +341,7 @@ class State(NamedTuple):
 
     account, tally (1,); asset (k,); sleeve (w,); stop (rules,); position (n,); of_asset (n,): the positions in each
     asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue (2 n,):
-    scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one a session.
+    scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one for each.
     """
 
     account: Table
@@ -402,5 +400,5 @@ BOOKS = np.dtype(
         ("payments_end", "<i8"),
     ]
 )
-"""Where the tables of a run are. Passing one address from function to function is free; passing twenty arrays costs more
-than the work of a bar. Filled by ``advance`` from arrays that it holds, and worth nothing after it."""
+"""Where the tables of a run are. Passing one address from function to function is free; passing twenty arrays costs
+more than the work of a bar. Filled by ``advance`` from arrays that it holds, and worth nothing after it."""

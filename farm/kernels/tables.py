@@ -14,12 +14,31 @@ from numba.extending import intrinsic
 
 from farm.kernels.jit import inlined
 from farm.kernels.records import (
-    ACCOUNT, ACTION, AMOUNT, ASSET, BAR, CASH, FILL, INSTANT, LINK, NUMBER, OPENING, ORDER, PAYMENT, POSITION, SAID, SESSION, SLEEVE, STOP_RULE, TALLY, TRADE, Row,
+    ACCOUNT,
+    ACTION,
+    AMOUNT,
+    ASSET,
+    BAR,
+    CASH,
+    FILL,
+    INSTANT,
+    LINK,
+    NUMBER,
+    OPENING,
+    ORDER,
+    PAYMENT,
+    POSITION,
+    SAID,
+    SESSION,
+    SLEEVE,
+    STOP_RULE,
+    TALLY,
+    TRADE,
+    Row,
 )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _record(context: Any, address: Any, row: Any, dtype: Any) -> Any:
+def _typed(context: Any, address: Any, row: Any, dtype: Any) -> Any:
     """The record ``row`` of the table of ``dtype`` that begins at ``address``."""
     record = dtype.dtype
 
@@ -29,6 +48,9 @@ def _record(context: Any, address: Any, row: Any, dtype: Any) -> Any:
         return builder.inttoptr(builder.add(start, offset), target.get_value_type(record))
 
     return record(types.int64, types.int64, dtype), build
+
+
+_record: Any = intrinsic(_typed)
 
 
 @inlined
@@ -160,10 +182,11 @@ def receivable(b: Row, dividend: int, sleeve: int) -> Row:
 @inlined
 def said(b: Row, sleeve: int, bar: int) -> int:
     """The signals of a sleeve at a closing bar, as bits."""
-    return np.int64(_record(b.signals, sleeve * b.bars_end + bar, SAID).bits)
+    bits: int = np.int64(_record(b.signals, sleeve * b.bars_end + bar, SAID).bits)  # type: ignore[assignment]
+    return bits
 
 
 @inlined
 def number(b: Row, sleeve: int, which: int, bar: int) -> float:
     """A number of a sleeve at a closing bar: its preference, or a stop level."""
-    return _record(b.numbers, (sleeve * b.levels + which) * b.bars_end + bar, NUMBER).value  # type: ignore[no-any-return]
+    return _record(b.numbers, (sleeve * b.levels + which) * b.bars_end + bar, NUMBER).value

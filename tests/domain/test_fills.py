@@ -236,7 +236,7 @@ class TestMarketOrders:
         assert played.fills == [("BBB", 6, 10, 11.0)]
         hours = [int(one["done_ts"] - one["ts"]) / 3.6e12 for one in played.run.orders]
         assert hours == [72, 65.5, 24]  # to Monday's close and to its open; to Saturday's end
-        assert played.cell["counts"] == {"lapsed": 2}
+        assert played.cell["counts"] == {"lapsed": 2, "lapsed_no_bar": 2, "sessions_after_last_bar": 4}
 
     def test_exits_lapse_too_and_a_time_stop_asks_again(self) -> None:
         bars: list[Row] = [*flat(10, 10), (10, 10, 10, 10, 0), *flat(11, 12, 13)]

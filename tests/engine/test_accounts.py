@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farm.engine.ledger import Kind, Line, Run, Status
 from farm.engine.events import simulate
+from farm.engine.ledger import Kind, Line, Run, Status
 from farm.feed.market import InstrumentSeries
 from farm.strategy.program import Size, StopRule
 from farm.strategy.spec import Costs, Exec

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farm.engine.ledger import Kind, Run, Status
 from farm.engine.events import simulate
+from farm.engine.ledger import Kind, Run, Status
 from farm.feed.market import Market
 from farm.strategy.program import RulesProgram, Size, StopRule
 from farm.strategy.spec import Costs, Exec

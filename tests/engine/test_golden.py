@@ -13,8 +13,8 @@ import warnings
 import numpy as np
 import pytest
 
-from farm.engine.ledger import Run
 from farm.engine.events import simulate
+from farm.engine.ledger import Run
 from farm.feed.market import Market
 from farm.result.record import ledger_digest
 from farm.strategy.evaluate import Signals

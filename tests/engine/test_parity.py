@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.engine.tape import make_tape
 from farm.engine.events import Simulator, simulate
+from farm.engine.tape import make_tape
 from farm.feed.market import Market
 from farm.kernels.reference.step import Reference
 from farm.strategy.evaluate import Signals

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from farm.engine.tape import CALENDARS_MAX, Tape, make_tape
 from farm.engine.events import Simulator, simulate
+from farm.engine.tape import CALENDARS_MAX, Tape, make_tape
 from farm.feed.market import Market
 from farm.shard.calendar import Calendar
 from farm.values.arrays import readonly

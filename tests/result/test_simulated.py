@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farm.engine.ledger import Run
 from farm.engine.events import simulate
+from farm.engine.ledger import Run
 from farm.feed.market import InstrumentSeries, Market
 from farm.result.metrics import METRICS
 from farm.result.record import CellResult, cell_result
