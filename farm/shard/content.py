@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
+from farm.shard.hints import shortened
 from farm.values.errors import DataError
 
 ALLOWED = "CSV in UTF-8, or Parquet"
@@ -46,6 +47,7 @@ _JSON = re.compile(rb"\s*(\{\s*[\"}]|\[\s*[\[{])")
 _WORKBOOK_NAMES = (".xlsx", ".xlsm", ".xlsb", ".ods")
 _WORKBOOK_PARTS = ("[Content_Types].xml", "content.xml")
 _START_BYTES = 512
+MESSAGE_CHARS = 200
 
 
 def unpack(data: bytes, place: str) -> bytes:
@@ -59,7 +61,7 @@ def unpack(data: bytes, place: str) -> bytes:
         if magic.match(data):
             try:
                 return decompress(data)
-            except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
                 raise _damaged(f"{name} file", place, error) from error
     return data
 
@@ -98,9 +100,9 @@ def _damaged(name: str, place: str, error: Exception) -> DataError:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of what a foreign exception says, cut short; the name of its class when it says nothing."""
+    """Return the first line of what a foreign exception says, fit for a message; its class when it says nothing."""
     line = next(iter(str(error).splitlines()), "").strip()
-    return (line if len(line) <= 200 else line[:197] + "...") or type(error).__name__
+    return shortened(line, MESSAGE_CHARS) or type(error).__name__
 
 
 def _unzip(data: bytes, place: str) -> bytes:

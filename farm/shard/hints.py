@@ -90,7 +90,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {more:,} more" if more else "")
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, chars: int = CHARS_SHOWN) -> str:
     """Return ``text`` cut off where it is too long for a message, and without what a terminal would act on."""
-    short = text if len(text) <= CHARS_SHOWN else text[: CHARS_SHOWN - 3] + "..."
+    short = text if len(text) <= chars else text[: chars - 3] + "..."
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in short)

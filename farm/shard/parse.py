@@ -24,7 +24,7 @@ from farm.shard.kinds import PRICE_SCALE_MAX, TICKS_MAX
 from farm.shard.source import Source
 from farm.values.arrays import BOOL, F64, I32, I64
 from farm.values.errors import DataError, UsageError
-from farm.values.units import NS_PER_S, NS_PER_US, date_of, day_of
+from farm.values.units import NS_PER_MS, NS_PER_S, NS_PER_US, date_of, day_of, iso
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _MISSING = re.compile(r"[+-]?nan|n/a|na|null|none|-", re.IGNORECASE)
@@ -35,6 +35,7 @@ _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _RATIO = re.compile(r"(\d+)\s*[:/]\s*(\d+)")
 _NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
 EXACT_MAX = 2**53
+NS_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,6 +229,9 @@ class Stamp:
 
 DAY_MIN, DAY_MAX = day_of(datetime.date.min), day_of(datetime.date.max) - 1
 """Days that have a date, and a day after them; a Parquet file may hold others."""
+INSTANT_DAY_MIN, INSTANT_DAY_MAX = day_of(datetime.date(1678, 1, 1)), day_of(datetime.date(2261, 12, 31))
+INSTANT_YEARS = "1678 to 2261"
+"""Days of which every nanosecond fits 64 bits."""
 
 
 def parse_zone(name: str) -> ZoneInfo:
@@ -255,12 +259,24 @@ def parse_stamps(field: Field, zone: ZoneInfo | None) -> tuple[list[Stamp], I64]
                 raise field.refuse(row, f"{day} days from 1970-01-01 is no date", hint="years 1 to 9999")
         return [Stamp(value, None) for value in values], codes
     if pa.types.is_timestamp(kind):
-        values, codes = _distinct(field, field.column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()))
+        values, codes = _distinct(field, _nanoseconds(field))
         return [_stamp(_moment(value, kind.tz), zone, field) for value in values], codes
     if pa.types.is_integer(kind) or _is_text(kind):
         texts, codes = _encoded(field)
         return [_stamp_of_text(text, zone, field, codes, code) for code, text in enumerate(texts)], codes
     raise field.wrong_type("date or timestamp")
+
+
+def _nanoseconds(field: Field) -> pa.ChunkedArray:
+    kind = field.column.type
+    try:
+        return field.column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        per_count = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US}[kind.unit]
+        counts = pc.fill_null(field.column.cast(pa.int64()), 0).to_numpy()
+        row = int(np.argmax((counts > NS_MAX // per_count) | (counts < -(NS_MAX // per_count))))
+        message = f"{counts[row]} {kind.unit} from 1970 is out of reach"
+        raise field.refuse(row, message, hint=f"years {INSTANT_YEARS}") from error
 
 
 def _distinct(field: Field, column: pa.ChunkedArray) -> tuple[list[int], I64]:
@@ -285,14 +301,14 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
             return Stamp(day_of(datetime.date(*(int(part) for part in date.groups()))), None)
         if len(text) < len("2020-01-31T16:00") or text[4] != "-":
             raise ValueError(text)
-        moment = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
+        return _stamp(datetime.datetime.fromisoformat(text), zone, field)
+    # OverflowError: in the zone of the exchange it is a day before the first or after the last that has a date.
+    except (ValueError, OverflowError) as error:
         raise field.refuse(
             int(np.argmax(codes == code)),
             f"{shortened(text)!r} is not a date or a timestamp",
             hint=date_hint(text),
         ) from error
-    return _stamp(moment, zone, field)
 
 
 def _stamp(moment: datetime.datetime, zone: ZoneInfo | None, field: Field) -> Stamp:
@@ -327,7 +343,10 @@ def parse_instants(field: Field, zone: ZoneInfo | None) -> I64:
         )
     stamps, codes = parse_stamps(field, zone)
     instants: list[int] = []
-    for stamp in stamps:
+    for code, stamp in enumerate(stamps):
+        if not INSTANT_DAY_MIN <= stamp.day <= INSTANT_DAY_MAX:
+            row = int(np.argmax(codes == code))
+            raise field.refuse(row, f"{iso(stamp.day)} is out of reach", hint=f"years {INSTANT_YEARS}")
         moment = stamp.moment
         if moment is None:
             moment = datetime.datetime.combine(date_of(stamp.day + 1), datetime.time())

@@ -163,7 +163,7 @@ def _read_csv(data: bytes, url: str) -> pa.Table:
         raise DataError("the file is empty", place=url, allowed="CSV with a header line, or Parquet")
     blank = _BLANK_START.match(data)
     data = data[blank.end() :] if blank else data
-    lines = [line.decode(errors="replace") for line in _LINE_END.split(data[:_START_BYTES])][:2]
+    lines = [line.decode(errors="replace") for line in _LINE_END.split(data[:_START_BYTES]) if line][:2]
     if len(lines) == 1:
         data += b"\n"  # a header alone is no error of the parser's
     delimiter = _delimiter(lines)
@@ -177,7 +177,7 @@ def _read_csv(data: bytes, url: str) -> pa.Table:
 
 def _delimiter(lines: Sequence[str]) -> str:
     """Return what cuts the header and the line below it into equally many columns; of several, into the most."""
-    outside = [_QUOTED.sub("", line) for line in lines if line.strip()]
+    outside = [_QUOTED.sub("", line) for line in lines]
     counts = {one: [line.count(one) for line in outside] for one in _DELIMITERS}
     return max(_DELIMITERS, key=lambda one: (counts[one][0] > 0 and len(set(counts[one])) == 1, counts[one][0]))
 
