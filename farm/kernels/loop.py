@@ -2,9 +2,9 @@
 
 ``advance`` is a fold: it takes the state and a range of instants, and leaves the state after them. At each instant
 first what ends: closing bars (2), matching of what works (3), the mark with ruin and margin (6), decisions and
-admission (7, 8); then the session that opens: corporate actions (1), dividend cash (4), opening prints (9). Nothing is read
-beyond the instant at hand, so where a batch ends cannot matter. ``formula`` computes, ``decide_*`` order, ``match``
-says what fills, ``book`` moves the money. The plain twin is ``tests/reference/loop.py``.
+admission (7, 8); then the session that opens: corporate actions (1), dividend cash (4), opening prints (9). Nothing is
+read beyond the instant at hand, so where a batch ends cannot matter. ``formula`` computes, ``decide_*`` order,
+``match`` says what fills, ``book`` moves the money. The plain twin is ``tests/reference/loop.py``.
 """
 
 from numba import from_dtype

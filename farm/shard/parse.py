@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -20,19 +20,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from farm.shard.hints import date_hint, number_hint, shortened
 from farm.shard.kinds import PRICE_SCALE_MAX, TICKS_MAX
 from farm.shard.source import Source
 from farm.values.arrays import BOOL, F64, I32, I64
 from farm.values.errors import DataError, UsageError
-from farm.values.units import NS_PER_S, NS_PER_US, date_of, day_of
+from farm.values.units import NS_PER_MS, NS_PER_S, NS_PER_US, date_of, day_of, iso
 
-_NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+_NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _MISSING = re.compile(r"[+-]?nan|n/a|na|null|none|-", re.IGNORECASE)
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
-_ID = re.compile(r"[A-Za-z0-9._:^=+/-]{1,64}")
+ID_ALLOWED = "up to 64 bytes of printable text, without \\ and without $ in front"
+_ID_BYTES_MAX = 64
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
 EXACT_MAX = 2**53
+NS_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,18 @@ def parse_numbers(field: Field) -> F64:
     return values
 
 
+def refuse_scaled(source: Source, prices: Mapping[str, F64]) -> None:
+    """Raise DataError for the integers that Databento's raw form has for prices: they would pass as they are."""
+    if not {"rtype", "publisher_id"} <= set(source.names):
+        return
+    if all(np.all((values >= 10**6) & (np.rint(values) == values)) for values in prices.values()):
+        raise DataError(
+            "the prices are counted in units of 1e-9: raw records of Databento (columns rtype, publisher_id)",
+            place=source.name,
+            hint="write them as decimals (pretty_px), or divide them by 1,000,000,000",
+        )
+
+
 def _numbers_of_texts(field: Field) -> F64:
     texts = field.texts()
     is_bad = ~pc.match_substring_regex(texts, _NUMBER).to_numpy()
@@ -112,9 +127,9 @@ def _numbers_of_texts(field: Field) -> F64:
         row = int(np.argmax(is_bad))
         text = texts[row].as_py()
         if _MISSING.fullmatch(text):
-            raise field.refuse(row, f"{text!r} is NaN or missing", hint=_NO_ROW)
+            raise field.refuse(row, f"{shortened(text)!r} is NaN or missing", hint=_NO_ROW)
         what = "infinite" if _INFINITE.fullmatch(text) else "not a number"
-        raise field.refuse(row, f"{text!r} is {what}", hint="numbers are written like 1234.5, without separators")
+        raise field.refuse(row, f"{shortened(text)!r} is {what}", hint=number_hint(text))
     values: F64 = texts.cast(pa.float64()).to_numpy()
     return values
 
@@ -130,7 +145,7 @@ def parse_integers(field: Field) -> I64:
     is_bad = (np.rint(values) != values) | (np.abs(values) >= EXACT_MAX)
     if is_bad.any():
         row = int(np.argmax(is_bad))
-        hint = "a volume counts whole shares" if field.ours == "volume" else "it counts whole things"
+        hint = f"a {field.ours} counts whole {'shares; round it in the file' if field.ours == 'volume' else 'things'}"
         raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53", hint=hint)
     return values.astype(np.int64)
 
@@ -183,13 +198,19 @@ class Ids:
         return self.names[int(self.code[row])]
 
 
+def is_id(name: str) -> bool:
+    """Whether ``name`` can be a symbol or an id. One that begins with $ would be a parameter in a spec."""
+    is_plain = name.isprintable() and "\\" not in name and not name.startswith("$")
+    return is_plain and 0 < len(name.encode()) <= _ID_BYTES_MAX
+
+
 def parse_ids(field: Field) -> Ids:
     """Return the ids of a column; DataError for what cannot be an id."""
     names, codes = _encoded(field)
     for code, name in enumerate(names):
-        if not _ID.fullmatch(name):
+        if not is_id(name):
             row = int(np.argmax(codes == code))
-            raise field.refuse(row, f"{name!r} cannot be a symbol", hint="1 to 64 of A-Z a-z 0-9 . _ : ^ = + / -")
+            raise field.refuse(row, f"{shortened(name)!r} cannot be a symbol", hint=ID_ALLOWED)
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.empty(len(names), np.int32)
     rank[order] = np.arange(len(names), dtype=np.int32)
@@ -218,6 +239,9 @@ class Stamp:
 
 DAY_MIN, DAY_MAX = day_of(datetime.date.min), day_of(datetime.date.max) - 1
 """Days that have a date, and a day after them; a Parquet file may hold others."""
+INSTANT_DAY_MIN, INSTANT_DAY_MAX = day_of(datetime.date(1678, 1, 1)), day_of(datetime.date(2261, 12, 31))
+INSTANT_YEARS = "1678 to 2261"
+"""Days of which every nanosecond fits 64 bits."""
 
 
 def parse_zone(name: str) -> ZoneInfo:
@@ -248,7 +272,7 @@ def parse_stamps(field: Field, zone: ZoneInfo | None, *, dates: bool = False) ->
                 raise field.refuse(row, f"{day} days from 1970-01-01 is no date", hint="years 1 to 9999")
         return [Stamp(value, None) for value in values], codes
     if pa.types.is_timestamp(kind):
-        values, codes = _distinct(field, field.column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64()))
+        values, codes = _distinct(field, _nanoseconds(field))
         return [_stamp(_moment(value, kind.tz), zone, field) for value in values], codes
     if pa.types.is_integer(kind) or _is_text(kind):
         texts, codes = _encoded(field)
@@ -262,6 +286,18 @@ def _dates_shown(field: Field) -> pa.ChunkedArray:
         return pc.floor_temporal(shown, unit="day").cast(pa.date32())
     except pa.ArrowException as error:
         raise field.wrong_type("date") from error
+
+
+def _nanoseconds(field: Field) -> pa.ChunkedArray:
+    kind = field.column.type
+    try:
+        return field.column.cast(pa.timestamp("ns", kind.tz)).cast(pa.int64())
+    except pa.ArrowInvalid as error:
+        per_count = {"s": NS_PER_S, "ms": NS_PER_MS, "us": NS_PER_US}[kind.unit]
+        counts = pc.fill_null(field.column.cast(pa.int64()), 0).to_numpy()
+        row = int(np.argmax((counts > NS_MAX // per_count) | (counts < -(NS_MAX // per_count))))
+        message = f"{counts[row]} {kind.unit} from 1970 is out of reach"
+        raise field.refuse(row, message, hint=f"years {INSTANT_YEARS}") from error
 
 
 def _distinct(field: Field, column: pa.ChunkedArray) -> tuple[list[int], I64]:
@@ -287,13 +323,14 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
         if len(text) < len("2020-01-31T16:00") or text[4] != "-":
             raise ValueError(text)
         moment = datetime.datetime.fromisoformat(text)
-    except ValueError as error:
+        return Stamp(day_of(moment.date()), None) if dates else _stamp(moment, zone, field)
+    # OverflowError: in the zone of the exchange it is a day before the first or after the last that has a date.
+    except (ValueError, OverflowError) as error:
         raise field.refuse(
             int(np.argmax(codes == code)),
-            f"{text!r} is not a date or a timestamp",
-            hint="dates are YYYY-MM-DD or YYYYMMDD, timestamps ISO 8601: 2020-01-31T16:00:00, with Z or +01:00 at will",
+            f"{shortened(text)!r} is not a date or a timestamp",
+            hint=date_hint(text),
         ) from error
-    return Stamp(day_of(moment.date()), None) if dates else _stamp(moment, zone, field)
 
 
 def _stamp(moment: datetime.datetime, zone: ZoneInfo | None, field: Field) -> Stamp:
@@ -328,6 +365,10 @@ def parse_instants(field: Field, zone: ZoneInfo | None, *, dates: bool = False) 
             hint="add --tz, such as --tz America/New_York",
         )
     stamps, codes = parse_stamps(field, zone, dates=dates)
+    for code, stamp in enumerate(stamps):
+        if not INSTANT_DAY_MIN <= stamp.day <= INSTANT_DAY_MAX:
+            row = int(np.argmax(codes == code))
+            raise field.refuse(row, f"{iso(stamp.day)} is out of reach", hint=f"years {INSTANT_YEARS}")
     ends = (stamp.moment or datetime.datetime.combine(date_of(stamp.day + 1), datetime.time()) for stamp in stamps)
     return np.array([instant_of(moment, zone) for moment in ends], np.int64)[codes]
 

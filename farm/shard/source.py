@@ -7,22 +7,30 @@ file is is seen from its first bytes, not from its name. Errors here are about t
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from farm.shard.content import ALLOWED, PARQUET, check_text, first_line, unpack
+from farm.shard.hints import shortened
 from farm.values.errors import DataError, PermissionDenied, Unavailable, UsageError
 
-_LINE_END = re.compile(rb"[\r\n]")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_BLANK_START = re.compile(rb"(?:[ \t]*(?:\r\n|\r|\n))+")
+_QUOTED = re.compile(r'"[^"]*"')
+_NO_HEADER = ("#", "//", "sep=")
+_START_BYTES = 1 << 20
 _DELIMITERS = ",;\t|"
 _ALLOWED = "one file, CSV or Parquet"
+_PATTERN = re.compile(r"[*?\[]")
+_EACH = 'one file at a time: for f in {}/*.csv; do farm ingest "$f" --symbol "$(basename "$f" .csv)" ...; done'
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,20 +56,24 @@ def open_source(url: str) -> Source:
     Errors: UsageError when there is no such file, or no such protocol; PermissionDenied or Unavailable when the place
             cannot be read; DataError when the content is neither Parquet nor CSV, or has no rows.
     """
-    data = _read(url)
-    table = _read_parquet(data, url) if data[:4] == b"PAR1" else _read_csv(data, url)
+    data = unpack(_read(url), url)
+    table = _read_parquet(data, url) if data.startswith(PARQUET) else _read_csv(data, url)
     return _checked(Source(url, table))
 
 
 def open_table(table: Any, name: str) -> Source:
     """Return a pyarrow table, or anything that speaks the Arrow stream interface (pandas, Polars), as a source."""
-    if isinstance(table, pa.Table):
-        return _checked(Source(name, table))
     if not hasattr(table, "__arrow_c_stream__"):
         raise UsageError(
             f"not a table: {type(table).__name__}", place=name, allowed="a pyarrow Table, or a pandas or Polars frame"
         )
-    return _checked(Source(name, pa.table(table)))
+    try:
+        made = pa.table(table)
+        made.validate(full=True)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        message = f"not a table that Arrow can hold: {first_line(error)}"
+        raise DataError(message, place=name, allowed="columns of one type each") from error
+    return _checked(Source(name, made))
 
 
 def _checked(source: Source) -> Source:
@@ -71,27 +83,41 @@ def _checked(source: Source) -> Source:
 
 
 def _read(url: str) -> bytes:
-    """Return the bytes of ``url``, unpacked when its name ends in .gz, .bz2, .xz or .zst."""
     # Imported here: the read path of a run never opens a user's file.
     import fsspec
 
     try:
-        with fsspec.open(url, "rb", compression="infer") as file:
+        with fsspec.open(url, "rb") as file:
             data: bytes = file.read()
     except IsADirectoryError as error:
-        hint = "ingest the files in it one after the other"
+        hint = _EACH.format(url.rstrip("/"))
         raise UsageError("a directory, not a file", place=url, allowed=_ALLOWED, hint=hint) from error
     except (FileNotFoundError, NotADirectoryError) as error:
+        _refuse_pattern(url, error)
         raise UsageError("no such file", place=url, allowed=_ALLOWED, hint="check the path or URL") from error
     except PermissionError as error:
+        _refuse_pattern(url, error)
         hint = "look at the owner and mode of the file, or at the credentials of the URL"
         raise PermissionDenied("the file may not be read", place=url, hint=hint) from error
     except (ValueError, ImportError) as error:
-        raise UsageError(f"cannot open: {error}", place=url, allowed="a path, or a URL that fsspec knows") from error
+        hint = "a path, or a URL that fsspec knows"
+        raise UsageError(f"cannot open: {first_line(error)}", place=url, allowed=hint) from error
     except _remote_errors(url) as error:
+        _refuse_pattern(url, error)
         hint = "check the URL, and the credentials it needs (AWS_* for s3://)"
-        raise Unavailable(f"the file cannot be read: {error}", place=url, hint=hint if "://" in url else "") from error
+        message = f"the file cannot be read: {first_line(error)}"
+        raise Unavailable(message, place=url, hint=hint if "://" in url else "") from error
     return data
+
+
+def _refuse_pattern(url: str, error: Exception) -> None:
+    """Raise UsageError when a file that was not found is named by a pattern; a name may hold such signs as well."""
+    protocol, mark, path = url.rpartition("://")
+    # In the address of a page they mean something else.
+    if _PATTERN.search(path) and not protocol.startswith("http"):
+        folder = url.rpartition("/")[0]
+        hint = _EACH.format(folder or ".") if not mark else "one file at a time, each by its own URL"
+        raise UsageError("a pattern, not a file", place=url, allowed=_ALLOWED, hint=hint) from error
 
 
 def _remote_errors(url: str) -> tuple[type[Exception], ...]:
@@ -105,57 +131,118 @@ def _remote_errors(url: str) -> tuple[type[Exception], ...]:
         from aiohttp import ClientError
 
         return OSError, ClientError
-    # EOFError: a compressed file that ends too early.
-    return OSError, EOFError
+    return (OSError,)
+
+
+def _in_arrow(data: bytes) -> pa.BufferReader:
+    """Return ``data`` in memory of Arrow's own.
+
+    A thread of Arrow's may be the last to let go of what it has read. When that memory is Python's and Python has
+    ended meanwhile, as it does after an error, the process is aborted.
+    """
+    memory = pa.allocate_buffer(len(data))
+    pa.FixedSizeBufferWriter(memory).write(data)
+    return pa.BufferReader(memory)
 
 
 def _read_parquet(data: bytes, url: str) -> pa.Table:
     try:
-        return pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True).read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"not a whole Parquet file: {error}", place=url, hint="the file may be cut off or damaged"
-        ) from error
-
-
-def _read_csv(data: bytes, url: str) -> pa.Table:
-    if not data.strip():
-        raise DataError("the file is empty", place=url, allowed="CSV with a header line, or Parquet")
-    delimiter, names = _header(data, url)
-    invalid: list[tuple[int, int, int]] = []
-
-    def remember(row: Any) -> str:
-        # The number counts the header, not blank lines: data row = number - 1.
-        invalid.append((row.number - 1, row.expected_columns, row.actual_columns))
-        return "skip"
-
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(data),
-            read_options=pa.csv.ReadOptions(use_threads=False),
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=remember),
-            convert_options=pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())),
-        )
-    except pa.ArrowException as error:
-        raise DataError(f"not a CSV file in UTF-8: {error}", place=url, allowed="CSV or Parquet") from error
-    if invalid:
-        row, expected, actual = invalid[0]
-        raise DataError(
-            f"{actual} columns instead of {expected}",
-            place=f"{url}, data row {row}",
-            hint="text that holds the delimiter needs quotes" if actual > expected else "is the file cut off there?",
-        )
+        table = pq.ParquetFile(_in_arrow(data), page_checksum_verification=True).read(use_threads=False)
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeError) as error:
+        hint = "the file may be cut off or damaged"
+        raise DataError(f"not a whole Parquet file: {first_line(error)}", place=url, hint=hint) from error
     return table
 
 
-def _header(data: bytes, url: str) -> tuple[str, Sequence[str]]:
-    """Return the delimiter and the column names of the first line that is not blank."""
+def _read_csv(data: bytes, url: str) -> pa.Table:
+    """Return the columns as text, named by the first line that is not blank."""
+    check_text(data, url)
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not data.strip():
+        raise DataError("the file is empty", place=url, allowed="CSV with a header line, or Parquet")
+    blank = _BLANK_START.match(data)
+    data = data[blank.end() :] if blank else data
+    lines = [line.decode(errors="replace") for line in _LINE_END.split(data[:_START_BYTES]) if line][:2]
+    if len(lines) == 1:
+        data += b"\n"  # a header alone is no error of the parser's
+    delimiter = _delimiter(lines)
+    # The header is read as a row, so that its names are cut by the same rules as everything below them.
+    table = _rows(data, url, delimiter, lines[0])
+    if b'"' in data:
+        _refuse_line_ends(table, url)
+    names = [column[0].as_py() for column in table.columns]
+    return _without_blank_end(table.slice(1)).rename_columns(names)
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """Return what cuts the header and the line below it into equally many columns; of several, into the most."""
+    outside = [_QUOTED.sub("", line) for line in lines]
+    counts = {one: [line.count(one) for line in outside] for one in _DELIMITERS}
+    return max(_DELIMITERS, key=lambda one: (counts[one][0] > 0 and len(set(counts[one])) == 1, counts[one][0]))
+
+
+def _rows(data: bytes, url: str, delimiter: str, header: str) -> pa.Table:
+    """Return all rows but lines of blanks; DataError for the first that has more or fewer columns than the header."""
+    blank = 0
+    uneven: list[DataError] = []
+
+    def skip(row: Any) -> str:
+        nonlocal blank
+        if not row.text.strip():
+            blank += 1
+        elif not uneven:
+            # The number counts the header, not empty lines: data row = number - 1.
+            place = f"{url}, data row {row.number - 1 - blank}"
+            uneven.append(_uneven(row.actual_columns, row.expected_columns, place, header))
+        return "skip"
+
+    types = {f"f{at}": pa.string() for at in range(1 + header.count(delimiter))}
     try:
-        text = _LINE_END.split(data.lstrip(b"\xef\xbb\xbf\r\n"), 1)[0].decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"neither Parquet nor text in UTF-8: {error}", place=url, allowed="CSV or Parquet") from error
-    delimiter = max(_DELIMITERS, key=text.count)
-    try:
-        return delimiter, next(csv.reader(io.StringIO(text), delimiter=delimiter))
-    except csv.Error as error:
-        raise DataError(f"the header cannot be read: {error}", place=url, allowed="CSV or Parquet") from error
+        table = pa.csv.read_csv(
+            _in_arrow(data),
+            read_options=pa.csv.ReadOptions(use_threads=False, autogenerate_column_names=True),
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+            convert_options=pa.csv.ConvertOptions(column_types=types),
+        )
+    except pa.ArrowException as error:
+        hint = "is a quote opened and never closed, or a line beyond a megabyte?"
+        raise DataError(f"not a CSV file: {first_line(error)}", place=url, allowed=ALLOWED, hint=hint) from error
+    if uneven:
+        raise uneven[0]
+    return table
+
+
+def _uneven(actual: int, expected: int, place: str, header: str) -> DataError:
+    message = f"{actual} columns instead of {expected}"
+    if expected == 1 or header.startswith(_NO_HEADER):
+        message += f", which the first line has: {shortened(header)!r}"
+        hint = "the first line is the header; remove comments and titles above it"
+    else:
+        hint = "text that holds the delimiter needs quotes" if actual > expected else "is the file cut off there?"
+    return DataError(message, place=place, hint=hint)
+
+
+def _refuse_line_ends(table: pa.Table, url: str) -> None:
+    """Raise DataError for a value of several lines: a quote that is never closed would swallow the rows after it."""
+    for column in table.columns:
+        # A header of several lines has columns that no type was given for.
+        texts = column.cast(pa.string())
+        is_long = pc.match_substring_regex(texts, "[\r\n]").to_numpy()
+        if is_long.any():
+            at = int(np.argmax(is_long))
+            raise DataError(
+                f"a quoted text goes over several lines: {shortened(texts[at].as_py())!r}",
+                place=f"{url}, data row {at}" if at else f"{url}, the header",
+                hint="is a quote opened and never closed? keep each row on one line",
+            )
+
+
+def _without_blank_end(table: pa.Table) -> pa.Table:
+    """Return ``table`` up to its last row with a value: spreadsheets write rows of delimiters below the last."""
+    rows = table.num_rows
+    if not rows or any(column[rows - 1].as_py().strip() for column in table.columns):
+        return table
+    blank = (pc.equal(pc.utf8_trim_whitespace(column), "").to_numpy() for column in table.columns)
+    filled = np.flatnonzero(~np.logical_and.reduce(list(blank)))
+    return table.slice(0, int(filled[-1]) + 1 if filled.size else 0)

@@ -14,6 +14,7 @@ unless the caller gave a scale to round to. What is refused names the data row; 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -21,8 +22,8 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from farm.shard.hints import column_hint, listed, shortened
 from farm.shard.kinds import (
     DIVIDENDS,
     INSTRUMENTS,
@@ -34,9 +35,11 @@ from farm.shard.kinds import (
 )
 from farm.shard.master import instrument_columns
 from farm.shard.parse import (
+    ID_ALLOWED,
     Field,
     Ids,
     instant_of,
+    is_id,
     optional_column,
     parse_days,
     parse_ids,
@@ -46,6 +49,7 @@ from farm.shard.parse import (
     parse_positive,
     parse_stamps,
     parse_zone,
+    refuse_scaled,
     scale_of,
     to_ticks,
 )
@@ -59,6 +63,9 @@ STAMPS = ("start", "end", "date")
 
 NO_CLOCK = np.iinfo(np.int64).min
 """The moment of a stamp that is a date, or local midnight: that is no time of day at all."""
+
+# What pandas calls an index without a name in Parquet.
+_INDEX = re.compile(r"__index_level_\d+__")
 
 Columns = dict[str, npt.NDArray[Any]]
 
@@ -202,16 +209,16 @@ def _fields(source: Source, kind: Kind, reading: Reading) -> dict[str, Field]:
     for ours in targets:
         theirs = reading.mapping.get(ours)
         found = [at for at, name in enumerate(names) if name == (ours if theirs is None else theirs.strip())]
+        if not found and theirs == "":
+            found = [at for at, name in enumerate(names) if _INDEX.fullmatch(name)]
         if not found and theirs is None:
             found = [at for at, name in enumerate(names) if name.lower() == ours]
         if len(found) > 1:
-            raise DataError(
-                f"the column {names[found[0]]!r} is there {len(found)} times", place=source.name, hint="rename one"
-            )
+            seen = listed([names[at] for at in found])
+            raise DataError(f"several columns for {ours}: {seen}", place=source.name, hint="keep one, or rename it")
         if not found and theirs is not None:
-            raise DataError(
-                f"no column {theirs!r} for {ours}", place=source.name, allowed=_listed(names), hint="check --map"
-            )
+            hint = column_hint(names, ours, "check --map")
+            raise DataError(f"no column {theirs!r} for {ours}", place=source.name, allowed=listed(names), hint=hint)
         if found:
             fields[ours] = Field(source, ours, names[found[0]], source.table.column(found[0]))
     return fields
@@ -220,33 +227,27 @@ def _fields(source: Source, kind: Kind, reading: Reading) -> dict[str, Field]:
 def _need(source: Source, fields: Mapping[str, Field], ours: str) -> Field:
     field = fields.get(ours)
     if field is None:
-        raise DataError(
-            f"no column for {ours}",
-            place=source.name,
-            allowed=_listed(source.names),
-            hint=f"say which it is: --map {ours}=<column>"
-            + (f", or --map {ours}= for the one without a name" if "" in source.names else ""),
-        )
+        names = source.names
+        hint = f"say which it is: --map {ours}=<column>"
+        if any(not name or _INDEX.fullmatch(name) for name in names):
+            hint += f", or --map {ours}= for the one without a name"
+        hint = column_hint(names, ours, hint)
+        raise DataError(f"no column for {ours}", place=source.name, allowed=listed(names), hint=hint)
     return field
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(name or "(a column without a name)" for name in names)
 
 
 def _ids(source: Source, fields: Mapping[str, Field], reading: Reading) -> Ids:
     if reading.symbol is None:
         if "symbol" not in fields:
-            raise DataError(
-                "no column for symbol",
-                place=source.name,
-                allowed=_listed(source.names),
-                hint="say which it is: --map symbol=<column>; or give --symbol NAME for a file of one symbol",
-            )
+            hint = "say which it is: --map symbol=<column>; or give --symbol NAME for a file of one symbol"
+            hint = column_hint(source.names, "symbol", hint)
+            raise DataError("no column for symbol", place=source.name, allowed=listed(source.names), hint=hint)
         return parse_ids(fields["symbol"])
     if "symbol" in reading.mapping:
         raise UsageError("either a symbol or a column of symbols", place="symbol", hint="drop --symbol or the mapping")
-    [symbol] = parse_ids(Field(source, "symbol", "--symbol", pa.chunked_array([[reading.symbol]]))).names
+    symbol = reading.symbol.strip()
+    if not is_id(symbol):
+        raise UsageError(f"{shortened(symbol)!r} cannot be a symbol", place="symbol", allowed=ID_ALLOWED)
     if "symbol" in fields:
         theirs = parse_ids(fields["symbol"])
         is_other = np.array([name != symbol for name in theirs.names], np.bool_)[theirs.code]
@@ -262,6 +263,7 @@ def _stage_bars(
 ) -> Staged:
     day, moments = _session_days(_need(source, fields, "ts"), zone, stamp)
     prices = {name: parse_numbers(_need(source, fields, name)) for name in ("open", "high", "low", "close")}
+    refuse_scaled(source, prices)
     volume = parse_integers(_need(source, fields, "volume"))
     bad: list[tuple[int, str, str]] = []
     for name, values in prices.items():

@@ -30,7 +30,7 @@ ROWS = {
     "no session": ((GOOD[0], "AAPL,2020-01-04,10,11,9,10,1"), ("data row 2", "2020-01-04", "XNYS", "--tz")),
     "day before month": (("AAPL,02/01/2020,10,11,9,10,1",), ("data row 1", "'02/01/2020' is not a date", "YYYY-MM-DD")),
     "no such day": (("AAPL,2020-02-30,10,11,9,10,1",), ("data row 1", "'2020-02-30' is not a date")),
-    "no symbol": (("BAD SYMBOL,2020-01-02,10,11,9,10,1",), ("data row 1", "cannot be a symbol")),
+    "no symbol": (("BAD\\SYMBOL,2020-01-02,10,11,9,10,1",), ("data row 1", "cannot be a symbol")),
     "short row": ((GOOD[0], "AAPL,2020-01-03,10"), ("data row 2", "3 columns instead of 7", "cut off")),
     "long row": ((GOOD[0] + ",1",), ("data row 1", "8 columns instead of 7", "quotes")),
     "no rows": ((), ("no rows",)),

@@ -234,6 +234,11 @@ def test_line_ends_and_byte_order_marks(end: str, before: bytes, sample: Console
 
 
 def test_a_header_beyond_reason(empty: Console, tmp_path: Path) -> None:
+    """A line too long for any table is named with what may be wrong, and never shown in full."""
     file = tmp_path / "bars.csv"
-    file.write_text("x" * 200_000)
-    refused(empty("ingest", file, *BARS), 4, "bars.csv", "the header cannot be read")
+    for count, said in ((200_000, "no rows"), (3_000_000, "a line beyond a megabyte")):
+        file.write_text("x" * count)
+        assert len(refused(empty("ingest", file, *BARS), 4, "bars.csv", said)) < 1000
+    file.write_text(",".join(f"column {number}" for number in range(3_000)) + "\n" + "1," * 2_999)
+    text = refused(empty("ingest", file, *BARS, "--symbol", "A"), 4, "no column for ts", "and 2,976 more")
+    assert len(text) < 1000

@@ -96,7 +96,7 @@ def test_a_csv_file_becomes_rows(tmp_path: Path) -> None:
         ([GOOD[0], "2020-01-04,AAA,10,11,9,10,5"], 2, "2020-01-04 (AAA) is not a session of the calendar XNYS"),
         (["01/02/2020,AAA,10,11,9,10,5"], 1, "'01/02/2020' is not a date or a timestamp"),
         (["2020-02-30,AAA,10,11,9,10,5"], 1, "'2020-02-30' is not a date or a timestamp"),
-        (["2020-01-02,AA A,10,11,9,10,5"], 1, "'AA A' cannot be a symbol"),
+        (["2020-01-02,$A,10,11,9,10,5"], 1, "'$A' cannot be a symbol"),
         (["2020-01-02,,10,11,9,10,5"], 1, "the value is missing"),
         ([GOOD[0], "2020-01-03,AAA,10,11"], 2, "4 columns instead of 7"),
         (["2020-01-02,AAA,10,11,9,10.123456789,5"], 1, "close 10.123456789 needs more than 8 decimals"),
@@ -160,11 +160,15 @@ def test_a_dataset_name_is_checked(tmp_path: Path) -> None:
         (HEADER.encode() + b"\n", DataError, "no rows"),
         (b"\x00\xff\xfe\x01", DataError, "neither Parquet nor text in UTF-8"),
         (b"PAR1 and no more", DataError, "not a whole Parquet file"),
-        (HEADER.encode() + b"\n2020-01-02,A\xff,1,1,1,1,1\n", DataError, "not a CSV file in UTF-8"),
+        (
+            HEADER.encode() + b"\n2020-01-02,A\xff,1,1,1,1,1\n",
+            DataError,
+            "neither Parquet nor text in UTF-8: byte 0xff in line 2",
+        ),
         (
             b"day,ticker,day,o,h,l,c,v\n2020-01-02,A,2020-01-02,1,1,1,1,1\n",
             DataError,
-            "the column 'day' is there 2 times",
+            "several columns for ts: day, day",
         ),
     ],
 )

@@ -1,0 +1,96 @@
+"""What a value or a header that was refused looks like, and what to change in the file: hints of errors, nothing more.
+
+Nothing here is ever taken as a value. A hint names what can be seen in the text; of several readings it names both.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Sequence
+
+_AS_NUMBER = "write numbers like 1234.5, without separators"
+_AS_DATE = "dates are YYYY-MM-DD or YYYYMMDD, timestamps ISO 8601: 2020-01-31T16:00:00, with Z or +01:00 at will"
+
+_SIGN = "[$€£¥₹]|[A-Z]{3}"
+_NUMBERS = tuple(
+    (re.compile(pattern), seen)
+    for pattern, seen in (
+        (rf"[+-]?({_SIGN})\s*[+-]?[\d.,]+|[\d.,]+\s*({_SIGN})", "it has the sign of a currency"),
+        (r"[+-]?\d{1,3},\d{3}", "its comma marks thousands or decimals, and is not guessed"),
+        (r"[+-]?\d{1,3}(,\d{2,3})+(\.\d*)?", "its commas mark thousands"),
+        (r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d+", "it has a decimal comma"),
+        (r"[+-]?\d{1,3}(\.\d{3}){2,}", "its points mark thousands"),
+        (r"[+-]?\d{1,3}([\s'’_]\d{3})+([.,]\d*)?", "its thousands are set apart"),
+        (r"[+-]?[\d.,]+\s*([kKmMbBtT]|[mM]io|[mM]rd|bn)\.?", "it is counted in thousands, millions or billions"),
+        (r"[+-]?[\d.,]+\s*%", "it is a percentage"),
+        (r"\([\d.,]+\)|[\d.,]+-", "it is negative in the manner of accounts"),
+    )
+)
+_DATES = tuple(
+    (re.compile(pattern), seen)
+    for pattern, seen in (
+        (r"\d{1,2}([/.-])\d{1,2}\1(\d{2}|\d{4})\b.*", "which number is the day and which the month is not guessed"),
+        (r"\d{4}([/.-])\d{1,2}\1\d{1,2}\b.*|\d{8}\D+\d{2}.*", "its parts are in order, but not written like this"),
+        (r".*[A-Za-z]{3,}.*\d.*|\d.*[A-Za-z]{3,}.*", "names of months are not read"),
+        (r"\D+", "a word: is this the right column, and has the header one line only?"),
+    )
+)
+_EPOCHS = (("seconds", "s", 0), ("milliseconds", "ms", 3), ("microseconds", "us", 6), ("nanoseconds", "ns", 9))
+_VALUE = re.compile(r"[+-]?(\d[\d.,:/-]*|\.\d+)([eE][+-]?\d+)?")
+_BAR_COLUMNS = ("symbol", "open", "high", "low", "close", "volume")
+_BAR_WORDS = re.compile(r"open|high|low|close|last|price|vol|adj", re.IGNORECASE)
+_TWO_LEVELS = re.compile(r"\(('.*'|\".*\"), ('.*'|\".*\")\)")
+NAMES_SHOWN = 24
+CHARS_SHOWN = 60
+
+
+def number_hint(text: str) -> str:
+    """Return what a text that is no number looks like, and how numbers are written."""
+    return _seen(_NUMBERS, text, _AS_NUMBER)
+
+
+def date_hint(text: str) -> str:
+    """Return what a text that is no date looks like, and how dates are written."""
+    for name, unit, digits in _EPOCHS:
+        # Seconds since 1970 have 9 or 10 digits from 1973 to 2286; 8 digits are a date.
+        if text.isascii() and text.isdigit() and len(text) - digits in (9, 10):
+            moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(text) // 10**digits)
+            how = f"write timestamps, such as by pandas.to_datetime(column, unit={unit!r}, utc=True)"
+            return f"it looks like {name} since 1970, {moment} UTC; {how}"
+    return _seen(_DATES, text, _AS_DATE)
+
+
+def _seen(patterns: Sequence[tuple[re.Pattern[str], str]], text: str, how: str) -> str:
+    for pattern, seen in patterns:
+        if pattern.fullmatch(text):
+            return f"{seen}; {how}"
+    return how
+
+
+def column_hint(names: Sequence[str], ours: str, otherwise: str) -> str:
+    """Return what a header without a column for ``ours`` looks like; ``otherwise`` when nothing is odd about it."""
+    if sum(_VALUE.fullmatch(name) is not None for name in names) * 2 > len(names):
+        return "the first line holds values; put a header above it, such as ts,open,high,low,close,volume"
+    if any(_TWO_LEVELS.fullmatch(name) for name in names):
+        return "the names have two levels; keep one: frame.columns = frame.columns.get_level_values(0)"
+    if len(names) == 1:
+        return "one column is seen: columns are set apart by a comma, a semicolon, a tab or |"
+    if ours in _BAR_COLUMNS and len(names) > 2 and not any(_BAR_WORDS.search(name) for name in names):
+        return f"{otherwise}; if each column is a symbol, stack them: one row per symbol and day, with all prices"
+    if ours == "volume":
+        return f"{otherwise}; a bar without a volume is not taken"
+    return otherwise
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the names of columns for a message: the first of many, each cut short."""
+    shown = [shortened(name) or "(a column without a name)" for name in names[:NAMES_SHOWN]]
+    more = len(names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+
+
+def shortened(text: str, chars: int = CHARS_SHOWN) -> str:
+    """Return ``text`` cut off where it is too long for a message, and without what a terminal would act on."""
+    short = text if len(text) <= chars else text[: chars - 3] + "..."
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in short)
