@@ -192,7 +192,7 @@ class LocalFarm:
         while study.name not in driver.ended and not self.stop.is_set():
             driver.turn(TURN_S)
             if progress is not None:
-                progress(_progress(submission, driver, time.perf_counter() - began_s))
+                progress(_progress(submission, driver))
         if study.name not in driver.ended:
             self._wind_down(study.name)
         driver.close()
@@ -243,14 +243,13 @@ def _check(workers: int, threads: int, store_url: str) -> None:
         )
 
 
-def _progress(submission: run.Submission, driver: Driver, elapsed_s: float) -> ProgressEvent:
+def _progress(submission: run.Submission, driver: Driver) -> ProgressEvent:
     total, tally = submission.study.cells, driver.tally
     reused = total - submission.cells_waiting
     return ProgressEvent(
         cells_done=reused + tally.cells,
         cells_total=total,
         cells_reused=reused,
-        cells_per_s=tally.cells / elapsed_s if elapsed_s > 0 else 0.0,
         affinity_hits=tally.affinity_hits,
         affinity_misses=tally.affinity_misses,
         bytes_fetched=tally.bytes_fetched,

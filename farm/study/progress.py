@@ -15,7 +15,6 @@ class ProgressEvent:
     cells_done: int
     cells_total: int
     cells_reused: int
-    cells_per_s: float
     affinity_hits: int
     affinity_misses: int
     bytes_fetched: int
@@ -33,7 +32,6 @@ class Meter:
         self._total = cells_total
         self._reused = cells_reused
         self._computed = self._bytes = 0
-        self._started = time.perf_counter()
         self.add(0, 0)
 
     def add(self, cells: int, bytes_fetched: int) -> None:
@@ -41,10 +39,8 @@ class Meter:
         self._computed += cells
         self._bytes += bytes_fetched
         if self._progress is not None:
-            elapsed = time.perf_counter() - self._started
-            per_second = self._computed / elapsed if elapsed > 0 else 0.0
             done = self._reused + self._computed
-            self._progress(ProgressEvent(done, self._total, self._reused, per_second, 0, 0, self._bytes, 0))
+            self._progress(ProgressEvent(done, self._total, self._reused, 0, 0, self._bytes, 0))
 
 
 class Stages:

@@ -21,7 +21,7 @@ from farm.study.block import Block
 from farm.study.coverage import Coverage, counts_of
 from farm.study.keys import KeyPrefix, trial_key
 from farm.values.canon import canonical_json, sha256_hex
-from farm.values.errors import DataError, UsageError
+from farm.values.errors import DataError
 
 FORMAT = "farm-study-1"
 FRESH = "-fresh"
@@ -154,21 +154,6 @@ class Study:
         places = [position[name] for name in (block.instruments or (None,))]
         width = len(position)
         return [trial * width + place for trial in block.trials for place in places]
-
-    def find_trial(self, name: str) -> int:
-        """Return the trial named by its number or by its key (at least 8 hex digits of it); UsageError."""
-        if name.isdigit() and len(name) < 8:
-            if int(name) < self.trials:
-                return int(name)
-        elif len(name) >= 8:
-            found = [trial for trial in range(self.trials) if self.trial_key(trial).startswith(name.lower())]
-            if len(found) == 1:
-                return found[0]
-        raise UsageError(
-            f"no such trial: {name}",
-            place=f"study {self.id[:12]}",
-            allowed=f"a number from 0 to {self.trials - 1}, or the first 8 or more digits of a trial key",
-        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON value."""

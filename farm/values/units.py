@@ -21,9 +21,6 @@ NS_PER_DAY = 24 * NS_PER_HOUR
 MICRO = 1_000_000
 """Micro-units in one unit of currency (or of a lot)."""
 
-MONEY_MAX = 2**53
-"""Bound on the magnitude of money in micro-units: below it, integers in float64 are exact."""
-
 _EPOCH = datetime.date(1970, 1, 1).toordinal()
 _ISO_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
