@@ -19,9 +19,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import Literal
 
-from cluster.lease import Costs
+from cluster.lease import BlockCosts
 from cluster.messages import Reason
-from cluster.queue import Study
+from cluster.queue import QueuedStudy
 from cluster.submission import Pile
 
 HOLD_SHARE = 0.5
@@ -38,7 +38,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerView:
     """One incarnation of a worker.
 
     Life: starting -> ready -> (draining ->) stopping -> gone. Fields: slots, its threads; leases in flight, oldest
@@ -76,7 +76,7 @@ def _weight(key: str, worker: str) -> bytes:
     return blake2b(f"{key}/{worker}".encode(), digest_size=8).digest()
 
 
-def offers(studies: Iterable[Study], costs: Costs) -> list[Offer]:
+def offers(studies: Iterable[QueuedStudy], costs: BlockCosts) -> list[Offer]:
     """Return the piles of these studies that have waiting blocks."""
     found = []
     for study in studies:
@@ -88,13 +88,13 @@ def offers(studies: Iterable[Study], costs: Costs) -> list[Offer]:
     return found
 
 
-def block_s(study: Study, pile: Pile, costs: Costs) -> float:
+def block_s(study: QueuedStudy, pile: Pile, costs: BlockCosts) -> float:
     """Return the expected seconds of one block of the pile, by the cells of its first block."""
     cells = study.submission.cells[(pile.blocks & -pile.blocks).bit_length() - 1]
     return costs.seconds(study.submission.study, cells, 1)
 
 
-def choose(worker: Worker, offers: Sequence[Offer], workers: Sequence[Worker]) -> tuple[Offer, Reason] | None:
+def choose(worker: WorkerView, offers: Sequence[Offer], workers: Sequence[WorkerView]) -> tuple[Offer, Reason] | None:
     """Return the pile this worker should take a lease of, and why; None when it had better wait.
 
     ``workers``: all ready ones, this one among them.
@@ -120,7 +120,7 @@ def _share(pile: Pile, holdings: Mapping[str, int]) -> float:
     return held_bytes(pile.needs, holdings) / pile.bytes if pile.bytes else 1.0
 
 
-def _split(offers: Sequence[Offer], workers: Sequence[Worker]) -> tuple[list[Offer], list[tuple[Offer, int]]]:
+def _split(offers: Sequence[Offer], workers: Sequence[WorkerView]) -> tuple[list[Offer], list[tuple[Offer, int]]]:
     """Return the offers nobody holds, and the others with the number of workers that hold them."""
     unheld: list[Offer] = []
     held: list[tuple[Offer, int]] = []

@@ -42,7 +42,7 @@ def run(
     is_shown = not as_json or sys.stderr.isatty()
     with show.ProgressLine(sys.stderr) if is_shown else nullcontext() as progress:
         if workers:
-            from cluster.local import run_on_workers
+            from cluster.local_ray import run_on_workers
 
             outcome = run_on_workers(
                 chosen,

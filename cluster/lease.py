@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from cluster.messages import BlockReport, RunLease
+from cluster.messages import BlockAnswer, RunLease
 from farm.values.errors import UsageError
 
 NEW_WEIGHT = 0.3
@@ -57,7 +57,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Costs:
+class BlockCosts:
     """What was learnt. ``cell_s``: seconds per cell, by study; ``byte_s``: seconds to fetch and decode a byte."""
 
     cell_s: Mapping[str, float] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Costs:
         """Return what a cold worker is expected to pay before it can begin."""
         return self.load_s_prior + bytes_needed * self.byte_s
 
-    def learn(self, study: str, report: BlockReport) -> Costs:
+    def learn(self, study: str, report: BlockAnswer) -> BlockCosts:
         """Return the costs with one more block seen."""
         if report.error is not None or report.cells <= 0:
             return self
@@ -91,7 +91,7 @@ class Costs:
             byte_s += NEW_WEIGHT * (load_s / report.bytes_fetched - byte_s)
         return replace(self, cell_s=cell_s, byte_s=byte_s)
 
-    def forget(self, study: str) -> Costs:
+    def forget(self, study: str) -> BlockCosts:
         """Return the costs without those of a study that ended."""
         return replace(self, cell_s={name: cost for name, cost in self.cell_s.items() if name != study})
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from cluster import affinity, lease, queue, scale
-from cluster.affinity import Offer, Worker
+from cluster.affinity import Offer, WorkerView
 from cluster.lease import Lease
 from cluster.messages import (
     CancelLease,
@@ -40,7 +40,7 @@ from cluster.messages import (
     WorkerLost,
     WorkerReady,
 )
-from cluster.queue import Study
+from cluster.queue import QueuedStudy
 from cluster.state import Impossible, Line, State, complaint, lease_status, study_status, worker_status
 from cluster.submission import BlockSet, Pile, block_set, first, members
 from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError
@@ -120,7 +120,7 @@ class _Draft:
             return
         active = [study.submitter for study in self.studies.values() if study.waiting]
         self.served_s[submission.submitter] = queue.meter_at_entry(submission.submitter, self.served_s, active)
-        self.studies[submission.study] = Study(
+        self.studies[submission.study] = QueuedStudy(
             submission,
             self.studies_seen,
             self.now_s,
@@ -343,7 +343,7 @@ class _Draft:
             elif not self.has_given_up:
                 name = f"{self.state.epoch}-w{self.workers_made}"
                 self.workers_made += 1
-                self.workers[name] = Worker(name, self.now_s)
+                self.workers[name] = WorkerView(name, self.now_s)
                 self.commands.append(StartWorker(name))
         if count < len(present):
             if self.surplus_since_s is None:
@@ -354,7 +354,7 @@ class _Draft:
             if worker.status == "draining" and not worker.leases:
                 self.stop(name, "not needed")
 
-    def drain(self, present: list[Worker], count: int) -> None:
+    def drain(self, present: list[WorkerView], count: int) -> None:
         needed: dict[str, int] = {}
         for study in self.studies.values():
             for pile in study.submission.piles:
@@ -398,12 +398,12 @@ class _Draft:
             if not self.take_one(self.workers[name]) or not self.has_room(self.workers[name]):
                 ready.remove(name)
 
-    def has_room(self, worker: Worker) -> bool:
+    def has_room(self, worker: WorkerView) -> bool:
         if any(self.leases[name].alone for name in worker.leases):
             return False
         return len(worker.leases) < worker.slots * self.limits.ahead_per_slot
 
-    def take_one(self, worker: Worker) -> bool:
+    def take_one(self, worker: WorkerView) -> bool:
         """Give the worker one lease, if there is one it should have."""
         waiting = [study for study in self.studies.values() if study.waiting]
         serving = [other for other in self.workers.values() if other.status == "ready"]
@@ -419,7 +419,7 @@ class _Draft:
                 return True
         return False
 
-    def lease_blocks(self, study: Study, offer: Offer) -> BlockSet:
+    def lease_blocks(self, study: QueuedStudy, offer: Offer) -> BlockSet:
         waiting = offer.pile.blocks & study.waiting
         in_all = sum(each.waiting.bit_count() for each in self.studies.values())
         slots = sum(worker.slots for worker in self.workers.values() if worker.status == "ready")
@@ -428,7 +428,7 @@ class _Draft:
         return first(waiting, lease.block_count(waiting.bit_count(), in_all, slots, block_s, is_known, self.limits))
 
     def send(
-        self, study: Study, pile: Pile, blocks: BlockSet, worker: Worker, reason: Reason, *, alone: bool = False
+        self, study: QueuedStudy, pile: Pile, blocks: BlockSet, worker: WorkerView, reason: Reason, alone: bool = False
     ) -> None:
         submission = study.submission
         cells = sum(submission.cells[block] for block in members(blocks))

@@ -20,7 +20,7 @@ Outcome: TypeAlias = Literal["done", "crashed", "expired", "cancelled"]
 
 
 @dataclass(frozen=True)
-class BlockReport:
+class BlockAnswer:
     """One block of a lease, as its worker saw it. ``error`` is None when the segment is stored."""
 
     block: int
@@ -77,7 +77,7 @@ class LeaseEnded:
     worker: str
     lease: str
     study: str
-    reports: tuple[BlockReport, ...]
+    reports: tuple[BlockAnswer, ...]
     holdings: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -146,7 +146,7 @@ class NoteLease:
 
     run: RunLease
     outcome: Outcome
-    reports: tuple[BlockReport, ...] = ()
+    reports: tuple[BlockAnswer, ...] = ()
     failed: Mapping[int, FarmError] = field(default_factory=dict)
     error: FarmError | None = None
 

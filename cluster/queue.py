@@ -17,7 +17,7 @@ from farm.values.errors import FarmError
 
 
 @dataclass(frozen=True)
-class Study:
+class QueuedStudy:
     """A study in the queue. Each of its blocks is waiting, suspect, in one lease, done, or quarantined.
 
     Fields: place, in the order of submission; suspects, groups of blocks that were in a lease that crashed, each to be
@@ -40,8 +40,8 @@ class Study:
 
 
 def turns(
-    waiting: Sequence[Study], served_s: Mapping[str, float], now_s: float, limits: Limits
-) -> Iterator[tuple[list[Study], bool]]:
+    waiting: Sequence[QueuedStudy], served_s: Mapping[str, float], now_s: float, limits: Limits
+) -> Iterator[tuple[list[QueuedStudy], bool]]:
     """Yield groups of studies to choose from, best first; the flag marks a single study that waited too long.
 
     A later group is looked at only if nothing in the earlier ones suits the worker.

@@ -31,7 +31,7 @@ from typing import Literal
 from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
 from cluster.lease import Limits
-from cluster.messages import BlockReport, Event, LeaseEnded, RunLease, WorkerLost, WorkerReady
+from cluster.messages import BlockAnswer, Event, LeaseEnded, RunLease, WorkerLost, WorkerReady
 from cluster.submission import Submission, block_set, make_piles, members
 from farm.store.memory import MemoryStore
 from farm.values.errors import BlockFailed, DataError
@@ -229,7 +229,7 @@ class SimBackend:
             worker.running[lease.lease] = lease
             self._next(worker, lease, list(members(lease.blocks)), [])
 
-    def _next(self, worker: SimWorker, lease: RunLease, rest: list[int], reports: list[BlockReport]) -> None:
+    def _next(self, worker: SimWorker, lease: RunLease, rest: list[int], reports: list[BlockAnswer]) -> None:
         """Go on with a lease: its next block, or the answer."""
         if not worker.is_alive or worker.running.get(lease.lease) is not lease:
             return
@@ -249,7 +249,7 @@ class SimBackend:
         seconds = block.cost_s * self.chance.uniform(0.5, 2) + load_s
         if block.nature == "hang":
             return
-        report = BlockReport(block.index, block.cells, seconds, sum(cold.values()), {"read": load_s})
+        report = BlockAnswer(block.index, block.cells, seconds, sum(cold.values()), {"read": load_s})
         self.after(seconds, lambda: self._end_block(worker, lease, block, rest[1:], reports, report))
 
     def _end_block(
@@ -258,8 +258,8 @@ class SimBackend:
         lease: RunLease,
         block: SimBlock,
         rest: list[int],
-        reports: list[BlockReport],
-        report: BlockReport,
+        reports: list[BlockAnswer],
+        report: BlockAnswer,
     ) -> None:
         if not worker.is_alive or worker.running.get(lease.lease) is not lease:
             return

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cluster.affinity import Worker
-from cluster.lease import Costs, Lease, Limits
+from cluster.affinity import WorkerView
+from cluster.lease import BlockCosts, Lease, Limits
 from cluster.messages import Cancelled, Event, LeaseCrashed, LeaseEnded, Submitted, WorkerLost, WorkerReady
-from cluster.queue import Study
+from cluster.queue import QueuedStudy
 from cluster.submission import BlockSet, block_set
 
 
@@ -30,11 +30,11 @@ class State:
 
     epoch: str
     limits: Limits
-    studies: Mapping[str, Study] = field(default_factory=dict)
-    workers: Mapping[str, Worker] = field(default_factory=dict)
+    studies: Mapping[str, QueuedStudy] = field(default_factory=dict)
+    workers: Mapping[str, WorkerView] = field(default_factory=dict)
     leases: Mapping[str, Lease] = field(default_factory=dict)
     served_s: Mapping[str, float] = field(default_factory=dict)
-    costs: Costs = field(default_factory=Costs)
+    costs: BlockCosts = field(default_factory=BlockCosts)
     leases_made: int = 0
     workers_made: int = 0
     studies_seen: int = 0

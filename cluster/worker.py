@@ -20,8 +20,7 @@ from typing import Protocol
 
 import numpy as np
 
-from cluster.messages import BlockReport
-from farm import run
+from cluster.messages import BlockAnswer
 from farm.columns.process import configure, process_cache
 from farm.kernels import reduce, rolling, transcend
 from farm.store.base import Store
@@ -31,13 +30,14 @@ from farm.values.canon import canonical_array_bytes
 from farm.values.errors import DataError, FarmError, Interrupted
 from farm.values.settings import FarmSettings
 from farm.values.version import NUMERICS_PROFILE
+from farm.work import run
 
 GOLDEN = "6f90f31ef9b978b73a9e30b27b3f53a8c6c074a485e44bd57e311a335b29e52b"
 """What ``numerics_digest`` gives everywhere; the plain-Python twins of the kernels give it too."""
 
 
 class Runner(Protocol):
-    """What a worker needs of ``farm.run.BlockRunner``."""
+    """What a worker needs of ``farm.work.run.BlockRunner``."""
 
     def run_block(self, study: str, block: int) -> run.BlockReport: ...
 
@@ -65,7 +65,7 @@ class Ready:
 class Answer:
     """How a lease went; blocks without a report were not begun."""
 
-    reports: tuple[BlockReport, ...]
+    reports: tuple[BlockAnswer, ...]
     holdings: Mapping[str, int]
 
 
@@ -99,7 +99,7 @@ class Worker:
         self._cancelled.discard(lease)
         return Answer(tuple(reports), process_cache().holds())
 
-    def _run_block(self, study: str, block: int) -> BlockReport | None:
+    def _run_block(self, study: str, block: int) -> BlockAnswer | None:
         assert self._runner is not None, "leases are sent to workers that are ready"
         started = time.perf_counter()
         try:
@@ -107,8 +107,8 @@ class Worker:
         except Interrupted:
             return None
         except FarmError as error:
-            return BlockReport(block, 0, time.perf_counter() - started, 0, error=error)
-        return BlockReport(block, done.cells, time.perf_counter() - started, done.bytes_fetched, dict(done.seconds))
+            return BlockAnswer(block, 0, time.perf_counter() - started, 0, error=error)
+        return BlockAnswer(block, done.cells, time.perf_counter() - started, done.bytes_fetched, dict(done.seconds))
 
     def cancel(self, lease: str) -> None:
         """Let a lease end after the block it is at."""

@@ -19,29 +19,29 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farm.catalog import Catalog, parse_block_name
-from farm.run import BlockRunner, Outcome, Progress, Spec, open_study, report_of, run_in_process
-from farm.run import plan as plan_run
+from farm.results.catalog import Catalog, parse_block_name
+from farm.results.remarks import ordered, remarks
+from farm.results.results import assumed_text, counted_text
+from farm.results.segment import parsed
 from farm.shard.dataset import Dataset
 from farm.shard.layout import leases_prefix
 from farm.shard.snapshot import read_head
+from farm.spec.parse import load_study
+from farm.spec.resolve import template
+from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.open import open_store
 from farm.store.probe import probe_conditional_put
-from farm.strategy.parse import load_study
-from farm.strategy.resolve import template
-from farm.strategy.spec import StudySpec
 from farm.study.plan import Plan, needs_of
 from farm.study.reads import BARS
-from farm.study.remarks import ordered, remarks
-from farm.study.results import assumed_text, counted_text
-from farm.study.segment import parsed
 from farm.study.space import grid
 from farm.study.trials import FRESH, Study
 from farm.values.errors import UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
 from farm.values.units import MICRO, iso
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
+from farm.work.run import BlockRunner, Outcome, Progress, Spec, open_study, run_in_process
+from farm.work.run import plan as plan_run
 
 if TYPE_CHECKING:
     from farm.shard.ingest import IngestSummary
@@ -278,7 +278,8 @@ def report(
     Errors: as ``results``; ResultConflict when the trial, computed again, is not what is stored; UsageError when there
     can be no such file, WriteFailed when it does not fit: what was there before is there still.
     """
-    from farm.result.report import report_html
+    from farm.report.briefing import report_of
+    from farm.report.report import report_html
 
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)

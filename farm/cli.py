@@ -311,7 +311,7 @@ def read_spec(argument: str) -> Mapping[str, Any] | Path:
     """Return the spec's path, or for ``-`` the document on standard input. Errors: SpecError."""
     if argument != "-":
         return Path(argument)
-    from farm.strategy.reader import read_document
+    from farm.spec.reader import read_document
 
     return read_document(sys.stdin.buffer.read(), name="standard input")
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from farm.run import Outcome
+    from farm.work.run import Outcome
 
 REDRAW_S = 0.1
 LOG_LINE_S = 5.0
@@ -25,7 +25,7 @@ INSTRUMENTS_MAX = 20
 
 
 class ProgressLike(Protocol):
-    """The numbers a progress line shows; ``farm.run.ProgressEvent`` is one."""
+    """The numbers a progress line shows; ``farm.work.run.ProgressEvent`` is one."""
 
     @property
     def cells_done(self) -> int: ...
@@ -318,7 +318,7 @@ BUCKETS = {"is": "in sample", "oos": "out of sample", "full": "whole window"}
 
 def outcome_text(outcome: Outcome, top: int) -> str:
     """Return what ``farm run`` and ``farm results`` print: counts, the leaderboard, the winner, what was assumed."""
-    from farm.study.remarks import incidents_of_trial, remarks_of_trial  # the compiler, which help does without
+    from farm.results.remarks import incidents_of_trial, remarks_of_trial  # the compiler, which help does without
 
     study, stats, order = outcome.study, outcome.stats, outcome.ranking
     size = counted(study.trials, "trial")

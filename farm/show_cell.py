@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from farm.results.remarks import ASSUMPTIONS
+from farm.results.remarks import counted as count_text
 from farm.show import bytes_text, counted, fields, reads_text, stages_text
-from farm.study.remarks import ASSUMPTIONS
-from farm.study.remarks import counted as count_text
 
 REASONS = {
     "warm": "it held the columns already",

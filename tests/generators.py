@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from farm.feed.market import InstrumentSeries, Market
+from farm.market.panel import InstrumentSeries, Market
 from farm.shard.calendar import Calendar
 from farm.values.arrays import I32, I64, readonly
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, iso

@@ -1,7 +1,7 @@
 """The event path: a program, a market and its signals in, the books of one run out.
 
-Rules: the loop is a fold. ``Simulator`` holds what does not change, ``State`` everything that does; ``advance`` carries
-a state over the next batch of instants of the tape, and where batches end changes nothing. The arithmetic is in
+Rules: the loop is a fold. ``Simulator`` holds what does not change, ``RunState`` everything that does; ``advance``
+carries a state over the next batch of instants of the tape, and where batches end changes nothing. The arithmetic is in
 ``farm/kernels``; here tables are laid out, records grow, and errors get their names. A simulation touches no global
 and no file, and the kernel runs without the GIL: threads may share market, tape and signals.
 """
@@ -16,14 +16,13 @@ from decimal import Decimal
 import numpy as np
 
 from farm.engine.ledger import CASH, COUNTS, FILL, ORDER, TRADE, Run
-from farm.engine.tape import Tape, make_tape
-from farm.feed.market import InstrumentSeries, Market
 from farm.kernels import loop, records
-from farm.kernels.records import State as Tables
-from farm.kernels.records import Table
-from farm.strategy.evaluate import Signals
-from farm.strategy.program import Program, RulesProgram
-from farm.strategy.spec import RunSpec
+from farm.kernels.records import Table, Tables
+from farm.market.panel import InstrumentSeries, Market
+from farm.market.tape import Tape, make_tape
+from farm.program.program import Program, RulesProgram
+from farm.signals.evaluate import Signals
+from farm.spec.spec import RunSpec
 from farm.values.arrays import F64, I64, U8, readonly
 from farm.values.errors import CapacityError, DataError, SpecError
 from farm.values.units import MICRO, NS_PER_DAY, iso
@@ -44,7 +43,7 @@ _RECORDS_MIN = 128
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class RunState:
     """Everything that changes in a run: tables of ``kernels/records.py``, owned by the run.
 
     ``copy`` gives an independent state: both may be carried on, over the same batches or others.
@@ -52,7 +51,7 @@ class State:
 
     tables: Tables
 
-    def copy(self) -> State:
+    def copy(self) -> RunState:
         """Return an independent copy."""
         return copy.deepcopy(self)
 
@@ -110,7 +109,7 @@ class Simulator:
         self._signals = self._lay_out_signals()
         self._numbers = self._lay_out_numbers()
 
-    def start(self) -> State:
+    def start(self) -> RunState:
         """Return the state before the first instant."""
         sleeves = len(self._groups)
         positions = self._position_table()
@@ -118,7 +117,7 @@ class Simulator:
         rows = _RECORDS_MIN + 8 * count + dividends * sleeves
         stops = self._stop_table()
         asset, of_asset = self._asset_table(positions)
-        return State(
+        return RunState(
             Tables(
                 account=self._account(),
                 tally=np.zeros(1, records.TALLY),
@@ -139,7 +138,7 @@ class Simulator:
             )
         )
 
-    def advance(self, state: State, last: int) -> State:
+    def advance(self, state: RunState, last: int) -> RunState:
         """Carry ``state`` over the instants [state.at, last) of the tape, in place, and return it.
 
         Errors: CapacityError when an amount of money reaches 2**53 micro-units (9.0e9 currency units).
@@ -153,7 +152,7 @@ class Simulator:
                 raise self._overflow(state)
             _grow(state)
 
-    def finish(self, state: State) -> Run:
+    def finish(self, state: RunState) -> Run:
         """Return the books of a state that has seen the whole tape. They view the state's records."""
         books, account, tally = state.tables, state.tables.account[0], state.tables.tally[0]
         if not account["ended"]:
@@ -321,7 +320,7 @@ class Simulator:
         rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level) for stop in inside]
         return np.array(rules, records.STOP_RULE)
 
-    def _overflow(self, state: State) -> CapacityError:
+    def _overflow(self, state: RunState) -> CapacityError:
         ts = int(self.tape.tables.instants["ts"][state.at])
         return CapacityError(
             "an amount of money or a number of lots reached 2^53",
@@ -366,7 +365,7 @@ def _lot_micro(run: RunSpec, series: InstrumentSeries) -> int:
     return series.lot_micro if run.lot == "whole" else 1
 
 
-def _grow(state: State) -> None:
+def _grow(state: RunState) -> None:
     """Double the records; the kernel has stopped before the instant for which they may be too short."""
     books = state.tables
     wider = {}
@@ -376,7 +375,7 @@ def _grow(state: State) -> None:
     state.tables = books._replace(**wider)
 
 
-def _sent(state: State) -> Table:
+def _sent(state: RunState) -> Table:
     """Return the orders that were sent, by number."""
     rows = state.rows("order", "orders")
     sent = int(state.tables.account["sent"][0])

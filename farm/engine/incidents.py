@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from farm.engine.ledger import Run, Status
-from farm.feed.market import Market
-from farm.strategy.evaluate import Signals
+from farm.market.panel import Market
+from farm.signals.evaluate import Signals
 
 
 def incidents(run: Run, market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:

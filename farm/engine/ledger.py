@@ -27,7 +27,7 @@ from farm.values.arrays import F64, I32, I64
 Records = npt.NDArray[np.void]
 
 
-class Kind(IntEnum):
+class OrderKind(IntEnum):
     """Kinds of orders, and reasons for which trades end."""
 
     OPEN = 0  # the trade is still open
@@ -53,7 +53,7 @@ class Status(IntEnum):
     REJECTED = records.REJECTED
 
 
-class Line(IntEnum):
+class CashKind(IntEnum):
     """Kinds of cash events."""
 
     COMMISSION = records.COMMISSION

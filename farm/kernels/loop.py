@@ -16,7 +16,7 @@ from farm.kernels.decide_rules import check_margin, decide, said_by
 from farm.kernels.jit import inlined, kernel
 from farm.kernels.match import at_open, in_bars
 from farm.kernels.orders import lapse_old
-from farm.kernels.records import DONE, NONE, OVERFLOW, REG_T, ROOM, State, Table, Tape
+from farm.kernels.records import DONE, NONE, OVERFLOW, REG_T, ROOM, Table, Tables, TapeTables
 from farm.values.arrays import F64, U8
 
 
@@ -24,15 +24,15 @@ def _table(name: str, *, readonly: bool) -> Array:
     return Array(from_dtype(records.TABLES[name]), 1, "C", readonly=readonly)
 
 
-_TAPE = NamedTuple([_table(name, readonly=True) for name in Tape._fields], Tape)  # type: ignore[no-untyped-call]
-_STATE = NamedTuple([_table(name, readonly=False) for name in State._fields], State)  # type: ignore[no-untyped-call]
+_TAPE = NamedTuple([_table(name, readonly=True) for name in TapeTables._fields], TapeTables)  # type: ignore[no-untyped-call]
+_STATE = NamedTuple([_table(name, readonly=False) for name in Tables._fields], Tables)  # type: ignore[no-untyped-call]
 _SIGNALS = Array(uint8, 2, "C", readonly=True)
 _NUMBERS = Array(float64, 3, "C", readonly=True)
 _BOOKS = Array(from_dtype(records.BOOKS), 1, "C")
 
 
 @inlined
-def _open_books(b: records.Row, tape: Tape, signals: U8, numbers: F64, state: State) -> None:
+def _open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, state: Tables) -> None:
     """Write down where everything is."""
     b.instants = tape.instants.ctypes.data
     b.actions = tape.actions.ctypes.data
@@ -80,7 +80,7 @@ def _take(b: records.Row, first: int, last: int) -> bool:
 
 
 @kernel(int64(int64, _TAPE, _SIGNALS, _NUMBERS, _STATE, _BOOKS))
-def advance(last: int, tape: Tape, signals: U8, numbers: F64, state: State, books: Table) -> int:
+def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Tables, books: Table) -> int:
     """Carry the state over the instants [account.next, ``last``); return DONE, ROOM or OVERFLOW.
 
     Shapes:  as in ``records``; signals (w, bars), numbers (w, 1 + levels, bars or 0), both only read, as the tape is;

@@ -326,7 +326,7 @@ SAID = np.dtype([("bits", "u1")])
 NUMBER = np.dtype([("value", "<f8")])
 
 
-class Tape(NamedTuple):
+class TapeTables(NamedTuple):
     """The events of a run, in order."""
 
     instants: Table
@@ -336,7 +336,7 @@ class Tape(NamedTuple):
     openings: Table
 
 
-class State(NamedTuple):
+class Tables(NamedTuple):
     """Everything that changes in a run, and the rules that it changes by.
 
     account, tally (1,); asset (k,); sleeve (w,); stop (rules,); position (n,); of_asset (n,): the positions in each

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from farm.program.compile import compile_trial
+from farm.program.expr import Expressions
+from farm.program.history import history_first_day
+from farm.program.program import Program
 from farm.shard.calendar import ALWAYS_OPEN, Calendar
 from farm.shard.dataset import Dataset, Instrument
 from farm.shard.plan import AccessPlan
 from farm.shard.reader import ColumnLoader
-from farm.strategy.compile import compile_trial
-from farm.strategy.expr import Expressions
-from farm.strategy.history import history_first_day
-from farm.strategy.program import Program
-from farm.strategy.resolve import Resolver, fixed_tickers, study_identity, template
-from farm.strategy.spec import StudySpec
+from farm.spec.resolve import Resolver, fixed_tickers, study_identity, template
+from farm.spec.spec import StudySpec
 from farm.study.block import Block, cut, with_needs
 from farm.study.coverage import Coverage, cover
 from farm.study.reads import ACTIONS, BARS, Reads

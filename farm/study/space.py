@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.strategy.params import constraints_hold, grid_values
-from farm.strategy.spec import Param, Value
+from farm.spec.params import constraints_hold, grid_values
+from farm.spec.spec import Param, Value
 from farm.values.errors import CapacityError, SpecError
 
 POINTS_MAX = 5_000_000

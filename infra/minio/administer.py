@@ -27,7 +27,8 @@ from minio.error import MinioAdminException, MinioException, S3Error
 
 from infra.minio.errors import MinioError
 
-# Prefixes below the farm's own prefix, as farm/shard/layout.py and farm/catalog.py name them; each role reads them all.
+# Prefixes below the farm's own prefix, as farm/shard/layout.py and farm/results/catalog.py name them; each role reads
+# them all.
 WRITES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "reader": (),

@@ -18,17 +18,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cluster.local import LocalFarm
+from cluster.local_ray import LocalFarm
 from farm import api
 from farm.columns.cache import ColumnCache
 from farm.engine.events import Simulator
 from farm.kernels import loop
-from farm.result import record
-from farm.run import BlockRunner, submit
-from farm.strategy.evaluate import evaluate
-from farm.strategy.store import SeriesStore
-from farm.study import context as study_context
+from farm.results import record
+from farm.signals.evaluate import evaluate
+from farm.signals.store import SeriesStore
 from farm.values.settings import GIB, FarmSettings
+from farm.work import context as study_context
+from farm.work.run import BlockRunner, submit
 from tests.bench.harness import Row, microseconds, repeat, seconds_of
 
 DEMO = Path(__file__).resolve().parents[2] / "infra" / "demo" / "study.json"

@@ -7,10 +7,10 @@ import signal
 import time
 
 from cluster.worker import Runner, farm_runner
-from farm.run import BlockReport
 from farm.store.base import Store
 from farm.values.errors import AlreadyExists, DataError
 from farm.values.settings import FarmSettings
+from farm.work.run import BlockReport
 
 POISON, HANG, FAULTY, FOREIGN = 3, 7, 11, 14
 BAD = {POISON, HANG, FAULTY, FOREIGN}

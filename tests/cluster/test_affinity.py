@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.affinity import Offer, Worker, choose, home, is_held
-from cluster.lease import Costs, Limits, block_count
-from cluster.messages import BlockReport, Tick
-from cluster.queue import Study, meter_at_entry, turns
+from cluster.affinity import Offer, WorkerView, choose, home, is_held
+from cluster.lease import BlockCosts, Limits, block_count
+from cluster.messages import BlockAnswer, Tick
+from cluster.queue import QueuedStudy, meter_at_entry, turns
 from cluster.scale import least_valuable, wanted
 from cluster.submission import Pile, block_set, first, members
 from farm.values.errors import UsageError
@@ -28,10 +28,10 @@ def offer(place: int, made: Pile, backlog_s: float = 1.0, load_s: float = 1.0) -
     return Offer((place, 0), made, backlog_s, load_s)
 
 
-def worker(name: str, *piles: Pile) -> Worker:
+def worker(name: str, *piles: Pile) -> WorkerView:
     """A worker that holds these piles in full."""
     holdings = {shard: size for made in piles for shard, size in made.needs.items()}
-    return Worker(name, 0.0, "ready", 1, (), holdings, frozenset(made.key for made in piles))
+    return WorkerView(name, 0.0, "ready", 1, (), holdings, frozenset(made.key for made in piles))
 
 
 A, B, C = pile("a", sa=100), pile("b", sb=100), pile("c", sc=100)
@@ -88,11 +88,11 @@ def test_block_sets_are_sets(indices: set[int], count: int) -> None:
     assert list(members(first(blocks, count))) == sorted(indices)[:count]
 
 
-def queued(name: str, place: int, submitter: str = "ann", priority: int = 0, since_s: float = 0.0) -> Study:
-    return Study(study(name, submitter=submitter, priority=priority), place, since_s, waiting=0b1111, done=0)
+def queued(name: str, place: int, submitter: str = "ann", priority: int = 0, since_s: float = 0.0) -> QueuedStudy:
+    return QueuedStudy(study(name, submitter=submitter, priority=priority), place, since_s, waiting=0b1111, done=0)
 
 
-def names(groups: list[tuple[list[Study], bool]]) -> list[tuple[list[str], bool]]:
+def names(groups: list[tuple[list[QueuedStudy], bool]]) -> list[tuple[list[str], bool]]:
     return [([each.submission.study for each in studies], flag) for studies, flag in groups]
 
 
@@ -151,9 +151,9 @@ def test_the_least_valuable_cache_is_drained_first() -> None:
 
 
 def test_costs_are_learnt_apart_from_loading() -> None:
-    costs = Costs().learn("s", BlockReport(0, 10, 3.0, 10**6, {"read": 1.0}))
+    costs = BlockCosts().learn("s", BlockAnswer(0, 10, 3.0, 10**6, {"read": 1.0}))
     assert costs.seconds("s", 5, 1) == pytest.approx(1.0)
-    assert Costs().byte_s < costs.byte_s < 1e-6
+    assert BlockCosts().byte_s < costs.byte_s < 1e-6
     assert costs.forget("s").seconds("s", 5, 2) == pytest.approx(2 * costs.block_s_prior)
 
 

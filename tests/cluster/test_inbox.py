@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster.inbox import Entry, Inbox
-from cluster.messages import BlockReport, EndStudy, NoteLease, RunLease
+from cluster.messages import BlockAnswer, EndStudy, NoteLease, RunLease
 from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
@@ -68,9 +68,9 @@ def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(s
     with pytest.raises(AlreadyExists):
         inbox.record(RUN)
     reports = (
-        BlockReport(0, 10, 0.5, 100, {"read": 0.1, "run": 0.4}),
-        BlockReport(1, 10, 0.5, 0, {"run": 0.5}),
-        BlockReport(3, 0, 0.1, 0, error=DataError("bad", place="x")),
+        BlockAnswer(0, 10, 0.5, 100, {"read": 0.1, "run": 0.4}),
+        BlockAnswer(1, 10, 0.5, 0, {"run": 0.5}),
+        BlockAnswer(3, 0, 0.1, 0, error=DataError("bad", place="x")),
     )
     inbox.note(NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")}))
     [record] = inbox.leases("s")
@@ -92,7 +92,7 @@ def test_failures_count_within_one_submission(store: Store) -> None:
 
 
 def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
-    """``farm.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
+    """``farm.work.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
     store.put(lease_key("s", "local-000000"), b'{"blocks":[0],"worker":"in process"}')
     assert Inbox(store).failures("s", "n1") == {}
 

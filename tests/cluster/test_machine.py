@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cluster.machine import step
 from cluster.messages import (
-    BlockReport,
+    BlockAnswer,
     CancelLease,
     Cancelled,
     EndStudy,
@@ -117,7 +117,7 @@ def test_a_block_that_ends_in_an_error_is_tried_three_times() -> None:
     attempts = []
     for _ in range(3):
         attempts.append(run.attempt)
-        commands = play.end(run, reports=[BlockReport(0, 0, 0.1, 0, error=error)])
+        commands = play.end(run, reports=[BlockAnswer(0, 0, 0.1, 0, error=error)])
         run = next(iter(runs(commands)), run)
     assert attempts == [1, 2, 3]
     assert commands[-1] == EndStudy("s", "s-nonce", 0, {0: error}, False)
@@ -128,7 +128,7 @@ def test_a_conflict_of_results_is_not_tried_again() -> None:
     play.submit(study(blocks=1))
     [run] = runs(play.ready())
     error = ResultConflict("other rows")
-    commands = play.end(run, reports=[BlockReport(0, 0, 0.1, 0, error=error)])
+    commands = play.end(run, reports=[BlockAnswer(0, 0, 0.1, 0, error=error)])
     assert commands[-1] == EndStudy("s", "s-nonce", 0, {0: error}, False)
 
 
@@ -173,7 +173,7 @@ def test_answers_meant_for_an_earlier_scheduler_change_nothing() -> None:
     play = Play()
     play.submit(study())
     before = play.state.studies
-    assert play.feed(LeaseEnded(0.0, "old-w0", "old-000007", "s", (BlockReport(0, 1, 0.1, 0),))) == ()
+    assert play.feed(LeaseEnded(0.0, "old-w0", "old-000007", "s", (BlockAnswer(0, 1, 0.1, 0),))) == ()
     assert play.feed(WorkerLost(0.0, "old-w0", CRASH)) == ()
     assert play.feed(WorkerReady(0.0, "old-w3", 1)) == (StopWorker("old-w3", "not one of ours any more"),)
     assert play.state.studies == before
@@ -261,7 +261,7 @@ def test_what_cannot_happen_names_state_event_and_story_and_changes_nothing() ->
     play.submit(study())
     [run, _] = runs(play.ready())
     before = play.state
-    wrong = LeaseEnded(0.0, "e-w0", run.lease, "s", (BlockReport(3, 1, 0.1, 0),))
+    wrong = LeaseEnded(0.0, "e-w0", run.lease, "s", (BlockAnswer(3, 1, 0.1, 0),))
     with pytest.raises(Impossible, match=r"LeaseEnded of what is 'without that block'.*leased e-w0 e-000000"):
         step(play.state, wrong)
     with pytest.raises(Impossible, match="unknown"):
@@ -323,7 +323,7 @@ def _move(play: Play, move: str, run: RunLease) -> None:
     if move == "crash":
         play.feed(WorkerLost(play.now_s, run.worker, CRASH))
     elif move == "fail":
-        play.end(run, reports=[BlockReport(block, 0, 0.1, 0, error=CRASH) for block in members(run.blocks)])
+        play.end(run, reports=[BlockAnswer(block, 0, 0.1, 0, error=CRASH) for block in members(run.blocks)])
     elif move == "tick":
         play.now_s += 11.0
         play.feed(Tick(play.now_s))

@@ -23,12 +23,12 @@ import pytest
 
 from cluster.inbox import Inbox
 from cluster.lease import Limits
-from cluster.local import LocalFarm, run_on_workers
-from farm.run import run_in_process
+from cluster.local_ray import LocalFarm, run_on_workers
 from farm.shard.ingest import ingest_sample
 from farm.store.base import Store
 from farm.store.open import open_store
 from farm.values.errors import BlockFailed, CapacityError, Interrupted, UsageError
+from farm.work.run import run_in_process
 from tests.cluster import runners
 from tests.cluster.worlds import Block
 
@@ -171,7 +171,7 @@ class TestStubStudies:
 COMMAND = """
 import json, sys
 from pathlib import Path
-from cluster.local import run_on_workers
+from cluster.local_ray import run_on_workers
 from farm.values.errors import FarmError
 from tests.cluster.runners import slow
 try:

@@ -17,13 +17,13 @@ from cluster.driver import Tally
 from cluster.telemetry import COUNTERS, GAUGES, readings
 from cluster.worker import Worker, check_numerics, numerics_digest
 from farm import api
-from farm.kernels.reference import reduce as plain_reduce
-from farm.kernels.reference import rolling as plain_rolling
-from farm.kernels.reference import transcend as plain_transcend
-from farm.run import BlockReport
 from farm.values.errors import DataError, Interrupted
 from farm.values.settings import FarmSettings
+from farm.work.run import BlockReport
 from tests.cluster.worlds import Play, study
+from tests.reference import reduce as plain_reduce
+from tests.reference import rolling as plain_rolling
+from tests.reference import transcend as plain_transcend
 from tests.study.support import cross
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cluster import invariants
 from cluster.lease import Limits
 from cluster.machine import step
-from cluster.messages import BlockReport, Command, Event, LeaseEnded, RunLease, Submitted, WorkerReady
+from cluster.messages import BlockAnswer, Command, Event, LeaseEnded, RunLease, Submitted, WorkerReady
 from cluster.state import State
 from cluster.submission import Submission, make_piles, members
 
@@ -64,13 +64,13 @@ class Play:
         self,
         run: RunLease,
         *,
-        reports: Sequence[BlockReport] | None = None,
+        reports: Sequence[BlockAnswer] | None = None,
         seconds: float = 0.1,
         holdings: Mapping[str, int] | None = None,
     ) -> tuple[Command, ...]:
         """The lease comes back, all blocks done unless ``reports`` says otherwise."""
         if reports is None:
-            reports = [BlockReport(block, 1, seconds, 0) for block in members(run.blocks)]
+            reports = [BlockAnswer(block, 1, seconds, 0) for block in members(run.blocks)]
         return self.feed(
             LeaseEnded(self.now_s, run.worker, run.lease, run.study, tuple(reports), holdings or {"aa": 1000})
         )

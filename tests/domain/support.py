@@ -17,14 +17,14 @@ from typing import Any
 import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
-from farm.engine.ledger import Kind, Run
-from farm.run import BlockRunner, run_in_process
+from farm.engine.ledger import OrderKind, Run
 from farm.shard import change
 from farm.shard.calendar import Calendar, freeze_calendar
 from farm.shard.ingest import ingest_table
 from farm.store.base import Store
 from farm.store.open import open_store
 from farm.values.units import date_of, iso, parse_date
+from farm.work.run import BlockRunner, run_in_process
 
 START = "2021-02-02"
 _numbers = itertools.count()
@@ -163,9 +163,9 @@ class Played:
         return [fill[1:] for fill in self.fills]
 
     @property
-    def exits(self) -> list[Kind]:
+    def exits(self) -> list[OrderKind]:
         """Why each closed trade ended."""
-        return [Kind(int(one)) for one in self.run.trades["exit_kind"]]
+        return [OrderKind(int(one)) for one in self.run.trades["exit_kind"]]
 
     @property
     def equity(self) -> list[float]:

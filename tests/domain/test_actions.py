@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from farm.engine.ledger import Line
+from farm.engine.ledger import CashKind
 from farm.values.errors import SpecError
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, parse_date
 from tests.domain.support import START, Played, Row, day, flat, on, play, sleeve, spec, world
@@ -40,7 +40,7 @@ class TestSplits:
         bars = flat(100, 100, price, price, price)
         played = one(bars, splits=[("AAA", day(2), ratio)], exit=on(3), size=shares(held))
         assert played.short_fills == [(1, held, 100.0), (4, -lots, price)]
-        lines = [(session, value) for session, kind, value, _ in played.cash if kind == Line.SPLIT_CASH]
+        lines = [(session, value) for session, kind, value, _ in played.cash if kind == CashKind.SPLIT_CASH]
         assert lines == ([(2, round(cashed, 6))] if cashed else [])
         assert played.equity[-1] == pytest.approx(10_000 - held * 100 + round(cashed, 6) + lots * price)
 
@@ -84,7 +84,7 @@ class TestSplits:
     def test_a_short_pays_for_its_fraction(self) -> None:
         played = one(flat(100, 100, 66, 66), splits=[("AAA", day(2), "3:2")], size=shares(5), side="short",
                      run={"account": "reg_t"})  # fmt: skip
-        assert [value for _, kind, value, _ in played.cash if kind == Line.SPLIT_CASH] == [-33.333333]
+        assert [value for _, kind, value, _ in played.cash if kind == CashKind.SPLIT_CASH] == [-33.333333]
         assert played.equity[-1] == pytest.approx(10_000 + 500 - 33.333333 - 7 * 66)
 
     def test_signals_do_not_see_a_split_as_a_fall(self) -> None:
@@ -138,7 +138,7 @@ class TestDividends:
 
     def test_held_over_the_ex_date_it_is_owed_then_paid_and_equity_is_unbroken(self) -> None:
         played = one(flat(10, 10, 9.5, 9.5, 9.5, 9.5), dividends=self.dividend(day(4)))
-        assert played.cash == [(2, Line.DIVIDEND_EX, 0.0, 5.0), (4, Line.DIVIDEND_PAY, 5.0, -5.0)]
+        assert played.cash == [(2, CashKind.DIVIDEND_EX, 0.0, 5.0), (4, CashKind.DIVIDEND_PAY, 5.0, -5.0)]
         assert played.equity == [10_000.0] * 6
         assert played.full["total_return"] == 0.0
 
@@ -155,17 +155,17 @@ class TestDividends:
 
     def test_a_short_pays_it(self) -> None:
         played = one(flat(*[10] * 6), dividends=self.dividend(day(4)), side="short", run={"account": "reg_t"})
-        assert played.cash == [(2, Line.DIVIDEND_EX, 0.0, -5.0), (4, Line.DIVIDEND_PAY, -5.0, 5.0)]
+        assert played.cash == [(2, CashKind.DIVIDEND_EX, 0.0, -5.0), (4, CashKind.DIVIDEND_PAY, -5.0, 5.0)]
         assert played.equity[-1] == 9_995.0
 
     def test_without_a_pay_date_it_is_paid_on_the_ex_date_and_counted(self) -> None:
         played = one(flat(*[10] * 6), dividends=self.dividend(None))
-        assert [line[:2] for line in played.cash] == [(2, Line.DIVIDEND_EX), (2, Line.DIVIDEND_PAY)]
+        assert [line[:2] for line in played.cash] == [(2, CashKind.DIVIDEND_EX), (2, CashKind.DIVIDEND_PAY)]
         assert played.cell["counts"] == {"pay_date_assumed": 1}
 
     def test_paid_after_the_end_it_stays_a_receivable(self) -> None:
         played = one(flat(*[10] * 6), dividends=self.dividend(day(30)))
-        assert (played.equity[-1], [line[1] for line in played.cash]) == (10_005.0, [Line.DIVIDEND_EX])
+        assert (played.equity[-1], [line[1] for line in played.cash]) == (10_005.0, [CashKind.DIVIDEND_EX])
 
     def test_money_that_is_owed_buys_nothing(self) -> None:
         """1,000 shares cost all cash. 1 a share is owed on session 2; what is sold on 3 at 10 buys 1,000 at 10, and
@@ -177,7 +177,7 @@ class TestDividends:
 
     def test_split_and_dividend_of_one_day_are_in_the_new_shares(self) -> None:
         played = one(flat(10, 10, 4.75, 4.75), splits=[("AAA", day(2), "2:1")], dividends=self.dividend(day(3), 0.25))
-        assert played.cash == [(2, Line.DIVIDEND_EX, 0.0, 5.0), (3, Line.DIVIDEND_PAY, 5.0, -5.0)]
+        assert played.cash == [(2, CashKind.DIVIDEND_EX, 0.0, 5.0), (3, CashKind.DIVIDEND_PAY, 5.0, -5.0)]
         assert played.equity == [10_000.0] * 4
 
     def test_it_acts_where_the_instrument_does_not_print(self) -> None:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from farm.engine.ledger import Kind
+from farm.engine.ledger import OrderKind
 from tests.domain.support import Played, Row, day, flat, on, play, put, sleeve, spec, world
 
 
@@ -47,7 +47,7 @@ class TestStops:
     def test_stop_and_target_in_one_bar_is_the_stop(self) -> None:
         bars = [*flat(100, 100), (100, 120, 80, 100), *flat(100)]
         played = one(bars, stops=[{"type": "target", "pct": 0.1}, {"type": "stop", "pct": 0.1}])
-        assert played.exits == [Kind.STOP]
+        assert played.exits == [OrderKind.STOP]
         assert played.short_fills[1] == (2, -10, 90.0)
 
     def test_even_where_the_bar_opens_beyond_the_target(self) -> None:
@@ -62,7 +62,7 @@ class TestStops:
         assert down.short_fills == [(1, 10, 100.0), (1, -10, 90.0)]
         up = one([*flat(100), (100, 111, 99, 95), *flat(95)], stops=stops)
         assert up.short_fills[1] == (1, -10, 110.0)
-        assert up.exits == [Kind.TARGET]
+        assert up.exits == [OrderKind.TARGET]
 
     def test_slippage_worsens_stops_and_opens_but_no_limit(self) -> None:
         run = {"exec": {"slip_bps": 100}}
@@ -74,7 +74,7 @@ class TestStops:
     def test_of_two_stops_the_nearer_one_trades(self) -> None:
         stops = [{"type": "stop", "abs": 20}, {"type": "trail", "abs": 5}]
         played = one([*flat(100, 100), (99, 100, 70, 75), *flat(75)], stops=stops)
-        assert (played.short_fills[1], played.exits) == ((2, -10, 95.0), [Kind.TRAIL])
+        assert (played.short_fills[1], played.exits) == ((2, -10, 95.0), [OrderKind.TRAIL])
 
     def test_multiples_of_the_initial_risk(self) -> None:
         """Risk 5 from the fill at 100: the target of 2 r stands at 110."""

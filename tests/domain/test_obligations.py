@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from farm.columns.cache import ColumnCache
-from farm.run import run_in_process
 from farm.store.base import Store
 from farm.values.units import parse_date
+from farm.work.run import run_in_process
 from tests.domain.support import Played, calendar, copy_of, day, play, sleeve, spec, world
 
 HISTORY, RUN = 420, 30

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farm.engine.ledger import Kind
+from farm.engine.ledger import OrderKind
 from farm.store.base import Store
 from tests.domain.support import Played, Row, day, flat, on, play, sleeve, spec, world
 
@@ -38,7 +38,7 @@ class TestSignals:
         assert played.short_fills == [(1, 10, 100.0), (2, -10, 110.0), (2, -10, 110.0), (4, 10, 100.0)]
         assert played.run.orders["lots"].tolist() == [10, 20, 10]
         assert played.equity[-1] == 10_200.0
-        assert played.exits == [Kind.REVERSE, Kind.EXIT]
+        assert played.exits == [OrderKind.REVERSE, OrderKind.EXIT]
         assert (played.full["orders"], played.full["fills"], played.full["trades"]) == (3, 4, 2)
 
     def test_a_reversal_pays_one_commission(self) -> None:

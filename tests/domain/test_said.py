@@ -8,11 +8,11 @@ import pytest
 
 from farm.columns.cache import ColumnCache
 from farm.engine.ledger import COUNTS
-from farm.run import BlockRunner, Outcome, run_in_process
+from farm.results.remarks import COUNTED, remarks_of_trial
 from farm.show import outcome_text
 from farm.store.base import Store
-from farm.study.remarks import COUNTED, remarks_of_trial
 from farm.values.errors import DataError, SpecError
+from farm.work.run import BlockRunner, Outcome, run_in_process
 from tests.domain.support import copy_of, day, flat, on, put, sleeve, spec, world
 
 RISING = flat(*range(10, 30))

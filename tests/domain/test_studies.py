@@ -12,12 +12,12 @@ import pyarrow as pa
 import pytest
 
 from farm.columns.cache import ColumnCache
-from farm.run import run_in_process
 from farm.shard import change
 from farm.shard.ingest import ingest_table
 from farm.store.base import Store
 from farm.store.open import open_store
 from farm.values.errors import SpecError
+from farm.work.run import run_in_process
 from tests.domain.support import calendar, copy_of, day, flat, on, play, put, sleeve, spec, world
 
 CASH = 10_000

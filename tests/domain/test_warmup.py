@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from farm.columns.cache import ColumnCache
-from farm.run import BlockRunner, run_in_process
+from farm.signals.evaluate import evaluate
+from farm.signals.store import SeriesStore
 from farm.store.base import Store
-from farm.strategy.evaluate import evaluate
-from farm.strategy.store import SeriesStore
 from farm.values.arrays import F64
 from farm.values.units import iso
+from farm.work.run import BlockRunner, run_in_process
 from tests.domain.support import calendar, day, flat, sleeve, spec, world
 
 HISTORY = 420
@@ -75,7 +75,7 @@ class TestAnchors:
         assert values.tolist() == ema(prices[HISTORY + begin :], n)[-RUN:]
 
     def test_the_counts_that_the_text_gives(self) -> None:
-        from farm.indicators.registry import INDICATORS
+        from farm.values.indicators import INDICATORS
 
         assert INDICATORS["ema"].settle(200) == 3674
         assert INDICATORS["rsi"].settle(14) == 496

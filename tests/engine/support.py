@@ -14,14 +14,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from farm.engine.ledger import Run
-from farm.feed.market import InstrumentSeries, Market
-from farm.kernels.reference.step import Reference
-from farm.strategy.evaluate import Signals
-from farm.strategy.expr import Node
-from farm.strategy.program import Program, RulesProgram, Size, StopRule
-from farm.strategy.spec import Costs, Exec, RunSpec, Warmup
+from farm.market.panel import InstrumentSeries, Market
+from farm.program.expr import Node
+from farm.program.program import Program, RulesProgram, Size, StopRule
+from farm.signals.evaluate import Signals
+from farm.spec.spec import Costs, Exec, RunSpec, Warmup
 from farm.values.arrays import F64, I32, U8, readonly
 from tests.generators import calendar_of, market_of, series_of, weekdays
+from tests.reference.loop import Reference
 
 UNIT = 1_000_000
 START = 10960  # Tuesday 2000-01-04

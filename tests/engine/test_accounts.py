@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from farm.engine.events import simulate
-from farm.engine.ledger import Kind, Line, Run, Status
-from farm.feed.market import InstrumentSeries
-from farm.strategy.program import Size, StopRule
-from farm.strategy.spec import Costs, Exec
+from farm.engine.ledger import CashKind, OrderKind, Run, Status
+from farm.market.panel import InstrumentSeries
+from farm.program.program import Size, StopRule
+from farm.spec.spec import Costs, Exec
 from farm.values.arrays import F64
 from farm.values.errors import CapacityError, DataError, SpecError
 from tests.engine.support import (
@@ -171,7 +171,7 @@ class TestMargin:
         """Short 100 at 10 with 1,000: at 15.5 equity is 450 < 30 % of 1,550 = 465."""
         run = self.short(10, 10, 15.5, 16, 16)
         assert fills(run) == [(1, -100, 10.0), (3, 100, 16.0)]
-        assert kinds(run) == [Kind.FORCED]
+        assert kinds(run) == [OrderKind.FORCED]
         assert run.counts == {"margin_call": 1}
         assert len(self.short(10, 10, 15.38, 15.38, 15.38).trades) == 0  # 462 >= 461.40
 
@@ -180,7 +180,7 @@ class TestMargin:
         sleeve = rules(size=Size("pct_equity", 2.0))
         account = {"account": "reg_t", "cash_micro": 1_000 * UNIT}
         run = run_one(market(flat(10, 10, 6.66, 6, 6)), sleeve, enter=[0], run=account)
-        assert kinds(run) == [Kind.FORCED]
+        assert kinds(run) == [OrderKind.FORCED]
         assert run_one(market(flat(10, 10, 6.68, 6.68)), sleeve, enter=[0], run=account).counts == {}
 
     def test_the_largest_requirement_closes_first_and_only_as_many_as_needed(self) -> None:
@@ -190,7 +190,7 @@ class TestMargin:
         run = simulate(program(sleeve, account="reg_t", cash_micro=1_000 * UNIT), found,
                        ((signals(found, 0, enter=[0]), signals(found, 1, enter=[0])),))  # fmt: skip
         # 60 short each: equity 460 against 252 + 270; without IBM 252 are covered.
-        assert [(int(one["instrument"]), int(one["exit_kind"])) for one in run.trades] == [(1, Kind.FORCED)]
+        assert [(int(one["instrument"]), int(one["exit_kind"])) for one in run.trades] == [(1, OrderKind.FORCED)]
 
     def test_linear_is_bounded_by_gross_value(self) -> None:
         run = run_one(market(flat(10, 10, 10)), rules(size=Size("pct_equity", 9.0)), enter=[0],
@@ -203,7 +203,7 @@ class TestMargin:
         run = self.short(10, 10, 25, 5, 5)
         assert run.ruin
         assert run.equity.tolist() == [1_000 * UNIT, 1_000 * UNIT, *[-500 * UNIT] * 3]
-        assert kinds(run) == [Kind.RUINED]
+        assert kinds(run) == [OrderKind.RUINED]
         assert run.position.tolist()[2:] == [0, 0, 0]
         assert run.decision_bars.tolist() == [1] * 5
         assert run.market_bars.tolist() == [0, 1, 1, 0, 0]
@@ -226,14 +226,14 @@ class TestActions:
         """Seven shares, 3-for-2: ten shares, and half a share at 30 / 1.5 = 20 is 10."""
         rows = flat(30, 30, 20, 20, splits={int(days(3)[2]): (3, 2)})
         run = run_one(market(rows), rules(size=Size("qty", 7.0)), enter=[0])
-        cash = run.cash_events[run.cash_events["kind"] == Line.SPLIT_CASH]
+        cash = run.cash_events[run.cash_events["kind"] == CashKind.SPLIT_CASH]
         assert cash["cash_micro"].tolist() == [10 * UNIT]
         assert set(run.equity.tolist()) == {10_000 * UNIT}
 
     def test_a_reverse_split_may_leave_less_than_a_lot(self) -> None:
         rows = flat(2, 2, 20, 20, splits={int(days(3)[2]): (1, 10)})
         run = run_one(market(rows), rules(size=Size("qty", 7.0)), enter=[0])
-        assert kinds(run) == [Kind.SPLIT]
+        assert kinds(run) == [OrderKind.SPLIT]
         assert run.equity_end_micro == 10_000 * UNIT
         assert run.position.tolist()[-1] == 0
 
@@ -254,7 +254,7 @@ class TestActions:
         )  # paid in session 4
         found = market(series)
         run = simulate(program(rules()), found, ((signals(found, enter=[0]),),))
-        assert [Line(int(x)) for x in run.cash_events["kind"]] == [Line.DIVIDEND_EX, Line.DIVIDEND_PAY]
+        assert [CashKind(int(x)) for x in run.cash_events["kind"]] == [CashKind.DIVIDEND_EX, CashKind.DIVIDEND_PAY]
         assert run.cash_events["session"].tolist() == [2, 4]
         assert run.cash_events["cash_micro"].tolist() == [0, 10 * UNIT]
         assert set(run.equity.tolist()) == {10_000 * UNIT}

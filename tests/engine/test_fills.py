@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from farm.engine.events import simulate
-from farm.engine.ledger import Kind, Run, Status
-from farm.feed.market import Market
-from farm.strategy.program import RulesProgram, Size, StopRule
-from farm.strategy.spec import Costs, Exec
+from farm.engine.ledger import OrderKind, Run, Status
+from farm.market.panel import Market
+from farm.program.program import RulesProgram, Size, StopRule
+from farm.spec.spec import Costs, Exec
 from tests.engine.support import UNIT, assert_conserves, bars, flat, market, program, rules, signals, without
 
 
@@ -29,9 +29,9 @@ def fills(run: Run) -> list[tuple[int, int, float]]:
     return [(int(one["session"]), int(one["lots"]), float(one["price"])) for one in run.fills]
 
 
-def kinds(run: Run) -> list[Kind]:
+def kinds(run: Run) -> list[OrderKind]:
     """Why each trade ended."""
-    return [Kind(int(one)) for one in run.trades["exit_kind"]]
+    return [OrderKind(int(one)) for one in run.trades["exit_kind"]]
 
 
 class TestMarketOrders:
@@ -113,7 +113,7 @@ class TestSignals:
         assert run.orders["fee_micro"].tolist() == [1_000_000, 2_200_000]
         assert run.trades["pnl_micro"].tolist() == [100_000_000 - 1_000_000 - 1_100_000]
         assert run.open_trades["pnl_micro"].tolist() == [100_000_000 - 1_100_000]
-        assert kinds(run) == [Kind.REVERSE]
+        assert kinds(run) == [OrderKind.REVERSE]
 
     def test_an_exit_signal_beside_the_opposite_entry_still_reverses(self) -> None:
         run = run_one(market(flat(10, 10, 10, 10)), rules(side="both"), enter=[0], exit=[1], enter_short=[1],
@@ -183,7 +183,7 @@ class TestStops:
     def test_stop_before_target_in_one_bar(self) -> None:
         both = (StopRule("target", "pct", 0.01), StopRule("stop", "pct", 0.01))
         run = self.stop((100, 110, 90, 100), stops=both)
-        assert kinds(run) == [Kind.STOP]
+        assert kinds(run) == [OrderKind.STOP]
         assert fills(run)[1] == (1, -10, 99.0)
 
     def test_a_trail_is_tested_before_the_same_bar_lifts_it(self) -> None:
@@ -197,7 +197,7 @@ class TestStops:
 
     def test_of_two_stops_the_price_meets_the_nearer_first(self) -> None:
         run = self.stop((100, 100, 80, 90), stops=(StopRule("stop", "pct", 0.1), StopRule("trail", "pct", 0.05)))
-        assert kinds(run) == [Kind.TRAIL]
+        assert kinds(run) == [OrderKind.TRAIL]
         assert fills(run)[1:] == [(1, -10, 95.0)]
 
     def test_a_target_in_multiples_of_the_risk(self) -> None:

@@ -15,11 +15,11 @@ import pytest
 
 from farm.engine.events import simulate
 from farm.engine.ledger import Run
-from farm.feed.market import Market
-from farm.result.record import ledger_digest
-from farm.strategy.evaluate import Signals
-from farm.strategy.program import Size
-from farm.strategy.spec import Costs
+from farm.market.panel import Market
+from farm.program.program import Size
+from farm.results.record import ledger_digest
+from farm.signals.evaluate import Signals
+from farm.spec.spec import Costs
 from farm.values.arrays import F64, U8, readonly
 from tests.engine.support import UNIT, assert_conserves, program, rules
 from tests.generators import market_of, series_of

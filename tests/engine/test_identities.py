@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.engine.events import simulate
-from farm.feed.market import InstrumentSeries, Market
-from farm.strategy.evaluate import Signals
-from farm.strategy.program import RulesProgram, Size, StopRule
-from farm.strategy.spec import Costs, Exec
+from farm.market.panel import InstrumentSeries, Market
+from farm.program.program import RulesProgram, Size, StopRule
+from farm.signals.evaluate import Signals
+from farm.spec.spec import Costs, Exec
 from farm.values.arrays import readonly
 from tests.engine.support import START, UNIT, assert_conserves, days, flat, market, mask, program, rules, signals
 from tests.generators import series_of

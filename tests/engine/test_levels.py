@@ -14,8 +14,8 @@ import pytest
 from numba import njit
 
 from farm.kernels import formula
-from farm.kernels.reference.step import on_grid
 from farm.values.arrays import F64, I64
+from tests.reference.loop import on_grid
 
 CENTS = np.arange(100, 50_001)  # 1.00 to 500.00
 SPLITS = ((2, 1), (3, 2), (1, 30), (7, 1), (1, 8), (20, 1), (5, 4), (3, 1))

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.engine.events import Simulator, simulate
-from farm.engine.tape import make_tape
-from farm.feed.market import Market
-from farm.kernels.reference.step import Reference
-from farm.strategy.evaluate import Signals
-from farm.strategy.program import Program
+from farm.market.panel import Market
+from farm.market.tape import make_tape
+from farm.program.program import Program
+from farm.signals.evaluate import Signals
 from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, cases
+from tests.reference.loop import Reference
 
 Case = tuple[Program, Market, tuple[tuple[Signals, ...], ...]]
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.kernels import reduce
-from farm.kernels.reference import reduce as reference
+from tests.reference import reduce as reference
 
 NO_FLOATS = np.empty(0)
 NO_TRADES = np.empty(0, np.int64)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.kernels import totals as kernel
-from farm.kernels.reference import totals as reference
+from tests.reference import totals as reference
 
 money = st.integers(-(10**12), 10**12)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.kernels import transcend
-from farm.kernels.reference import transcend as reference
+from tests.reference import transcend as reference
 
 # 60 digits and a wide exponent: the decimal module is correct to its last digit, far beyond float64.
 EXACT = Context(prec=60, Emax=10**6, Emin=-(10**6))

@@ -9,19 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from farm.catalog import Catalog
 from farm.columns.cache import ColumnCache
 from farm.kernels.reduce import METRICS
-from farm.result.record import CellResult
+from farm.results.catalog import Catalog
+from farm.results.record import CellResult
+from farm.results.rows import BlockRows
+from farm.results.segment import Segment
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_sample
 from farm.shard.snapshot import read_head
+from farm.spec.parse import load_study
 from farm.store.base import Store
 from farm.store.open import open_store
-from farm.strategy.parse import load_study
 from farm.study.plan import plan_study
-from farm.study.rows import BlockRows
-from farm.study.segment import Segment
 from farm.study.trials import Study
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")

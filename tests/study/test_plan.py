@@ -10,10 +10,10 @@ from dataclasses import replace
 import pyarrow as pa
 import pytest
 
-from farm.catalog import Catalog
+from farm.results.catalog import Catalog
 from farm.shard.ingest import ingest_table
+from farm.spec.parse import load_study
 from farm.store.base import Store
-from farm.strategy.parse import load_study
 from farm.study.trials import study_from_bytes
 from farm.values.canon import canonical_json
 from farm.values.errors import DataError, SpecError

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from farm.strategy.spec import ChoiceParam, FloatParam, IntParam
+from farm.spec.spec import ChoiceParam, FloatParam, IntParam
 from farm.study.space import grid
 from farm.values.errors import CapacityError, SpecError
 

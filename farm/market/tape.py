@@ -1,0 +1,235 @@
+"""The tape: every event of a market in the total order of domain.md 3.1, made once and shared by all trials.
+
+Rules: events are tables of numbers, grouped by instant. At one instant first what ends: closing bars (2), the session
+close, decisions; then the session that opens: splits and ex-dates (1), dividend payments (4), opening prints (9). Both
+happen at once where sessions follow each other without a pause, and there the closing bar is of the old basis. Inside
+a phase the order is that of the instrument ids. Splits and ex-dates act at the open of the
+first session on or after their day, or at the instrument's own first print of that day if that is earlier; dividends
+are paid at the open of the first session on or after the pay day, never before the ex-date. What lies after the last
+session close of the run is not on the tape. An instrument may follow another calendar than the run's: its sessions
+close on the tape too, because orders work for so many of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from farm.kernels.records import ACTION, BAR, INSTANT, OPENING, PAYMENT, Table, TapeTables
+from farm.market.panel import InstrumentSeries, Market
+from farm.values.arrays import I64, readonly
+from farm.values.errors import CapacityError, DataError
+from farm.values.units import iso
+
+CALENDARS_MAX = 62
+"""Calendars that one tape can tell apart: bits of an int64."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """Events of the traded instruments of a market; read-only, safe to share between threads.
+
+    traded: positions in ``market.series``, ascending; an *asset* is a position in this tuple.
+    windows: per asset, the own bars that are on the tape.
+    bars_of: rows of ``tables.bars``, by asset and then in time order; ``asset_end`` (k,) says where each asset ends.
+    dividends: the rows that receivables need. calendars: the run's, then the others that traded instruments follow; bit
+    k of INSTANT.closed stands for number k. has_range: highs and lows were loaded, so that stops can be
+    tested.
+    """
+
+    market: Market
+    traded: tuple[int, ...]
+    windows: tuple[slice, ...]
+    tables: TapeTables
+    bars_of: I64
+    asset_end: I64
+    dividends: int
+    calendars: tuple[str, ...]
+    has_range: bool
+
+    @property
+    def instants(self) -> int:
+        """Number of instants."""
+        return int(self.tables.instants.shape[0])
+
+    def cuts(self, batch_rows: int) -> Iterator[int]:
+        """Yield where batches end: each takes whole instants, and as many as hold at most ``batch_rows`` bars."""
+        if batch_rows < 1:
+            raise ValueError("a batch holds at least one row")
+        ends = self.tables.instants["bar_end"]
+        last = 0
+        while last < self.instants:
+            done = int(ends[last - 1]) if last else 0
+            last = max(last + 1, int(np.searchsorted(ends, done + batch_rows, side="right")))
+            yield last
+
+
+def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
+    """Return the tape of the instruments at these positions of ``market.series`` (all of them by default).
+
+    Errors: DataError when a series lacks a column that fills need, or its bars overlap or have no usable prices;
+            CapacityError for more calendars than INSTANT.closed has bits.
+    """
+    chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
+    series = [market.series[index] for index in chosen]
+    windows = [_window(market, one) for one in series]
+    calendars, closes = _closes(market, series)
+    bar_ts, bars = _bars(series, windows)
+    open_ts, openings = _openings(series, windows)
+    act_ts, actions = _actions(market, series)
+    pay_ts, payments = _payments(market, series, actions)
+    instants = _instants(closes, act_ts, bar_ts, pay_ts, open_ts)
+    bars_of = np.arange(bars.shape[0]) if len(series) == 1 else np.argsort(bars["asset"], kind="stable")
+    return Tape(
+        market=market,
+        traded=chosen,
+        windows=tuple(windows),
+        tables=TapeTables(*(readonly(table) for table in (instants, actions, bars, payments, openings))),
+        bars_of=readonly(bars_of),
+        asset_end=readonly(np.cumsum([window.stop - window.start for window in windows])),
+        dividends=int(payments.shape[0]),
+        calendars=calendars,
+        has_range=all(one.high.shape == one.low.shape == one.day.shape for one in series),
+    )
+
+
+def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
+    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+    run = market.calendar
+    names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
+    if len(names) > CALENDARS_MAX:
+        raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
+    closes = [run.close_ts]
+    for name in names[1:]:
+        own = market.calendars[name]
+        first, last = np.searchsorted(own.day, (market.start_day, market.end_day + 1))
+        closes.append(own.close_ts[first:last][own.close_ts[first:last] <= run.close_ts[-1:].max(initial=0)])
+    return names, closes
+
+
+def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
+    """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
+    ts = np.unique(np.concatenate((*closes, act_ts, bar_ts, pay_ts, open_ts)))
+    instants = np.empty(ts.shape[0], INSTANT)
+    instants["ts"] = ts
+    instants["session"] = -1
+    instants["session"][np.searchsorted(ts, closes[0])] = np.arange(closes[0].shape[0])
+    instants["closed"] = 0
+    for number, times in enumerate(closes):
+        instants["closed"][np.searchsorted(ts, times)] |= 1 << number
+    for name, times in (("act_end", act_ts), ("bar_end", bar_ts), ("pay_end", pay_ts), ("open_end", open_ts)):
+        instants[name] = np.searchsorted(times, ts, side="right")
+    return instants
+
+
+def _window(market: Market, series: InstrumentSeries) -> slice:
+    """The own bars that the run trades on: inside its days, and closed by its last session close."""
+    for name in ("open", "close", "volume"):
+        if getattr(series, name).shape != series.day.shape:
+            raise DataError(f"column {name} was not loaded", place=series.id, hint="fills need open, close and volume")
+    first = int(np.searchsorted(series.day, market.start_day))
+    last = int(np.searchsorted(series.day, market.end_day, side="right"))
+    if market.calendar.close_ts.shape[0]:
+        last = min(last, int(np.searchsorted(series.close_ts, market.calendar.close_ts[-1], side="right")))
+    else:
+        last = first
+    last = max(first, last)
+    open_ts, close_ts = series.open_ts[first:last], series.close_ts[first:last]
+    wrong = np.flatnonzero((open_ts >= close_ts) | (np.append(open_ts[1:], np.iinfo(np.int64).max) < close_ts))
+    if wrong.size:
+        day = iso(int(series.day[first + int(wrong[0])]))
+        raise DataError("bars overlap, or one closes before it opens", place=f"{series.id} {day}")
+    for name in ("open", "close"):
+        price = getattr(series, name)[first:last]
+        if not bool(((price > 0.0) & (price < np.inf)).all()):
+            raise DataError(f"{name} is not a positive price", place=series.id)
+    return slice(first, last)
+
+
+def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
+    """Closing bars by (close_ts, asset). Columns that were not loaded are NaN: nothing compares true with them."""
+    tables = []
+    for asset, (one, window) in enumerate(zip(series, windows, strict=True)):
+        table = np.empty(window.stop - window.start, BAR)
+        table["asset"] = asset
+        table["row"] = np.arange(window.start, window.stop)
+        for name in ("open", "high", "low", "close", "volume"):
+            values = getattr(one, name)
+            table[name] = values[window] if values.shape == one.day.shape else np.nan
+        tables.append(table)
+    return _in_order([one.close_ts[window] for one, window in zip(series, windows, strict=True)], tables, BAR)
+
+
+def _openings(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
+    """Opening prints by (open_ts, asset)."""
+    tables = []
+    for asset, (one, window) in enumerate(zip(series, windows, strict=True)):
+        table = np.empty(window.stop - window.start, OPENING)
+        table["asset"] = asset
+        table["price"] = one.open[window]
+        table["volume"] = one.volume[window]
+        tables.append(table)
+    return _in_order([one.open_ts[window] for one, window in zip(series, windows, strict=True)], tables, OPENING)
+
+
+def _in_order(times: Sequence[I64], tables: Sequence[Table], dtype: np.dtype[np.void]) -> tuple[I64, Table]:
+    """Sort rows by time; the sort is stable and assets come in id order, so ties go by id."""
+    if len(tables) == 1:
+        return times[0], tables[0]
+    ts = np.concatenate([np.empty(0, np.int64), *times])
+    table = np.concatenate([np.empty(0, dtype), *tables])
+    order = np.argsort(ts, kind="stable")
+    return ts[order], np.ascontiguousarray(table[order])
+
+
+def _session_open(market: Market, series: InstrumentSeries, day: int) -> int | None:
+    """The instant at which what is dated ``day`` acts on the instrument; None after the run."""
+    calendar = market.calendar
+    session = int(np.searchsorted(calendar.day, day))
+    if session == calendar.day.shape[0]:
+        return None
+    row = int(np.searchsorted(series.day, day))
+    instant = int(calendar.open_ts[session])
+    return min(instant, int(series.open_ts[row])) if row < series.rows else instant
+
+
+def _actions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[I64, Table]:
+    """Splits and ex-dates by (instant, split before dividend, asset, order in the series)."""
+    rows: list[tuple[int, int, int, int, tuple[float, ...]]] = []
+    for asset, one in enumerate(series):
+        for k, day in enumerate(one.split_day.tolist()):
+            instant = _session_open(market, one, day)
+            if instant is not None and market.start_day <= day:
+                what = (asset, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
+                rows.append((instant, 0, asset, k, what))
+        for k, day in enumerate(one.dividend_day.tolist()):
+            instant = _session_open(market, one, day)
+            if instant is not None and market.start_day <= day:
+                assumed = int(one.dividend_pay_assumed[k])
+                rows.append((instant, 1, asset, k, (asset, 0, day, assumed, 1.0, 1.0, float(one.dividend_amount[k]))))
+    rows.sort()
+    actions = np.array([row[4] for row in rows], ACTION)
+    is_dividend = actions["dividend"] >= 0
+    actions["dividend"][is_dividend] = np.arange(np.count_nonzero(is_dividend))
+    return np.array([row[0] for row in rows], np.int64), actions
+
+
+def _payments(market: Market, series: Sequence[InstrumentSeries], actions: Table) -> tuple[I64, Table]:
+    """Pay dates by (instant, asset, dividend). Dividends that the run does not live to see follow, without instant."""
+    paid: list[tuple[int, int, int, int]] = []
+    unpaid: list[tuple[int, int, int]] = []
+    for asset, one in enumerate(series):
+        ours = actions[(actions["dividend"] >= 0) & (actions["asset"] == asset)]
+        acting = one.dividend_day >= market.start_day
+        for row, pay_day in zip(ours, one.dividend_pay_day[acting].tolist(), strict=False):
+            number, day = int(row["dividend"]), int(row["day"])
+            instant = _session_open(market, one, max(day, pay_day))
+            if instant is None:
+                unpaid.append((number, asset, day))
+            else:
+                paid.append((instant, asset, number, day))
+    paid.sort()
+    payments = np.array([(number, asset, day) for _, asset, number, day in paid] + unpaid, PAYMENT)
+    return np.array([row[0] for row in paid], np.int64), payments

@@ -1,0 +1,295 @@
+"""The catalog: study records and result segments in the bucket, found by key, written once.
+
+    studies/<name>/study.json                    the record of a study, with its blocks
+    results/<family>/<name>-<block>.parquet      the rows of one block; family = template hash
+
+Rules: everything is created with ``put_if_absent`` and never changed. Who finds an object already there compares
+content: equal is a success (determinism makes it the normal case), different is a ``ResultConflict``. The catalog of a
+family is the union of its segments; a cell that several of them hold must have one fingerprint. A damaged object is a
+``DataError`` that names it, never a cell that is silently computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from farm.results.results import Results, gather
+from farm.results.segment import Segment, decode, encode
+from farm.shard.layout import lease_key, leases_prefix, results_prefix, segment_key, study_key
+from farm.store.base import Store
+from farm.study.trials import FRESH, Study, study_from_bytes
+from farm.values.arrays import I32
+from farm.values.canon import canonical_json
+from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
+
+SEGMENT_BYTES_MAX = 256 * 1024 * 1024
+READS_IN_FLIGHT = 16
+STUDY_DIGITS_MIN = 8
+LEASE_FORMAT = "farm-lease-1"
+
+_SEGMENT_NAME = re.compile(r"(?P<study>[^/]+)-(?P<block>\d{6,})\.parquet$")
+
+
+def block_name(study: str, block: int) -> str:
+    """Return the name of a block's segment within its family."""
+    return f"{study}-{block:06d}"
+
+
+def parse_block_name(key: str) -> tuple[str, int]:
+    """Return the study's name and the block of a segment's key; DataError for another key."""
+    found = _SEGMENT_NAME.search(key)
+    if found is None:
+        raise DataError("not the key of a result segment", place=key)
+    return found["study"], int(found["block"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where cells were found: (n,) each, an index into ``segments`` or -1, and the row there."""
+
+    segments: tuple[str, ...]
+    place: I32
+    row: I32
+
+    @property
+    def count(self) -> int:
+        """Number of cells found."""
+        return int((self.place >= 0).sum())
+
+
+@dataclass
+class _Kept:
+    """Decoded segments, least recently used out first, within a byte budget."""
+
+    bytes_max: int
+    bytes_used: int = 0
+    segments: OrderedDict[str, tuple[int, Segment]] = field(default_factory=OrderedDict)
+
+
+class Catalog:
+    """Results by key, over one store. Safe for many threads."""
+
+    def __init__(self, store: Store, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+        self.store = store
+        self._lock = threading.Lock()
+        self._kept = _Kept(segment_bytes_max)
+
+    # Study records
+
+    def find_study(self, name: str) -> Study | None:
+        """Return the stored study of this name, or None."""
+        key = study_key(name)
+        try:
+            return study_from_bytes(self.store.get(key), key)
+        except NotFound:
+            return None
+
+    def read_study(self, name: str) -> Study:
+        """Return the stored study of this name, or of the one that begins with it (8 or more digits); UsageError."""
+        study = self.find_study(name)
+        if study is not None:
+            return study
+        known = self.study_names(name) if len(name) >= STUDY_DIGITS_MIN else []
+        ids = sorted({found.removesuffix(FRESH) for found in known})
+        if len(ids) == 1:
+            # A study and its fresh twin have one id; the plain one is meant.
+            return self.find_study(ids[0]) or self.read_study(known[0])
+        raise UsageError(
+            f"{len(ids)} studies begin with {name}" if ids else f"no such study: {name}",
+            place=self.store.url,
+            allowed=f"a study id, or the first {STUDY_DIGITS_MIN} or more digits of one",
+            hint="farm status lists the studies of a store",
+        )
+
+    def study_names(self, prefix: str = "") -> list[str]:
+        """Return the names of the stored studies that begin with ``prefix``, in bytewise order."""
+        names = []
+        for meta in self.store.list(f"studies/{prefix}"):
+            if meta.key.endswith("/study.json"):
+                names.append(meta.key.split("/")[1])
+        return names
+
+    def put_study(self, study: Study) -> Study:
+        """Store the study's record if it has none; return the stored one, which decides about blocks."""
+        try:
+            self.store.put_if_absent(study_key(study.name), study.to_bytes())
+        except AlreadyExists:
+            return self.read_study(study.name)
+        return study
+
+    def leases(self, name: str) -> list[dict[str, Any]]:
+        """Return the lease records of a study: who ran which blocks, and why; DataError for a damaged one."""
+        records = []
+        for meta in self.store.list(leases_prefix(name)):
+            try:
+                record = dict(json.loads(self.store.get(meta.key)))
+                records.append(record | {"blocks": [int(block) for block in record["blocks"]]})
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"lease record cannot be read: {error}", place=meta.key) from error
+        return records
+
+    def put_lease(self, name: str, prefix: str, record: Mapping[str, Any]) -> None:
+        """Store a lease record of a study under the next free number after ``prefix``."""
+        number = sum(1 for _ in self.store.list(leases_prefix(name) + prefix))
+        while True:
+            lease = f"{prefix}-{number:06d}"
+            body = {"format": LEASE_FORMAT, "lease": lease, "study": name, **record}
+            try:
+                return self.store.put_if_absent(lease_key(name, lease), canonical_json(body))
+            except AlreadyExists:
+                number += 1
+
+    # Segments
+
+    def put_segment(self, study: Study, block: int, segment: Segment) -> bool:
+        """Store the rows of a block; return whether they are new.
+
+        Errors: ResultConflict when the block is stored with other rows; DataError when what is stored is damaged.
+        """
+        key = segment_key(study.family, block_name(study.name, block))
+        try:
+            self.store.put_if_absent(key, encode(segment))
+        except AlreadyExists:
+            stored = decode(self.store.get(key), key)
+            if stored.digest() != segment.digest():
+                raise _conflict(stored, segment, key, study) from None
+            return False
+        return True
+
+    def finished_blocks(self, study: Study) -> frozenset[int]:
+        """Return the blocks of the study that have a segment."""
+        finished = set()
+        for meta in self.store.list(f"{results_prefix(study.family)}{study.name}-"):
+            found = _SEGMENT_NAME.search(meta.key)
+            if found and found["study"] == study.name:
+                finished.add(int(found["block"]))
+        return frozenset(finished)
+
+    def read_segments(self, keys: Sequence[str]) -> list[Segment]:
+        """Return the segments under ``keys``, in order; NotFound, DataError.
+
+        They are fetched concurrently and decoded one after the other: decoding is short and holds the interpreter, so
+        threads would only wait for one another.
+        """
+        found: dict[str, Segment] = {}
+        with self._lock:
+            for key in keys:
+                kept = self._kept.segments.get(key)
+                if kept is not None:
+                    self._kept.segments.move_to_end(key)
+                    found[key] = kept[1]
+        missing = [key for key in dict.fromkeys(keys) if key not in found]
+        for key, data in zip(missing, self._fetch(missing), strict=True):
+            found[key] = decode(data, key)
+            self._keep(key, len(data), found[key])
+        return [found[key] for key in keys]
+
+    def _fetch(self, keys: Sequence[str]) -> Iterator[bytes]:
+        if len(keys) <= 1:
+            yield from map(self.store.get, keys)
+            return
+        with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
+            yield from pool.map(self.store.get, keys)
+
+    def _keep(self, key: str, size: int, segment: Segment) -> None:
+        """Keep a decoded segment, which never changes, within the byte budget."""
+        with self._lock:
+            if key in self._kept.segments or size > self._kept.bytes_max:
+                return
+            self._kept.segments[key] = (size, segment)
+            self._kept.bytes_used += size
+            while self._kept.bytes_used > self._kept.bytes_max:
+                _, (dropped, _) = self._kept.segments.popitem(last=False)
+                self._kept.bytes_used -= dropped
+
+    def lookup(self, family: str, keys: Sequence[bytes]) -> Found:
+        """Return where the cells with these keys are stored in the family.
+
+        Errors: ResultConflict when two segments hold one of them with different fingerprints; DataError.
+        """
+        names = tuple(meta.key for meta in self.store.list(results_prefix(family)))
+        return self._locate(keys, names)
+
+    def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
+        number = {key: cell for cell, key in enumerate(keys)}
+        place = np.full(len(keys), -1, np.int32)
+        row = np.zeros(len(keys), np.int32)
+        segments = self.read_segments(names)
+        for index, segment in enumerate(segments):
+            for position, key in enumerate(segment.keys()):
+                cell = number.get(key)
+                if cell is None:
+                    continue
+                if place[cell] < 0:
+                    place[cell], row[cell] = index, position
+                else:
+                    _compare(
+                        segments[place[cell]], int(row[cell]), segment, position, (names[place[cell]], names[index])
+                    )
+        used = sorted({int(index) for index in place if index >= 0})
+        renumber = np.full(len(names) + 1, -1, np.int32)
+        renumber[used] = np.arange(len(used), dtype=np.int32)
+        return Found(tuple(names[index] for index in used), renumber[place], row)
+
+    def results(self, study: Study) -> Results:
+        """Return the results of every cell of a finished study.
+
+        Errors: DataError when a cell has no stored row (the study is not finished, or a segment was deleted), or a
+        segment is damaged; ResultConflict when two segments disagree about a cell.
+        """
+        own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
+        try:
+            found = self._locate(study.keys, study.segments + own)
+        except NotFound:
+            # A segment was deleted, or a block is not finished; the cells may well be in others of the family.
+            found = self.lookup(study.family, study.keys)
+        absent = int((found.place < 0).sum())
+        if absent:
+            raise DataError(
+                f"{absent} of {study.cells} cells have no stored result",
+                place=f"study {study.name}",
+                hint="run the study again; where that does not help, with --fresh",
+            )
+        return gather(study, self.read_segments(found.segments), found.place, found.row)
+
+    def check_overlaps(self, study: Study) -> None:
+        """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""
+        self.lookup(study.family, study.keys)
+
+
+def _compare(first: Segment, row: int, second: Segment, other: int, places: Iterable[str]) -> None:
+    """Raise ResultConflict unless the two rows, of one key, have the same fingerprints."""
+    if (first.stats[row] == second.stats[other]).all() and (first.ledger[row] == second.ledger[other]).all():
+        return
+    raise ResultConflict(
+        f"cell {first.key[row].tobytes().hex()} has two different results: "
+        f"stats {first.stats[row].tobytes().hex()[:16]} and {second.stats[other].tobytes().hex()[:16]}",
+        place=" and ".join(places),
+        hint="one of them was computed on a machine whose numerics differ, or by changed code with the same "
+        "semantics version",
+    )
+
+
+def _conflict(stored: Segment, segment: Segment, key: str, study: Study) -> ResultConflict:
+    """Name the first row in which two versions of a block differ."""
+    message = f"the block is stored with other rows ({stored.rows} rows, {segment.rows} now)"
+    for row in range(min(stored.rows, segment.rows)):
+        pairs = [(getattr(stored, name)[row], getattr(segment, name)[row]) for name in ("key", "stats", "ledger")]
+        if not all((first == second).all() for first, second in pairs):
+            where = f"trial {segment.trial[row]}, instrument {segment.instrument[row] or '-'}"
+            message = f"{where}: the stored result differs from the one computed now"
+            break
+    return ResultConflict(
+        message,
+        place=key,
+        hint=f"determinism is broken between two machines or versions; study {study.id[:12]} keeps the stored rows",
+    )

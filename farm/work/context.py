@@ -1,0 +1,187 @@
+"""What the cells of a study share within a process: programs, markets, tapes, indicator series, benchmark returns.
+
+One context serves every thread that works on the study. Whatever does not depend on the trial is made once, by the
+thread that wants it first, and is read-only after:
+
+    trial                -> resolved spec, program
+    instrument           -> market with the longest history that any trial needs, its tape, benchmark returns
+    (expression, series) -> indicator values, in the series store
+
+A longer history than a trial needs changes no bit of it: indicators find their own anchors (domain.md 2.4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from farm.columns.cache import ColumnCache
+from farm.engine.events import simulate
+from farm.engine.incidents import incidents
+from farm.engine.ledger import Run
+from farm.market.adjust import doubtful_splits
+from farm.market.benchmark import benchmark_returns
+from farm.market.load import load_market
+from farm.market.panel import Market
+from farm.market.tape import Tape, make_tape
+from farm.program.compile import compile_trial
+from farm.program.expr import Expressions
+from farm.program.program import Program
+from farm.results.metrics import METRICS, Stretch
+from farm.results.record import NULL_STATS, CellResult, cell_result
+from farm.shard.dataset import Dataset
+from farm.signals.evaluate import evaluate
+from farm.signals.store import SeriesStore
+from farm.spec.parse import load_study
+from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
+from farm.study.split import chronological
+from farm.study.trials import Study
+from farm.values.arrays import F64
+from farm.values.shared import Shared
+
+PROGRAMS_MAX = 8192
+MARKETS_MAX = 256
+
+
+@dataclass(frozen=True, eq=False)
+class CellMarket:
+    """What all trials on one instrument (or on the universe) share; ``counts``: what is counted of their data."""
+
+    market: Market
+    tape: Tape
+    benchmark: F64 | None
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A simulated cell: the books of the run, and what is kept of it."""
+
+    run: Run
+    result: CellResult
+
+
+class StudyContext:
+    """The shared state of one study in this process; safe for many threads."""
+
+    def __init__(self, study: Study, dataset: Dataset, cache: ColumnCache, series: SeriesStore) -> None:
+        self.study = study
+        self.spec = load_study(dict(study.spec))
+        self.dataset = dataset
+        self._cache = cache
+        self._series = series
+        self._resolver = Resolver(self.spec)
+        self._table = Expressions()
+        self._trials: Shared[int, tuple[ResolvedTrial, Program]] = Shared(PROGRAMS_MAX)
+        self._markets: Shared[int, CellMarket] = Shared(MARKETS_MAX)
+        self._buckets = self._make_buckets()
+
+    def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
+        """Return the sessions [start, stop) in sample and out of sample."""
+        split = self.spec.study.split if self.spec.study else None
+        if split is None:
+            return None, None
+        buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
+        return buckets.in_sample, buckets.out_of_sample
+
+    def has_data(self, trial: int, position: int) -> bool:
+        """Whether the instruments of the cell have a bar in the window."""
+        return self.study.read(trial, position).bars > 0
+
+    def market(self, position: int) -> CellMarket:
+        """Return the market of the cells at ``position`` among a trial's cells."""
+        return self._markets.get(position, lambda: self._load(position))
+
+    def program(self, trial: int) -> tuple[ResolvedTrial, Program]:
+        """Return the resolved spec and the program of a trial."""
+        return self._trials.get(trial, lambda: self._compile(trial))
+
+    def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
+        resolved = self._resolver.trial(self.study.params(trial))
+        return resolved, compile_trial(resolved, table=self._table)
+
+    def _load(self, position: int) -> CellMarket:
+        study, run = self.study, self.spec.run
+        reads = [study.reads[indexes[position]] for indexes in study.reads_of]
+        first_day = min(read.first_day for read in reads)
+        instrument = study.cell_instruments[position]
+        market = self._load_market(self._names(instrument), first_day)
+        benchmark = None
+        if run.benchmark:
+            name = self.dataset.resolve(run.benchmark, "run.benchmark")
+            series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
+            benchmark = benchmark_returns(series, market.calendar.day)
+        traded = self._traded(market, instrument)
+        doubtful = sum(doubtful_splits(market.series[index], market.start_day) for index in traded)
+        counts = {"split_doubtful": doubtful} if doubtful else {}
+        return CellMarket(market, make_tape(market, traded), benchmark, counts)
+
+    def _traded(self, market: Market, instrument: str | None) -> tuple[int, ...]:
+        """Return the positions in the market of what the cell trades; the rest is only looked at."""
+        if instrument is not None:
+            return (market.index[instrument],)
+        _, program = self.program(0)
+        tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
+        return tuple(sorted(market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers))
+
+    def _names(self, instrument: str | None) -> tuple[str, ...]:
+        """Return the ids of the cell's instruments: its own, and those that expressions name."""
+        if instrument is None:
+            return tuple(sorted(self.study.symbols, key=str.encode))
+        others = {self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec)}
+        return tuple(sorted(others | {instrument}, key=str.encode))
+
+    def _load_market(self, names: tuple[str, ...], first_day: int, columns: frozenset[str] | None = None) -> Market:
+        run = self.spec.run
+        return load_market(
+            self.dataset,
+            self._cache,
+            names,
+            calendar_name=run.calendar,
+            start_day=run.start_day,
+            end_day=run.end_day,
+            first_day=dict.fromkeys(names, first_day),
+            columns=columns if columns is not None else frozenset(self.study.columns),
+        )
+
+    def simulate(self, trial: int, position: int) -> Run:
+        """Run one cell through the engine."""
+        shared, program = self.market(position), self._program_of(trial, position)
+        signals = evaluate(program, shared.market, self._series)
+        run = simulate(program, shared.market, signals, tape=shared.tape)
+        more = {**shared.counts, **incidents(run, shared.market, signals)}
+        return replace(run, counts={**run.counts, **more}) if more else run
+
+    def anchors(self, trial: int, position: int) -> dict[str, str]:
+        """Return, per recursive indicator of the cell, the day on which its steps began (domain.md 2.4)."""
+        signals = evaluate(self._program_of(trial, position), self.market(position).market, self._series)
+        found: dict[str, str] = {}
+        for one in (one for sleeve in signals for one in sleeve):
+            for label, day in one.anchors.items():
+                found[label] = min(day, found.get(label, day))
+        return dict(sorted(found.items()))
+
+    def _program_of(self, trial: int, position: int) -> Program:
+        _, program = self.program(trial)
+        instrument = self.study.cell_instruments[position]
+        return program if instrument is None else program.on(self.study.symbols[instrument])
+
+    def score(self, run: Run, trial: int, position: int) -> Scored:
+        """Return the metrics and digests of a run of this cell."""
+        spec, shared = self.spec.run, self.market(position)
+        resolved, _ = self.program(trial)
+        instrument = self.study.cell_instruments[position]
+        ticker = None if instrument is None else self.study.symbols[instrument]
+        result = cell_result(
+            run,
+            resolved.cell_hash(ticker),
+            ann=spec.ann,
+            rf=spec.rf,
+            benchmark_returns=shared.benchmark,
+            in_sample=self._buckets[0],
+            out_of_sample=self._buckets[1],
+        )
+        return Scored(run, result)
+
+
+__all__ = ["METRICS", "NULL_STATS", "CellMarket", "Scored", "StudyContext"]

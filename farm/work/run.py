@@ -1,0 +1,428 @@
+"""The single place where a block becomes a segment; and a whole study in one process.
+
+    submit        spec -> the stored study and the blocks that have no segment yet
+    BlockRunner   one per process, for any number of threads: (study, block) -> segment
+    conclude      finished study -> results, ranking, document
+    run_in_process = submit, BlockRunner on a few threads, conclude
+
+Rules: a finished block is never lost and never computed twice by the same submission; the study record decides about
+the blocks, so any process may run any of them; nothing about threads, caches or timing reaches a segment. Ctrl-C and
+errors stop a study between cells: finished blocks are kept, and the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from farm.columns.cache import ColumnCache
+from farm.columns.process import process_cache
+from farm.results.catalog import Catalog
+from farm.results.document import FarmStats, document
+from farm.results.results import Ranking, Results, ranking
+from farm.results.rows import BlockRows
+from farm.results.tables import cell_table, leader_rows, leader_table
+from farm.shard.dataset import Dataset
+from farm.shard.snapshot import Snapshot, read_head, read_snapshot
+from farm.signals.store import SeriesStore
+from farm.spec.parse import load_study
+from farm.spec.resolve import template
+from farm.spec.spec import StudySpec
+from farm.store.base import Store
+from farm.store.wrap import counts_of
+from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
+from farm.study.trials import Study, study_name
+from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.settings import CacheSettings
+from farm.values.shared import Shared
+from farm.work.context import METRICS, Scored, StudyContext
+from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
+
+STUDIES_MAX = 16
+IN_PROCESS = "in process"
+"""Worker and reason of a block that was computed without workers."""
+
+__all__ = [
+    "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
+    "conclude", "open_study", "plan", "rank_trials", "run_in_process", "submit",
+]  # fmt: skip
+
+Spec = StudySpec | Mapping[str, Any] | str | Path
+"""A spec: parsed, a JSON object, JSON text, or a path."""
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """How a block was computed: nothing of it is in the segment. ``seconds`` by stage, of the thread that ran it."""
+
+    block: int
+    cells: int
+    is_new: bool
+    bytes_fetched: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class SubmittedStudy:
+    """A stored study, what it was made from, and the blocks that wait."""
+
+    study: Study
+    spec: StudySpec
+    dataset: Dataset
+    catalog: Catalog
+    waiting: tuple[int, ...]
+
+    @property
+    def cells_waiting(self) -> int:
+        """Cells of the waiting blocks."""
+        return sum(self.study.blocks[index].cells for index in self.waiting)
+
+    @property
+    def bytes_needed(self) -> int:
+        """Distinct bytes that the waiting blocks read: column chunks, and the indexes and calendars that name them."""
+        if not self.waiting:
+            return 0
+        names = tuple(sorted({name for index in self.waiting for name in self.study.blocks[index].instruments}))
+        plans = needs_of(self.study, self.dataset, self.spec, names)
+        self.dataset.calendar(self.spec.run.calendar)
+        return sum(plan.bytes_needed for plan in plans) + self.dataset.metadata_bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished study: results of every cell, the ranking (None without an objective), and how they came about."""
+
+    study: Study
+    spec: StudySpec
+    results: Results
+    ranking: Ranking | None
+    stats: FarmStats
+
+    def document(self) -> dict[str, Any]:
+        """Return the document that ``farm run --json`` prints."""
+        return document(self.results, self.ranking, self.stats)
+
+    def table(self) -> pa.Table:
+        """Return one row per cell; see ``study.tables.cell_table``."""
+        return cell_table(self.results, self.ranking)
+
+    def leaders(self, top: int = 10) -> list[dict[str, Any]]:
+        """Return the best trials, best first; see ``study.tables.leader_rows``."""
+        return leader_rows(self.results, self.ranking, top)
+
+    def leaderboard(self, top: int = 10) -> pa.Table:
+        """Return the best trials, best first, as an Arrow table."""
+        return leader_table(self.results, self.ranking, top)
+
+
+def submit(
+    spec: Spec,
+    store: Store,
+    *,
+    snapshot: str | None = None,
+    fresh: bool = False,
+    cache: ColumnCache | None = None,
+    catalog: Catalog | None = None,
+) -> SubmittedStudy:
+    """Plan the study, store its record if nobody has, and return it with the blocks that wait.
+
+    The same submission finds its record, and only blocks without a segment wait. ``fresh`` ignores the catalog: all
+    blocks of the fresh study wait, always.
+    Errors: SpecError, DataError (empty dataset, no bar in the window), StoreError, ResultConflict.
+    """
+    parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
+    catalog = catalog if catalog is not None else Catalog(store)
+    dataset = Dataset(store, _snapshot(store, parsed, snapshot))
+    study, _ = _find_or_plan(parsed, dataset, catalog, cache, fresh=fresh)
+    stored = catalog.put_study(study)
+    finished = frozenset() if fresh else catalog.finished_blocks(stored)
+    waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
+    return SubmittedStudy(stored, parsed, dataset, catalog, waiting)
+
+
+def plan(spec: Spec, store: Store, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
+    """Return what running the study now would read and compute; nothing is stored or run."""
+    parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
+    catalog = Catalog(store)
+    dataset = Dataset(store, _snapshot(store, parsed, snapshot))
+    study, is_stored = _find_or_plan(parsed, dataset, catalog, None, fresh=fresh)
+    finished = catalog.finished_blocks(study) if is_stored and not fresh else frozenset()
+    return make_plan(study, dataset, parsed, finished, is_stored=is_stored)
+
+
+def _snapshot(store: Store, spec: StudySpec, snapshot: str | None) -> Snapshot:
+    if snapshot is None:
+        return read_head(store, spec.run.dataset)
+    return read_snapshot(store, snapshot, dataset=spec.run.dataset)
+
+
+def _find_or_plan(
+    spec: StudySpec, dataset: Dataset, catalog: Catalog, cache: ColumnCache | None, *, fresh: bool
+) -> tuple[Study, bool]:
+    """Return the study and whether it is stored already."""
+    identity = study_id(spec, template(spec).hash, dataset.snapshot.id)
+    stored = catalog.find_study(study_name(identity, fresh))
+    if stored is not None:
+        return stored, True
+    columns = cache if cache is not None else process_cache()
+    return plan_study(spec, dataset, catalog, columns, fresh=fresh), False
+
+
+def conclude(submission: SubmittedStudy, stats: FarmStats) -> Outcome:
+    """Return the outcome of a study whose blocks all have segments.
+
+    Errors: DataError when a segment is missing or damaged; ResultConflict when a fresh study disagrees with the
+    catalog.
+    """
+    study, spec = submission.study, submission.spec
+    results = submission.catalog.results(study)
+    if study.fresh:
+        submission.catalog.check_overlaps(study)
+    return Outcome(study, spec, results, rank_trials(results, spec), stats)
+
+
+def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Outcome:
+    """Return a finished study, all of it from the catalog; ``study`` is its id, 8 or more digits of it, or its spec.
+
+    Errors: UsageError for an unknown study; DataError for one that is not finished.
+    """
+    catalog = Catalog(store)
+    if isinstance(study, str) and not study.lstrip().startswith("{") and not study.endswith(".json"):
+        stored = catalog.read_study(study)
+        spec = load_study(dict(stored.spec))
+    else:
+        spec = study if isinstance(study, StudySpec) else load_study(study)
+        found = _snapshot(store, spec, snapshot)
+        stored = catalog.read_study(study_id(spec, template(spec).hash, found.id))
+    dataset = Dataset(store, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
+    stats = FarmStats(cells_total=stored.cells, cells_computed=0, cells_reused=stored.cells)
+    return conclude(SubmittedStudy(stored, spec, dataset, catalog, ()), stats)
+
+
+def rank_trials(results: Results, spec: StudySpec) -> Ranking | None:
+    """Return the ranking that the spec's objective asks for, or None without one."""
+    objective = spec.study.objective if spec.study else None
+    if objective is None:
+        return None
+    return ranking(
+        results,
+        metric=objective.metric,
+        bucket=objective.on,
+        over=objective.over,
+        direction=objective.direction,
+    )
+
+
+class BlockRunner:
+    """Runs blocks of any study of one store. One per process; its threads share columns, markets and series."""
+
+    def __init__(
+        self, store: Store, *, cache: ColumnCache | None = None, settings: CacheSettings | None = None
+    ) -> None:
+        settings = settings if settings is not None else CacheSettings()
+        self.store = store
+        self.catalog = Catalog(store)
+        self.cache = cache if cache is not None else process_cache()
+        self._series = SeriesStore(settings.series_bytes_max)
+        self._contexts: Shared[str, StudyContext] = Shared(STUDIES_MAX)
+        self._loading = threading.Lock()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Let every running block end before its next cell with ``Interrupted``."""
+        self._stopped.set()
+
+    def context(self, study: Study | str) -> StudyContext:
+        """Return the shared state of a study; by name it is read from the store."""
+        name = study if isinstance(study, str) else study.name
+        return self._contexts.get(name, lambda: self._open(study))
+
+    def _open(self, study: Study | str) -> StudyContext:
+        stored = self.catalog.read_study(study) if isinstance(study, str) else study
+        snapshot = read_snapshot(self.store, stored.snapshot, dataset=stored.dataset)
+        return StudyContext(stored, Dataset(self.store, snapshot), self.cache, self._series)
+
+    def run_block(self, study: Study | str, block: int) -> BlockReport:
+        """Compute a block and store its segment; return how that went.
+
+        Errors: the typed error of a cell, its place beginning with trial and instrument; ResultConflict when the
+        block is stored with other rows; Interrupted after ``stop``.
+        """
+        clock = Stages()
+        with clock.stage("plan"):
+            context = self.context(study)
+            rows = BlockRows(context.study, block, METRICS)
+        with clock.stage("read"):
+            fetched = self._load(context, {rows.cell(row)[1] for row in range(len(rows))})
+        self._fill(context, rows, clock)
+        with clock.stage("write"):
+            is_new = self.catalog.put_segment(context.study, block, rows.segment())
+        return BlockReport(block, len(rows), is_new, fetched, clock.seconds)
+
+    def _fill(self, context: StudyContext, rows: BlockRows, clock: Stages) -> None:
+        """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short."""
+        run_s = score_s = 0.0
+        for row in range(len(rows)):
+            if self._stopped.is_set():
+                raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
+            trial, position = rows.cell(row)
+            try:
+                if not context.has_data(trial, position):
+                    rows.put_no_data(row, context.program(trial)[1].assumptions)
+                    continue
+                started = time.perf_counter()
+                run = context.simulate(trial, position)
+                simulated = time.perf_counter()
+                rows.put(row, context.score(run, trial, position).result)
+                run_s += simulated - started
+                score_s += time.perf_counter() - simulated
+            except FarmError as error:
+                raise _of_cell(error, context.study, trial, position) from error
+        clock.seconds |= {"run": run_s, "score": score_s}
+
+    def _load(self, context: StudyContext, positions: set[int]) -> int:
+        """Load the markets of these cells; return the bytes that came over the wire for it.
+
+        One thread of the process loads at a time (its requests are concurrent), so that bytes are counted once.
+        """
+        wanted = [
+            position for position in sorted(positions)
+            if any(context.study.reads[indexes[position]].bars for indexes in context.study.reads_of)
+        ]  # fmt: skip
+        with self._loading:
+            before = counts_of(self.store).bytes_read
+            for position in wanted:
+                context.market(position)
+            return counts_of(self.store).bytes_read - before
+
+    def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
+        """Compute one cell again, in full: equity curve, orders, fills, trades.
+
+        Errors: ResultConflict when its digests are not those stored for the cell.
+        """
+        context = self.context(study)
+        scored = context.score(context.simulate(trial, position), trial, position)
+        cell = trial * len(context.study.cell_instruments) + position
+        found = self.catalog.lookup(context.study.family, [context.study.keys[cell]])
+        if found.count:
+            [segment] = self.catalog.read_segments(found.segments)
+            row = int(found.row[0])
+            stored = segment.ledger[row].tobytes().hex(), segment.stats[row].tobytes().hex()
+            if stored != (scored.result.ledger, scored.result.stats):
+                raise ResultConflict(
+                    f"computed again, the cell gives stats {scored.result.stats[:16]}, stored is {stored[1][:16]}",
+                    place=f"{_cell_name(context.study, trial, position)}, {found.segments[0]}",
+                    hint="determinism is broken between two machines or versions",
+                )
+        return scored
+
+
+def _of_cell(error: FarmError, study: Study, trial: int, position: int) -> FarmError:
+    """Return the error with trial and instrument in front of its place."""
+    place = _cell_name(study, trial, position) + (f", {error.place}" if error.place else "")
+    return type(error)(error.message, place=place, allowed=error.allowed, hint=error.hint)
+
+
+def _cell_name(study: Study, trial: int, position: int) -> str:
+    instrument = study.cell_instruments[position]
+    return f"trial {trial} {study.params_text(trial)}" + (f", instrument {instrument}" if instrument else "")
+
+
+def run_in_process(
+    spec: Spec,
+    store: Store,
+    *,
+    snapshot: str | None = None,
+    fresh: bool = False,
+    threads: int = 1,
+    progress: Progress | None = None,
+    cache: ColumnCache | None = None,
+    settings: CacheSettings | None = None,
+) -> Outcome:
+    """Run a study to its end in this process, on ``threads`` threads; no Ray.
+
+    Errors: those of ``submit`` and ``run_block``; Interrupted on Ctrl-C. In each case finished blocks are kept, and
+    the same call goes on from there.
+    """
+    clock = Stages()
+    with clock.stage("plan"):
+        submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache)
+    reports: list[BlockReport] = []
+    if submission.waiting:
+        runner = BlockRunner(store, cache=cache, settings=settings)
+        with clock.stage("run"):
+            try:
+                _run_waiting(runner, submission, threads, progress, reports)
+            except BaseException:
+                # The error of the study matters more than a remark that cannot be written down.
+                with suppress(StoreError):
+                    _record_lease(submission, reports)
+                raise
+            _record_lease(submission, reports)
+    with clock.stage("collect"):
+        stats = FarmStats(
+            cells_total=submission.study.cells,
+            cells_computed=submission.cells_waiting,
+            cells_reused=submission.study.cells - submission.cells_waiting,
+            bytes_fetched=sum(report.bytes_fetched for report in reports),
+            bytes_needed=submission.bytes_needed,
+            seconds=clock.seconds,
+        )
+        return conclude(submission, stats)
+
+
+def _run_waiting(
+    runner: BlockRunner, submission: SubmittedStudy, threads: int, progress: Progress | None, reports: list[BlockReport]
+) -> None:
+    """Run the waiting blocks, adding to ``reports`` as they finish.
+
+    Errors: Interrupted on Ctrl-C; the first error of a block. Running blocks then end before their next cell.
+    """
+    meter = Meter(submission.study.cells, submission.study.cells - submission.cells_waiting, progress)
+    with ThreadPoolExecutor(threads, "blocks") as pool:
+        waiting = {pool.submit(runner.run_block, submission.study, block) for block in submission.waiting}
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    report = future.result()
+                    reports.append(report)
+                    meter.add(report.cells, report.bytes_fetched)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped by the user with {len(submission.waiting) - len(reports)} of {len(submission.waiting)} "
+                "blocks unfinished",
+                place=f"study {submission.study.id[:12]}",
+                hint="run the same command again; finished blocks are kept",
+            ) from None
+        finally:
+            runner.stop()
+            for future in waiting:
+                future.cancel()
+
+
+def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) -> None:
+    """Write down who computed which blocks, and what that took: for ``explain``, no part of a result."""
+    if not reports:
+        return
+    submission.catalog.put_lease(
+        submission.study.name,
+        "local",
+        {
+            "worker": IN_PROCESS,
+            "reason": IN_PROCESS,
+            "attempt": 1,
+            "blocks": sorted(report.block for report in reports),
+            "cells": sum(report.cells for report in reports),
+            "bytes_fetched": sum(report.bytes_fetched for report in reports),
+            "seconds": total_seconds(report.seconds for report in reports),
+        },
+    )

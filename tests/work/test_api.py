@@ -1,0 +1,120 @@
+"""The Python interface: the commands' words, typed answers, tables."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm import api
+from farm.shard.sample import sample_bars
+from farm.values.canon import canonical_json
+from farm.values.errors import SpecError, UsageError
+from farm.values.settings import FarmSettings
+from farm.work.run import Outcome
+from tests.study.support import cross
+
+SPEC = cross(fast=(5, 10, 5), slow=(20, 30, 10), start="2003-01-02", end="2005-12-30", indicator="ema")
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> FarmSettings:
+    made = FarmSettings().with_store(str(tmp_path_factory.mktemp("store")))
+    api.ingest_sample(made)
+    return made
+
+
+@pytest.fixture(scope="module")
+def outcome(settings: FarmSettings) -> Outcome:
+    return api.run(SPEC, settings, threads=2)
+
+
+def test_ingest_takes_tables(tmp_path: Path) -> None:
+    made = api.at(str(tmp_path))
+    options: dict[str, Any] = {"tz": "America/New_York", "stamp": "start"}
+    assert api.ingest(sample_bars(), made, **options).rows_added == 12154
+    again = api.ingest(sample_bars().to_pandas(), made, **options)
+    assert (again.rows_added, again.rows_skipped) == (0, 12154)
+
+
+def test_results_by_name_by_digits_and_by_spec(settings: FarmSettings, outcome: Outcome) -> None:
+    expected = outcome.document()["trials"]
+    for study in (outcome.study.id, outcome.study.id[:10], SPEC):
+        found = api.results(study, settings)
+        assert found.stats.cells_computed == 0
+        assert expected == found.document()["trials"]
+
+
+def test_tables(outcome: Outcome) -> None:
+    table = outcome.table().to_pandas()
+    assert len(table) == outcome.study.cells == 20
+    assert table["verdict"].dropna().tolist() == ["no_data"] * 4
+    assert table.loc[table["verdict"].notna(), "full.sharpe"].isna().all()
+    first = outcome.document()["trials"][0]["cells"][0]
+    assert table["key"][0] == first["key"] and table["is.sharpe"][0] == first["metrics"]["is"]["sharpe"]
+    leaders = outcome.leaderboard(2).to_pylist()
+    assert [row["rank"] for row in leaders] == [1, 2]
+    assert leaders[0]["objective"] >= leaders[1]["objective"]
+    assert leaders[0]["fingerprint"] == outcome.document()["trials"][leaders[0]["trial"]]["fingerprint"]
+
+
+def test_status(settings: FarmSettings, outcome: Outcome) -> None:
+    found = api.status(settings)
+    (dataset,) = found["datasets"]
+    assert dataset["snapshot"] == outcome.study.snapshot
+    assert dataset["kinds"]["stock_daily"]["rows"] == 12154
+    assert [one["symbol"] for one in dataset["instruments"]] == ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+    study = next(one for one in found["studies"] if one["study"] == outcome.study.id)
+    assert study["cells"] == {"total": 20, "done": 20}
+    (detail,) = api.status(settings, study=outcome.study.id[:9])["studies"]
+    assert detail["waiting"] == [] and len(detail["leases"]) == 1
+
+
+def test_explain_adds_up(settings: FarmSettings, outcome: Outcome) -> None:
+    """The parts of the key hash to the key; the lease says who computed the block."""
+    cell = outcome.document()["trials"][3]["cells"][2]
+    found = api.explain(cell["key"][:12], settings)
+    parts = list(found["key"]["parts"].values())
+    assert hashlib.sha256(canonical_json(parts)).hexdigest() == cell["key"] == found["cell"]
+    assert (found["trial"], found["instrument"], found["params"]) == (3, "GOOG", {"fast": 10, "slow": 30})
+    assert found["result"]["stats"] == cell["fingerprint"]["stats"]
+    assert found["result"]["assumptions"] == cell["assumptions"]
+    assert found["computed"]["leases"][0]["reason"] == "in process"
+    assert found["computed"]["is_reused"] is False
+    assert set(found["reads"]["anchors"]) == {"ema(close, 10)", "ema(close, 30)"}
+    assert found["reads"]["bytes"] > 0
+    empty = api.explain(outcome.document()["trials"][0]["cells"][1]["key"], settings)
+    assert empty["result"]["verdict"] == "no_data"
+
+
+@pytest.mark.parametrize("cell", ["", "abc", "zz" * 8, "0" * 16])
+def test_explain_refuses_what_is_no_cell(settings: FarmSettings, outcome: Outcome, cell: str) -> None:
+    with pytest.raises(UsageError, match=r"not a cell key|no such cell"):
+        api.explain(cell, settings)
+
+
+def test_report(settings: FarmSettings, outcome: Outcome, tmp_path: Path) -> None:
+    size = api.report(outcome.study.id, settings, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    assert size == len(text.encode())
+    winner = outcome.leaderboard(1).to_pylist()[0]
+    assert winner["fingerprint"] in text
+    for word in ("AAPL, bought and held", "fixed_universe", "no_dividends", "no_data", "in sample"):
+        assert word in text, word
+    with pytest.raises(UsageError, match="the report cannot be written"):
+        api.report(outcome.study.id, settings, tmp_path / "nowhere" / "report.html")
+
+
+def test_one_trial_of_a_study(settings: FarmSettings, outcome: Outcome) -> None:
+    best = api.run(api.only(SPEC, "best", settings), settings)
+    assert best.stats.cells_computed == 0
+    assert best.results.fingerprints == [outcome.leaderboard(1).to_pylist()[0]["fingerprint"]]
+
+
+def test_check_spec() -> None:
+    found = api.check_spec(SPEC)
+    assert (found["points"], found["params"], found["each"]) == (4, ["fast", "slow"], "u")
+    with pytest.raises(SpecError, match=r"^run\.cash"):
+        api.check_spec(cross(cash=-1))
