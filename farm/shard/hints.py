@@ -18,7 +18,7 @@ _NUMBERS = tuple(
     for pattern, seen in (
         (rf"[+-]?({_SIGN})\s*[+-]?[\d.,]+|[\d.,]+\s*({_SIGN})", "it has the sign of a currency"),
         (r"[+-]?\d{1,3},\d{3}", "its comma marks thousands or decimals, and is not guessed"),
-        (r"[+-]?\d{1,3}(,\d{2,3})+(\.\d*)?", "its commas mark thousands"),
+        (r"[+-]?\d{1,3}(,\d{2,3})*,\d{3}(\.\d*)?", "its commas mark thousands"),
         (r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d+", "it has a decimal comma"),
         (r"[+-]?\d{1,3}(\.\d{3}){2,}", "its points mark thousands"),
         (r"[+-]?\d{1,3}([\s'’_]\d{3})+([.,]\d*)?", "its thousands are set apart"),

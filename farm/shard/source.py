@@ -1,8 +1,9 @@
 """Opens what a user names: a CSV or Parquet file behind a path or any fsspec URL, or a table in memory.
 
 CSV columns arrive as text, so that nothing is converted before the importer can say which row it did not like; Parquet
-and Arrow columns keep their types. A *data row* is counted from 1; a CSV header and blank lines do not count. What a
-file is is seen from its first bytes, not from its name. Errors here are about the file as a whole.
+and Arrow columns keep their types. A *data row* is counted from 1; a CSV header and lines of blanks do not count, and
+rows of delimiters below the last row are none. What a file is is seen from its first bytes, not from its name
+(``content``). Errors here are about the file as a whole.
 """
 
 from __future__ import annotations

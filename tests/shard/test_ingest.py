@@ -95,6 +95,7 @@ def test_a_csv_file_becomes_rows(tmp_path: Path) -> None:
         ([GOOD[1], GOOD[0]], 2, "unsorted: AAA 2020-01-02 after 2020-01-03 of data row 1"),
         ([GOOD[0], "2020-01-04,AAA,10,11,9,10,5"], 2, "2020-01-04 (AAA) is not a session of the calendar XNYS"),
         (["01/02/2020,AAA,10,11,9,10,5"], 1, "'01/02/2020' is not a date or a timestamp"),
+        (["0001-01-01T00:00:00+14:00,AAA,10,11,9,10,5"], 1, "'0001-01-01T00:00:00+14:00' is not a date"),
         (["2020-02-30,AAA,10,11,9,10,5"], 1, "'2020-02-30' is not a date or a timestamp"),
         (["2020-01-02,$A,10,11,9,10,5"], 1, "'$A' cannot be a symbol"),
         (["2020-01-02,,10,11,9,10,5"], 1, "the value is missing"),
@@ -315,6 +316,9 @@ def test_types_that_mean_the_same_give_the_same_snapshot(change: dict[str, Any])
         ({"ts": pa.array([1.5])}, "is no date or timestamp"),
         ({"ts": pa.array([None], pa.date32())}, "the value is missing"),
         ({"ts": pa.array([2**31 - 1], pa.int32()).cast(pa.date32())}, "is no date"),
+        ({"ts": pa.array([2**63 - 1]).cast(pa.timestamp("us"))}, "9223372036854775807 us from 1970 is out of reach"),
+        ({"ts": pa.array([-(2**53)]).cast(pa.timestamp("ms", "UTC"))}, "ms from 1970 is out of reach"),
+        ({"symbol": pa.array([b"A\xff"]).view(pa.string())}, "not a table that Arrow can hold"),
         ({"volume": pa.array([-1])}, "volume is -1"),
     ],
 )
@@ -506,6 +510,13 @@ def test_dividends_with_and_without_a_pay_date(tmp_path: Path, store: MemoryStor
     end = (day("2019-01-11") * 24 + 5) * NS_PER_HOUR
     assert [end, 0, (day("2019-07-20") * 24 + 12) * NS_PER_HOUR] == rows["declared_ts"].tolist()
     assert (lambda done: (done.rows_added, done.rows_skipped))(put(store, url, "dividends", tz=NEW_YORK)) == (0, 3)
+
+
+@pytest.mark.parametrize("day", ("0001-01-01", "9999-12-31"))
+def test_a_day_whose_end_is_no_instant_is_refused(tmp_path: Path, store: MemoryStore, day: str) -> None:
+    url = table_file(tmp_path, f"symbol,ex_date,amount,declared\nAAA,2019-02-01,1,{day}\n")
+    with pytest.raises(DataError, match=rf"data row 1: column 'declared' \(declared\): {day} is out of reach"):
+        put(store, url, "dividends", tz=NEW_YORK)
 
 
 @pytest.mark.parametrize(
