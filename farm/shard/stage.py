@@ -323,6 +323,7 @@ def _session_days(field: Field, zone: ZoneInfo | None, stamp: str) -> tuple[I32,
 def _stage_splits(
     source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None
 ) -> Staged:
+    ex_date = _need(source, fields, "ex_date")
     notes: tuple[str, ...] = ()
     if "ratio" in fields or "numerator" not in fields:
         numerator, denominator, notes = parse_ratios(_need(source, fields, "ratio"))
@@ -333,21 +334,17 @@ def _stage_splits(
     # A column that goes along with bars has a row for every day: 0 (or 1) where there is no split.
     at = np.flatnonzero((numerator != 0) & (numerator != denominator))
     notes += _none(len(numerator) - len(at), "a ratio of 0 or 1: no split")
-    columns = _event_columns(source, fields, at, reading, zone)
-    columns |= {"numerator": numerator[at], "denominator": denominator[at]}
+    columns: Columns = {
+        "ex_day": parse_days(ex_date.part(at), zone, dates=reading.dates),
+        "numerator": numerator[at],
+        "denominator": denominator[at],
+        "source": _remarks(source, fields, reading)[at],
+    }
     return _staged(source, SPLITS, ids, columns, {}, reading, notes, at=at)
 
 
 def _none(count: int, what: str) -> tuple[str, ...]:
     return (f"{_counted(count, 'row')} left out for {what}",) if count else ()
-
-
-def _event_columns(
-    source: Source, fields: Mapping[str, Field], at: I64, reading: Reading, zone: ZoneInfo | None
-) -> Columns:
-    """Return ex-day and source of the rows ``at``."""
-    ex_day = parse_days(_need(source, fields, "ex_date").part(at), zone, dates=reading.dates)
-    return {"ex_day": ex_day, "source": _remarks(source, fields, reading)[at]}
 
 
 def _remarks(source: Source, fields: Mapping[str, Field], reading: Reading) -> npt.NDArray[np.object_]:
@@ -360,13 +357,12 @@ def _remarks(source: Source, fields: Mapping[str, Field], reading: Reading) -> n
 def _stage_dividends(
     source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None
 ) -> Staged:
-    field = _need(source, fields, "amount")
+    ex_date, field = _need(source, fields, "ex_date"), _need(source, fields, "amount")
     amount = parse_numbers(field)
     if (amount < 0).any():
         row = int(np.argmax(amount < 0))
         raise field.refuse(row, f"{float(amount[row])!r} is not above zero", hint="a dividend is paid to the holder")
     at = np.flatnonzero(amount != 0)
-    columns = _event_columns(source, fields, at, reading, zone)
 
     def days(part: Field) -> I32:
         return parse_days(part, zone, dates=reading.dates)
@@ -374,6 +370,7 @@ def _stage_dividends(
     def instants(part: Field) -> I64:
         return parse_instants(part, zone, dates=reading.dates)
 
+    columns: Columns = {"ex_day": days(ex_date.part(at)), "source": _remarks(source, fields, reading)[at]}
     pay, declared = (fields[name].part(at) if name in fields else None for name in ("pay_date", "declared"))
     columns |= optional_column("pay_day", pay, len(at), np.int32, days)
     columns |= optional_column("declared_ts", declared, len(at), np.int64, instants)

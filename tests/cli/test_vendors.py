@@ -81,7 +81,7 @@ def test_a_run_long_ago_and_a_calendar_that_grows(tmp_path: Path, empty: Console
     after = empty.document("run", spec)
     assert before["snapshot"] != after["snapshot"]
     assert before["trials"] == after["trials"]
-    assert after["cells"]["computed"] == 0
+    assert after["farm"]["cells"]["computed"] == 0
     [trial] = empty.document("run", _hold(tmp_path, "OLD", "1962-01-02", "1962-01-04", 1))["trials"]
     assert trial["cells"][0]["equity_end"] == 10001
     beyond = _hold(tmp_path, "OLD", "1884-12-31", "1962-01-04", 1)

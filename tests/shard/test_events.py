@@ -227,12 +227,12 @@ def test_events_older_than_the_bars_are_kept(store: MemoryStore, tmp_path: Path)
 
 def test_events_that_no_session_can_see_are_left_out_with_a_note(store: MemoryStore, tmp_path: Path) -> None:
     """Older than the calendar, or before the first bar on what is no session; after it that is an error."""
-    text = "ex_date,amount\n1884-12-31,1\n1931-05-02,2\n1931-05-04,3\n2024-01-05,4\n"
+    text = "ex_date,amount\n1884-12-31,1\n1931-05-02,2\n1931-05-04,3\n2023-12-30,5\n2024-01-05,4\n"
     done = put(store, tmp_path, text, "dividends")
     assert done.rows_added == 2
     assert done.notes == (
         "1 row left out, outside 1885-01-01 .. 2049-12-31, which the calendar XNYS knows: AAA 1884-12-31",
-        "1 row left out, older than the bars and on no session of XNYS: AAA 1931-05-02",
+        "2 rows left out, older than the bars and on no session of XNYS: AAA 1931-05-02, AAA 2023-12-30",
     )
     with pytest.raises(DataError, match=r"data row 1: 2024-01-06 \(AAA\) is not a session .*it is a Saturday"):
         put(store, tmp_path, "ex_date,amount\n2024-01-06,4\n", "dividends")
