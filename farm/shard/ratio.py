@@ -22,9 +22,12 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
+from farm.shard.hints import shortened
 from farm.shard.parse import EXACT_MAX, Field, parse_numbers
 from farm.values.arrays import I64
 
+TEXT_MAX = 400
+"""Most characters of a ratio; beyond some thousand digits Python reads no integer."""
 TERM_MAX = 1_000
 PLAIN_MAX = 10
 """How many times the largest term of the simplest fraction that of the decimal may be, for the decimal to win."""
@@ -61,6 +64,8 @@ def parse_ratios(field: Field) -> tuple[I64, I64, tuple[str, ...]]:
 
 def _read(field: Field, row: int, text: str, precision: Fraction) -> tuple[Fraction, str]:
     """Return the ratio that ``text`` means, and the note that it needs, if any."""
+    if len(text) > TEXT_MAX:
+        raise field.refuse(row, f"{shortened(text)!r} is not a ratio", hint=_HINT)
     terms = _RATIO.fullmatch(text)
     if (terms is None and _DECIMAL.fullmatch(text) is None) or (terms is not None and not int(terms[2])):
         raise field.refuse(row, f"{text!r} is not a ratio", hint=_HINT)

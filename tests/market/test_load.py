@@ -13,7 +13,6 @@ import pyarrow as pa
 import pytest
 
 from farm.columns.cache import ColumnCache
-from farm.feed.batch import bar_order, batches
 from farm.market.load import load_market
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.dataset import Dataset
@@ -22,7 +21,7 @@ from farm.shard.snapshot import read_head
 from farm.store.memory import MemoryStore
 from farm.store.open import wrap_store
 from farm.store.wrap import counts_of
-from farm.values.errors import DataError, UsageError
+from farm.values.errors import DataError
 from farm.values.settings import StoreSettings
 from farm.values.units import NS_PER_DAY, iso, parse_date
 
@@ -267,54 +266,15 @@ def test_faults_are_named(base: MemoryStore) -> None:
 
 
 def test_a_window_without_bars_is_empty(base: MemoryStore) -> None:
-    """No rows is no error here: empty series, and no batch."""
+    """No rows is no error here: empty series."""
     first = parse_date("2003-01-02", "day")
     market = _load(base, start=first, end=first + 30, first_day={})
     assert [series.rows for series in market.series] == [0] * 4
-    assert list(batches(market, 100)) == []
     empty = _load(base, ids=[])
-    assert (empty.series, list(batches(empty, 100))) == ((), [])
+    assert empty.series == ()
 
 
 def test_no_dividends_at_all_is_said() -> None:
     store = MemoryStore()
     _ingest(store, "stock_daily", _bars(["AA"]))
     assert _load(store, ids=["AA"]).no_dividends
-
-
-@pytest.mark.parametrize("rows_max", [1, 7, 100, 10**6])
-def test_batches_are_one_stream(base: MemoryStore, rows_max: int) -> None:
-    """Whatever the batch size: all bars once, by (close, id), and each column is that of its series."""
-    market = _load(base)
-    parts = list(batches(market, rows_max))
-    assert all(0 < len(part) <= rows_max for part in parts)
-    expected = sorted(
-        (int(series.close_ts[row]), position, row)
-        for position, series in enumerate(market.series)
-        for row in range(series.rows)
-    )
-    seen = [
-        (int(ts), int(position), int(row))
-        for part in parts
-        for ts, position, row in zip(part.close_ts, part.instrument, part.row, strict=True)
-    ]
-    assert expected == seen
-    for part in parts:
-        for name in ("day", "open", "high", "low", "close", "volume", "factor", "open_ts", "close_ticks"):
-            column = getattr(part, name)
-            assert not column.flags.writeable
-            for i, (position, row) in enumerate(zip(part.instrument, part.row, strict=True)):
-                assert column[i] == getattr(market.series[position], name)[row]
-
-
-def test_a_batch_without_high_and_low(base: MemoryStore) -> None:
-    [part] = batches(_load(base, columns=frozenset()), 10**6)
-    assert (part.high.shape, part.low.shape) == ((0,), (0,))
-    assert len(part.close) == len(part)
-    with pytest.raises(UsageError):
-        batches(_load(base), 0)
-
-
-def test_bar_order_is_the_sorted_order(base: MemoryStore) -> None:
-    instrument, row = bar_order(_load(base))
-    assert len(instrument) == len(row) == 4 * len(_sessions(HISTORY, END))
