@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from farm.program.expr import FIELDS
 from farm.spec import grammar
+from farm.spec.grammar import FIELDS
 from farm.spec.parse import load_study
 from farm.spec.spec import Costs, Exec, Objective, Split, Warmup
 from farm.values.errors import SpecError
