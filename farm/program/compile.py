@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farm.program.expr import Expressions, Node
-from farm.program.program import Program, RulesProgram, Size, StopRule
+from farm.program.program import Addition, Program, RulesProgram, Size, StopRule
 from farm.spec.parse import load_resolved
 from farm.spec.resolve import ResolvedTrial
 from farm.spec.spec import Document, RunSpec
@@ -79,7 +79,7 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
     def optional(key: str) -> Node | None:
         return truth_node(sleeve[key], table) if key in sleeve else None
 
-    order = sleeve.get("order", {})
+    order, add = sleeve.get("order", {}), sleeve.get("add")
     levels = [stop["level"] for stop in sleeve["stops"] if "level" in stop]
     return RulesProgram(
         id=sleeve["id"],
@@ -90,16 +90,21 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
         exit=optional("exit"),
         enter_short=optional("enter_short"),
         exit_short=optional("exit_short"),
-        size=Size(sleeve["size"]["mode"], float(sleeve["size"].get("v", 1.0))),
+        size=_size(sleeve["size"]),
         stops=_stops(sleeve["stops"]),
         levels=tuple(numeric_node(level, table) for level in levels),
         max_positions=int(sleeve["max_positions"]),
         prefer=numeric_node(sleeve["prefer"], table) if "prefer" in sleeve else None,
         limit=numeric_node(order["limit"], table) if "limit" in order else None,
         ttl=int(order.get("ttl", "1d").removesuffix("d")),
+        add=Addition(int(add["max"]), truth_node(add["when"], table), _size(add["size"])) if add else None,
         cooldown_bars=int(sleeve["cooldown_bars"]),
         alloc=float(sleeve["alloc"]),
     )
+
+
+def _size(size: Document) -> Size:
+    return Size(size["mode"], float(size.get("v", 1.0)))
 
 
 def _stops(stops: list[Document]) -> tuple[StopRule, ...]:
@@ -108,7 +113,7 @@ def _stops(stops: list[Document]) -> tuple[StopRule, ...]:
     for stop in stops:
         unit = next(key for key in ("pct", "abs", "r", "level", "bars") if key in stop)
         if unit == "level":
-            rules.append(StopRule(stop["type"], unit, 0.0, levels))
+            rules.append(StopRule(stop["type"], unit, 0.0, levels, stop["from"] == "last_fill"))
             levels += 1
         else:
             rules.append(StopRule(stop["type"], unit, float(stop[unit])))

@@ -22,9 +22,11 @@ SLEEVE_KINDS = ("rules",)
 SLEEVE_KINDS_NOT_BUILT = ("tree", "pair", "options")
 RULES = (
     "id", "kind", "alloc", "universe", "side", "enter", "exit", "enter_short", "exit_short", "size", "stops",
-    "max_positions", "prefer", "cooldown_bars", "order",
+    "max_positions", "prefer", "cooldown_bars", "order", "add",
 )  # fmt: skip
-RULES_NOT_BUILT = ("exit_order", "max_entries", "add")
+RULES_NOT_BUILT = ("exit_order", "max_entries")
+ADD = ("max", "when", "size")
+LEVEL_FROM = ("entry", "last_fill")
 SLEEVE_OF_OTHER_KINDS = (
     "rebalance", "root", "legs", "underlying", "when", "qty", "max_open", "filters",
 )  # fmt: skip

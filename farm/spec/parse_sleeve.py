@@ -111,6 +111,8 @@ class SleeveParser:
             order = self._order(value["order"], join(place, "order"))
             if order["type"] != "market":  # which is how entries are filled anyway
                 sleeve["order"] = order
+        if "add" in value:
+            sleeve["add"] = self._add(value["add"], join(place, "add"), sleeve["size"])
         if "prefer" in value:
             sleeve["prefer"] = parser.numeric(value["prefer"], join(place, "prefer"))
         return sleeve
@@ -197,6 +199,14 @@ class SleeveParser:
             "ttl": reader.scalar(value.get("ttl", "1d"), join(place, "ttl"), self._sessions),
         }
 
+    def _add(self, value: Any, place: str, size: Document) -> Document:
+        self.reader.object(value, place, grammar.ADD, required=("max", "when"))
+        return {
+            "max": self.reader.scalar(value["max"], join(place, "max"), self._count),
+            "when": self.parser.truth(value["when"], join(place, "when")),
+            "size": self._size(value["size"], join(place, "size")) if "size" in value else dict(size),
+        }
+
     def _sessions(self, value: Any, place: str) -> str:
         text = self.reader.text(value, place, 'a number of sessions such as "3d"')
         if not _SESSIONS.fullmatch(text):
@@ -228,10 +238,11 @@ class SleeveParser:
             raise SpecError(f"{len(units)} distances", place=place, allowed=f"exactly one of {one_of(allowed)}")
         unit = units[0]
         where = join(place, unit)
-        if "from" in value and (unit != "level" or value["from"] != "entry"):
-            raise not_built("'from'", join(place, "from"), ('"entry", beside level',))
+        if "from" in value and unit != "level":
+            raise SpecError("'from' says when a level is frozen", place=join(place, "from"), allowed="beside level")
         if unit == "level":
-            return {"type": kind, "level": self.parser.numeric(value[unit], where), "from": "entry"}
+            begin = reader.word(value.get("from", "entry"), join(place, "from"), grammar.LEVEL_FROM)
+            return {"type": kind, "level": self.parser.numeric(value[unit], where), "from": begin}
         return {"type": kind, unit: reader.scalar(value[unit], where, self._distance(kind, unit))}
 
     def _distance(self, kind: str, unit: str) -> Check:

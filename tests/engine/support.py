@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from farm.engine.ledger import Run
 from farm.market.panel import InstrumentSeries, Market
 from farm.program.expr import Node
-from farm.program.program import Program, RulesProgram, Size, StopRule
+from farm.program.program import Addition, Program, RulesProgram, Size, StopRule
 from farm.signals.evaluate import Signals
 from farm.spec.spec import Costs, Exec, RunSpec, Warmup
 from farm.values.arrays import F64, I32, U8, readonly
@@ -49,7 +49,7 @@ def rules(**changes: Any) -> RulesProgram:
     sleeve: dict[str, Any] = {
         "id": "s", "universe_id": "u", "universe": ("AAPL",), "side": "long", "enter": Node, "exit": None,
         "enter_short": None, "exit_short": None, "size": Size("qty", 10.0), "stops": (), "levels": (),
-        "max_positions": 1, "prefer": None, "limit": None, "ttl": 1, "cooldown_bars": 0, "alloc": 1.0,
+        "max_positions": 1, "prefer": None, "limit": None, "ttl": 1, "add": None, "cooldown_bars": 0, "alloc": 1.0,
     }  # fmt: skip
     return RulesProgram(**(sleeve | changes))
 
@@ -69,13 +69,13 @@ def mask(rows: int, *true: int) -> U8:
 def signals(
     market: Market, instrument: int = 0, *, enter: Sequence[int] = (), exit: Sequence[int] = (),
     enter_short: Sequence[int] = (), exit_short: Sequence[int] = (), prefer: F64 | None = None,
-    levels: Sequence[F64] = (), limit: F64 | None = None,
+    levels: Sequence[F64] = (), limit: F64 | None = None, add: Sequence[int] | None = None,
 ) -> Signals:  # fmt: skip
     """Signals of one instrument by the bars at which they are true."""
     n = market.series[instrument].rows
     return Signals(
         instrument, mask(n, *enter), mask(n, *exit), mask(n, *enter_short), mask(n, *exit_short), prefer,
-        tuple(levels), {}, limit=limit,
+        tuple(levels), {}, limit=limit, add=None if add is None else mask(n, *add),
     )  # fmt: skip
 
 
@@ -113,6 +113,11 @@ def market(*series: InstrumentSeries, sessions: int | None = None) -> Market:
 
 
 # Random ones
+
+ADDITIONS = (
+    Addition(1, Node, Size("qty", 7.0)), Addition(3, Node, Size("pct_equity", 0.2)),
+    Addition(2, Node, Size("notional", 900.0)), Addition(2, Node, Size("equal", 1.0)),
+)  # fmt: skip
 
 
 @st.composite
@@ -176,6 +181,7 @@ def rough_signals(draw: st.DrawFn, market: Market, instrument: int, sleeve: Rule
     return Signals(
         instrument, column(), column(), column(), column(), None if sleeve.prefer is None else prefer,
         tuple(levels), {}, limit=None if sleeve.limit is None else limit,
+        add=None if sleeve.add is None else column(),
     )  # fmt: skip
 
 
@@ -196,7 +202,8 @@ def stop_rules(draw: st.DrawFn) -> tuple[StopRule, ...]:
     levels = 0
     rules = []
     for kind, unit, value in found:
-        rules.append(StopRule(kind, unit, value, levels if unit == "level" else -1))
+        follows = unit == "level" and draw(st.booleans())
+        rules.append(StopRule(kind, unit, value, levels if unit == "level" else -1, follows))
         levels += unit == "level"
     return tuple(rules)
 
@@ -225,7 +232,7 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
             levels=tuple(PREFER for stop in stops if stop.unit == "level"), max_positions=draw(st.integers(1, 3)),
             prefer=draw(st.sampled_from((None, PREFER))), cooldown_bars=draw(st.sampled_from((0, 0, 1, 4))),
             alloc=draw(st.sampled_from((1.0, 0.5))), limit=draw(st.sampled_from((None, None, PREFER))),
-            ttl=draw(st.sampled_from((1, 2, 5))),
+            ttl=draw(st.sampled_from((1, 2, 5))), add=draw(st.sampled_from((None, None, *ADDITIONS))),
         )  # fmt: skip
         sleeves.append(sleeve)
         groups.append(tuple(draw(rough_signals(found, n, sleeve)) for n in members))
