@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from farm.values.metrics import ABSENT, BUCKETS, METRICS
+
 if TYPE_CHECKING:
     from farm.work.run import Outcome
 
@@ -63,15 +65,6 @@ def seconds_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def number_text(value: float | None, digits: int = 4) -> str:
-    """Return a metric for people: a dash where it is undefined, whole numbers without a point."""
-    if value is None:
-        return "-"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.{digits}f}"
 
 
 def progress_text(event: ProgressLike, per_second: float, eta_s: float | None) -> str:
@@ -302,18 +295,13 @@ def _bucket_and_metric(head: str) -> tuple[str, str]:
 
 
 def _leader_cell(head: str, value: object) -> str:
-    """Return a parameter as it was written, a count whole, any other metric with four decimals."""
+    """Return a parameter as it was written, a metric as the registry says, a rank as it is."""
     if head.startswith("params."):
         return short(value if isinstance(value, str) else json.dumps(value), 20)
-    if value is None or not isinstance(value, float):
-        return "-" if value is None else str(value)
-    return number_text(value, 1) if head.partition(".")[2] in COUNTS else f"{value:,.4f}"
-
-
-COUNTS = ("dd_duration", "dd_duration_days", "orders", "fills", "trades", "open_trades")
-"""Metrics that are whole numbers (their median over cells may be a half)."""
-
-BUCKETS = {"is": "in sample", "oos": "out of sample", "full": "whole window"}
+    metric = METRICS.get(head.partition(".")[2])
+    if metric is not None and (value is None or isinstance(value, float)):
+        return metric.text(value)
+    return ABSENT if value is None else str(value)
 
 
 def outcome_text(outcome: Outcome, top: int) -> str:

@@ -24,11 +24,10 @@ from farm.store.base import Store
 from farm.study.ranking import over_cells
 from farm.study.split import chronological
 from farm.values.arrays import F64, I32
+from farm.values.metrics import BUCKETS, HEADLINES
 from farm.values.units import MICRO, iso
 from farm.work.context import CellMarket, Scored
 from farm.work.run import BlockRunner, Outcome
-
-BUCKET_WORDS = {"full": "over the whole run", "is": "in sample", "oos": "out of sample"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,16 +96,14 @@ def _objective(results: Results, order: Ranking | None) -> str:
         return "no objective"
     width = len(results.study.cell_instruments)
     over = f", {order.over} over {width} instruments" if results.study.instruments else ""
-    return f"{order.direction}imise {order.metric} {BUCKET_WORDS[order.bucket]}{over}"
+    return f"{order.direction}imise {order.metric}, {BUCKETS[order.bucket]}{over}"
 
 
 def _trial_metrics(results: Results, order: Ranking | None) -> list[tuple[str, str]]:
     """Return (title, metric) of the columns beside the objective; their values are those of ``_trials``."""
     last = "oos" if results.out_of_sample is not None else "full"
-    first = order.metric if order is not None and last == "oos" else "sharpe"
-    return [
-        (f"{name}, {BUCKET_WORDS[last]}", name) for name in dict.fromkeys((first, "total_return", "max_dd", "trades"))
-    ]
+    first = (order.metric,) if order is not None and last == "oos" else ()
+    return [(f"{name}, {BUCKETS[last]}", name) for name in dict.fromkeys((*first, *HEADLINES))]
 
 
 def _trials(results: Results, order: Ranking | None, numbers: Sequence[int]) -> tuple[TrialRow, ...]:

@@ -28,9 +28,10 @@ from functools import cache
 import numpy as np
 
 from farm.engine.ledger import Records, Run
-from farm.results.metrics import METRICS, Stretch, Vectors, measure_run
+from farm.results.metrics import Stretch, Vectors, measure_run
 from farm.values.arrays import F64, I64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
+from farm.values.metrics import METRIC_NAMES
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
 _TRADE = (
@@ -105,7 +106,7 @@ def stats_digest(vector: F64) -> str:
     return sha256_hex(canonical_array_bytes(vector))
 
 
-NULL_STATS = stats_digest(np.full(len(METRICS), np.nan))
+NULL_STATS = stats_digest(np.full(len(METRIC_NAMES), np.nan))
 """The stats digest of a cell that was not simulated (verdict ``no_data``): every metric null."""
 
 

@@ -15,9 +15,8 @@ from farm.results.segment import split_bytes
 from farm.study.ranking import over_cells
 from farm.study.trials import Study
 from farm.values.arrays import F64, I64
+from farm.values.metrics import HEADLINES
 from farm.values.units import MICRO
-
-LEADER_METRICS = ("total_return", "sharpe", "max_dd", "trades")
 
 
 def cell_table(results: Results, order: Ranking | None) -> pa.Table:
@@ -61,7 +60,7 @@ def leader_rows(results: Results, order: Ranking | None, top: int) -> list[dict[
         numbers["objective"] = order.value
         if results.out_of_sample is not None and bucket != "oos":
             numbers[f"oos.{order.metric}"] = over_cells(results.column(order.metric, "oos"), over)
-    for metric in LEADER_METRICS:
+    for metric in HEADLINES:
         numbers[f"{bucket}.{metric}"] = over_cells(results.column(metric, bucket), over)
     return [
         {"rank": rank, "trial": trial}

@@ -102,12 +102,4 @@ SPLITS = ("chronological",)
 SPLITS_NOT_BUILT = ("even_odd_month", "walk_forward")
 SPLIT = ("mode", "is", "embargo")
 OBJECTIVE = ("max", "min", "on", "over")
-BUCKETS = ("is", "oos", "full")
 OVERS = ("median", "mean", "min", "max")
-METRICS = (
-    "total_return", "pct_change", "cagr", "vol", "sharpe", "sortino", "max_dd", "calmar", "dd_duration", "ulcer",
-    "var95", "cvar95", "tail_ratio", "beta", "alpha", "tracking_error", "ir", "orders", "fills", "trades",
-    "open_trades", "win_rate", "profit_factor", "expectancy", "expectancy_pct", "tim", "timar", "timar_geo",
-    "exposure", "turnover", "fees",
-)  # fmt: skip
-"""Metrics that an objective may name (domain.md 4.1)."""

@@ -41,9 +41,10 @@ from farm.store.wrap import counts_of
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-from farm.work.context import METRICS, Scored, StudyContext
+from farm.work.context import Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
 STUDIES_MAX = 16
@@ -259,7 +260,7 @@ class BlockRunner:
         clock = Stages()
         with clock.stage("plan"):
             context = self.context(study)
-            rows = BlockRows(context.study, block, METRICS)
+            rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
             fetched = self._load(context, {rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
