@@ -11,12 +11,12 @@ from typing import Any
 
 from farm.program.expr import Expressions, Node
 from farm.program.program import Program, RulesProgram, Size, StopRule
+from farm.spec.fields import FIELDS
 from farm.spec.parse import load_resolved
 from farm.spec.resolve import ResolvedTrial
 from farm.spec.spec import Document, RunSpec
 from farm.values.units import parse_date
 
-_COLUMN = {"close_raw": "close", "close_tr": "close"}
 _FILLS = frozenset(("open", "close", "volume"))
 _INTRABAR = frozenset(("high", "low"))
 # The indicators max and min look back in time; the operations of the same names compare their parts.
@@ -53,7 +53,7 @@ def _program(strategy: Document, run: RunSpec, table: Expressions) -> Program:
     for root in roots:
         for node, before in _walk(root, 0, run):
             if node.op == "field":
-                columns.add(_COLUMN.get(str(node.values[0]), str(node.values[0])))
+                columns.add(FIELDS[str(node.values[0])].column)
                 if node.sym:
                     history[node.sym] = max(history.get(node.sym, 0), before + SYM_MARGIN)
     return Program(

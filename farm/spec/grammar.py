@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from farm.spec.fields import FIELDS
 from farm.values.indicators import INDICATORS
 
 SPEC_VERSION = 1
@@ -47,8 +48,7 @@ STOPS_NOT_BUILT = ("session_end",)
 STOP = ("type", "pct", "abs", "r", "level", "bars", "from")
 STOP_NOT_BUILT = ("atr_k", "n")
 
-PRICES = ("open", "high", "low", "close")
-FIELDS = (*PRICES, "volume", "close_raw", "close_tr")
+FIELDS_BUILT = tuple(FIELDS)
 FIELDS_NOT_BUILT = ("dollar_volume", "bid", "ask", "iv")
 INDICATORS_BUILT = tuple(INDICATORS)
 INDICATORS_NOT_BUILT = (

@@ -118,7 +118,7 @@ class ExpressionParser:
         name = self.reader.scalar(
             value["f"],
             join(place, "f") if len(value) > 1 else place,
-            lambda v, p: self.reader.word(v, p, grammar.FIELDS, grammar.FIELDS_NOT_BUILT),
+            lambda v, p: self.reader.word(v, p, grammar.FIELDS_BUILT, grammar.FIELDS_NOT_BUILT),
         )
         sym = self._fixed(value["sym"], join(place, "sym")) if "sym" in value else sym
         return {"f": name, "sym": sym} if sym else {"f": name}
