@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from farm.results.catalog import Catalog, parse_block_name
+from farm.results.leases import read_leases
 from farm.results.remarks import ordered, remarks
 from farm.results.results import assumed_text, counted_text
 from farm.results.segment import parsed
@@ -389,7 +390,7 @@ def _explain_result(catalog: Catalog, owner: Study, spec: StudySpec, number: int
     instrument = owner.cell_instruments[position]
     counts = ordered(parsed(counted_text(segment.counts[row], owner.cell_counts[position])))
     has_traded = not segment.simulated[row] or bool(segment.full[row, segment.metrics.index("fills")] > 0)
-    leases = [lease for lease in catalog.leases(name) if block in lease["blocks"]]
+    leases = [lease.to_json() for lease in read_leases(catalog.store, name) if block in lease.blocks]
     return {
         "result": {
             "verdict": segment.verdict[row] or None,

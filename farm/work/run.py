@@ -27,6 +27,7 @@ from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
 from farm.results.catalog import Catalog
 from farm.results.document import FarmStats, document
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.results import Ranking, Results, ranking
 from farm.results.rows import BlockRows
 from farm.results.tables import cell_table, leader_rows, leader_table
@@ -48,8 +49,6 @@ from farm.work.context import Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
 STUDIES_MAX = 16
-IN_PROCESS = "in process"
-"""Worker and reason of a block that was computed without workers."""
 
 __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
@@ -414,16 +413,15 @@ def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) ->
     """Write down who computed which blocks, and what that took: for ``explain``, no part of a result."""
     if not reports:
         return
-    submission.catalog.put_lease(
-        submission.study.name,
-        "local",
-        {
-            "worker": IN_PROCESS,
-            "reason": IN_PROCESS,
-            "attempt": 1,
-            "blocks": sorted(report.block for report in reports),
-            "cells": sum(report.cells for report in reports),
-            "bytes_fetched": sum(report.bytes_fetched for report in reports),
-            "seconds": total_seconds(report.seconds for report in reports),
-        },
+    record = LeaseRecord(
+        study=submission.study.name,
+        worker=IN_PROCESS,
+        reason=IN_PROCESS,
+        attempt=1,
+        blocks=tuple(sorted(report.block for report in reports)),
+        outcome="done",
+        cells=sum(report.cells for report in reports),
+        bytes_fetched=sum(report.bytes_fetched for report in reports),
+        seconds=total_seconds(report.seconds for report in reports),
     )
+    put_numbered(submission.catalog.store, record, "local")
