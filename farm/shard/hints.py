@@ -12,6 +12,12 @@ from collections.abc import Sequence
 from farm.shard.kinds import BAR_COLUMNS
 
 _AS_NUMBER = "write numbers like 1234.5, without separators"
+_AS_TYPE = {
+    "text": "give text, or numbers to be taken as text",
+    "number": "give integers, floats, decimals, or text like 1234.5",
+    "date": "give dates of the years 1 to 9999, or text like 2020-01-31",
+    "date or timestamp": "give dates, timestamps, integers like 20200131, or text like 2020-01-31T16:00:00",
+}
 _AS_DATE = "dates are YYYY-MM-DD or YYYYMMDD, timestamps ISO 8601: 2020-01-31T16:00:00, with Z or +01:00 at will"
 
 _SIGN = "[$€£¥₹]|[A-Z]{3}"
@@ -60,6 +66,11 @@ def date_hint(text: str) -> str:
             how = f"write timestamps, such as by pandas.to_datetime(column, unit={unit!r}, utc=True)"
             return f"it looks like {name} since 1970, {moment} UTC; {how}"
     return _seen(_DATES, text, _AS_DATE)
+
+
+def type_hint(ours: str, wanted: str) -> str:
+    """Return which types can hold what is ``wanted`` for ``ours``, and how to name another column."""
+    return f"{_AS_TYPE[wanted]}; if another column holds it, name that one: --map {ours}=THEIRS"
 
 
 def _seen(patterns: Sequence[tuple[re.Pattern[str], str]], text: str, how: str) -> str:
