@@ -51,7 +51,6 @@ FILE_LINES_MAX = 500
 # File beyond that -> why it is one noun.
 LONG_FILES = {
     "tests/reference/loop.py": "one account followed through all phases, to be checked by eye from top to bottom",
-    "tests/shard/test_ingest.py": "one command and all that it refuses; to be cut by what is refused",
 }
 
 
