@@ -145,7 +145,7 @@ def only(spec: Spec, trial: int | str, settings: FarmSettings, *, snapshot: str 
         outcome = results(parsed, settings, snapshot=snapshot)
         if outcome.ranking is None:
             raise UsageError("the study has no objective, hence no best trial", place="--trial", hint="give a number")
-        study, number = outcome.study, int(outcome.ranking.order[0])
+        study, number = outcome.study, int(outcome.ranking.trials[0])
     else:
         study = plan(parsed, settings, snapshot=snapshot).study
         if not str(trial).isdecimal() or int(trial) >= study.trials:
@@ -199,7 +199,7 @@ def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None)
 
 def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
     """Return the datasets and studies of the store, or one study with its blocks, as JSON values."""
-    from farm.results.status import store_status, study_status
+    from farm.results.overview import store_status, study_status
 
     store = store_of(settings)
     return store_status(store) if study is None else study_status(store, study)

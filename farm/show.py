@@ -308,7 +308,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     """Return what ``farm run`` and ``farm results`` print: counts, the leaderboard, the winner, what was assumed."""
     from farm.results.remarks import incidents_of_trial, remarks_of_trial  # the compiler, which help does without
 
-    study, stats, order = outcome.study, outcome.stats, outcome.ranking
+    study, stats, ranking = outcome.study, outcome.stats, outcome.ranking
     size = counted(study.trials, "trial")
     if study.instruments is not None:
         size += f" on {counted(len(study.instruments), 'instrument')} = {counted(study.cells, 'cell')}"
@@ -334,14 +334,14 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     ]
     leaders = outcome.leaders(top)
     title, objective = "Trials", ""
-    if order is not None:
-        over = f", {order.over} over {counted(len(study.instruments), 'instrument')}" if study.instruments else ""
-        title = f"Leaderboard: {order.direction} {order.metric}, {BUCKETS[order.bucket]}{over}"
-        objective = f"{order.bucket}.{order.metric}"
+    if ranking is not None:
+        over = f", {ranking.over} over {counted(len(study.instruments), 'instrument')}" if study.instruments else ""
+        title = f"Leaderboard: {ranking.direction} {ranking.metric}, {BUCKETS[ranking.bucket]}{over}"
+        objective = f"{ranking.bucket}.{ranking.metric}"
     lines += ["", leaderboard_text(leaders, title, objective)]
     if study.trials > len(leaders):
         lines.append(f"  and {study.trials - len(leaders):,} more")
-    best = int(order.order[0]) if order is not None else 0
+    best = int(ranking.trials[0]) if ranking is not None else 0
     said = [("note", line) for line in remarks_of_trial(outcome.results, outcome.spec, best)]
     said += [("counted", line) for line in incidents_of_trial(outcome.results, best)]
     assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
@@ -350,7 +350,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
         first = leaders[0]
         params = ", ".join(f"{name} {value}" for name, value in study.params(first["trial"]).items())
         which = f"trial {first['trial']}" + (f": {params}" if params else "")
-        ending = [("winner" if order else "first", which), ("fingerprint", first["fingerprint"]), *ending]
+        ending = [("winner" if ranking else "first", which), ("fingerprint", first["fingerprint"]), *ending]
         cell = study.keys[first["trial"] * len(study.cell_instruments)].hex()
         ending.append(("look closer", f"farm report {study.id[:12]}, farm explain {cell[:12]}"))
     return "\n".join([*lines, "", fields(wrapped(ending), "")])

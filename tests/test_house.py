@@ -328,7 +328,7 @@ class TestTheTestItself:
             ("farm.market.load", "farm.store.base", True),
             ("farm.store.base", "farm.shard.layout", False),
             ("farm.work.context", "farm.engine.events", True),
-            ("farm.engine.events", "farm.results.metrics", False),
+            ("farm.engine.events", "farm.results.measure", False),
             ("farm.spec.parse", "farm.program.expr", False),
             ("farm.program.expr", "farm.spec.spec", True),
             ("farm.nowhere.at_all", "farm.values.errors", False),

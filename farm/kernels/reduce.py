@@ -7,7 +7,7 @@ are combined as ``((0+1)+(2+3))+((4+5)+(6+7))``; eight-wide vector code and a pl
 undefined is NaN, which becomes null in documents: never 0, never infinity.
 
 Powers live in ``transcend.py``: the two growth factors come in as arguments, and alpha leaves as the mean residual per
-session, which ``results/metrics.py`` compounds.
+session, which ``results/measure.py`` compounds.
 """
 
 import math

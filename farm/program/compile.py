@@ -14,7 +14,7 @@ from farm.program.program import Program, RulesProgram, Size, StopRule
 from farm.spec.fields import FIELDS
 from farm.spec.parse import load_resolved
 from farm.spec.resolve import ResolvedTrial
-from farm.spec.spec import Document, RunSpec
+from farm.spec.spec import JsonObject, RunSpec
 from farm.values.units import parse_date
 
 _FILLS = frozenset(("open", "close", "volume"))
@@ -42,7 +42,7 @@ def compile_trial(
     return program if instrument is None else program.on(instrument)
 
 
-def _program(strategy: Document, run: RunSpec, table: Expressions) -> Program:
+def _program(strategy: JsonObject, run: RunSpec, table: Expressions) -> Program:
     universes = {universe["id"]: tuple(universe["tickers"]) for universe in strategy["universes"]}
     sleeves = tuple(_sleeve(sleeve, universes, table) for sleeve in strategy["sleeves"])
     roots = tuple(root for sleeve in sleeves for root in sleeve.roots())
@@ -75,7 +75,7 @@ def _walk(node: Node, before: int, run: RunSpec) -> Iterator[tuple[Node, int]]:
         yield from _walk(part, before + own, run)
 
 
-def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: Expressions) -> RulesProgram:
+def _sleeve(sleeve: JsonObject, universes: Mapping[str, tuple[str, ...]], table: Expressions) -> RulesProgram:
     def optional(key: str) -> Node | None:
         return truth_node(sleeve[key], table) if key in sleeve else None
 
@@ -99,7 +99,7 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
     )
 
 
-def _stops(stops: list[Document]) -> tuple[StopRule, ...]:
+def _stops(stops: list[JsonObject]) -> tuple[StopRule, ...]:
     rules: list[StopRule] = []
     levels = 0
     for stop in stops:

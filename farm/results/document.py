@@ -58,13 +58,13 @@ class FarmStats:
         }
 
 
-def document(results: Results, order: Ranking | None, stats: FarmStats) -> dict[str, Any]:
-    """Return the document; without an objective (``order`` None) each trial's objective is null."""
+def document(results: Results, ranking: Ranking | None, stats: FarmStats) -> dict[str, Any]:
+    """Return the document; without an objective (``ranking`` None) each trial's objective is null."""
     study = results.study
     with _no_collection():
         cells = _cells(results)
     width = len(study.cell_instruments)
-    objectives = [None] * study.trials if order is None else nullable(order.value)
+    objectives = [None] * study.trials if ranking is None else nullable(ranking.value)
     trials = [
         {
             "key": study.trial_key(trial),

@@ -28,7 +28,7 @@ from functools import cache
 import numpy as np
 
 from farm.engine.ledger import Records, Run
-from farm.results.metrics import Stretch, Vectors, measure_run
+from farm.results.measure import Stretch, Vectors, measure_run
 from farm.values.arrays import F64, I64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.metrics import METRIC_NAMES
@@ -79,7 +79,7 @@ def cell_result(
 ) -> CellResult:
     """Return what is kept of ``run``; ``spec_hash`` is the hash of the cell's resolved spec.
 
-    Shapes and units as for ``farm.results.metrics.measure_run``. A run that met ruin says so among its assumptions'
+    Shapes and units as for ``farm.results.measure.measure_run``. A run that met ruin says so among its assumptions'
     neighbours, the counts: ``ruin`` is 1.
     """
     vectors = measure_run(

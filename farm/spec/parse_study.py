@@ -9,7 +9,7 @@ from farm.spec import grammar
 from farm.spec.params import grid_values
 from farm.spec.parse_run import FRACTION_HINT
 from farm.spec.reader import Reader, join, near, not_built, one_of
-from farm.spec.spec import Document, Objective, Param, Split, StudyOptions, Universe
+from farm.spec.spec import JsonObject, Objective, Param, Split, StudyOptions, Universe
 from farm.values.errors import SpecError
 from farm.values.metrics import BUCKETS, METRIC_NAMES
 
@@ -34,10 +34,10 @@ def parse_study(
     )
 
 
-def study_document(options: StudyOptions) -> Document:
+def study_document(options: StudyOptions) -> JsonObject:
     """Return the options as JSON, all defaults in: the form that a study's identity is hashed from."""
     split, objective = options.split, options.objective
-    document: Document = {"search": dict(options.search), "seed": options.seed}
+    document: JsonObject = {"search": dict(options.search), "seed": options.seed}
     if options.each is not None:
         document["each"] = {"instrument": options.each}
     if split is not None:

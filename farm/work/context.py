@@ -27,7 +27,7 @@ from farm.market.tape import Tape, make_tape
 from farm.program.compile import compile_trial
 from farm.program.expr import Expressions
 from farm.program.program import Program
-from farm.results.metrics import Stretch
+from farm.results.measure import Stretch
 from farm.results.record import CellResult, cell_result
 from farm.shard.dataset import Dataset
 from farm.signals.evaluate import evaluate

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from farm.results.metrics import Facts, measure
+from farm.results.measure import Facts, measure
 from farm.values.metrics import METRIC_NAMES
 
 MICRO = 1_000_000

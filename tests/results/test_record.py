@@ -13,7 +13,7 @@ import pytest
 
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE, CashKind, Run
 from farm.results import record
-from farm.results.metrics import compute_metrics, facts_of, measure, measure_run
+from farm.results.measure import compute_metrics, facts_of, measure, measure_run
 from farm.results.record import FIELDS, NULL_STATS, PRICES, cell_result, ledger_digest, stats_digest
 from farm.values.metrics import METRIC_NAMES
 
