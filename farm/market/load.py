@@ -20,6 +20,7 @@ from farm.market.adjust import dividend_steps, factors, ratios, split_steps
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.calendar import Calendar
 from farm.shard.dataset import Dataset, Instrument
+from farm.shard.kinds import BAR_COLUMNS, STOCK_DAILY
 from farm.shard.reader import Rows, read_columns, read_rows
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import DataError
@@ -28,9 +29,7 @@ from farm.values.units import iso
 ALWAYS: Final = frozenset({"open", "close", "volume"})
 """Bar columns that every run needs: orders fill at opens, positions are marked at closes, no volume means no fill."""
 
-BAR_COLUMNS: Final = ("open", "high", "low", "close", "volume")
-
-_BARS: Final = "stock_daily"
+_BARS: Final = STOCK_DAILY.name
 _SPLITS: Final = ("numerator", "denominator")
 _DIVIDENDS: Final = ("amount", "pay_day", "pay_day_valid")
 

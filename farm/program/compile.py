@@ -11,12 +11,12 @@ from typing import Any
 
 from farm.program.expr import Expressions, Node
 from farm.program.program import Addition, Program, RulesProgram, Size, StopRule
+from farm.spec.fields import FIELDS
 from farm.spec.parse import load_resolved
 from farm.spec.resolve import ResolvedTrial
-from farm.spec.spec import Document, RunSpec
+from farm.spec.spec import JsonObject, RunSpec
 from farm.values.units import parse_date
 
-_COLUMN = {"close_raw": "close", "close_tr": "close"}
 _FILLS = frozenset(("open", "close", "volume"))
 _INTRABAR = frozenset(("high", "low"))
 # The indicators max and min look back in time; the operations of the same names compare their parts.
@@ -42,7 +42,7 @@ def compile_trial(
     return program if instrument is None else program.on(instrument)
 
 
-def _program(strategy: Document, run: RunSpec, table: Expressions) -> Program:
+def _program(strategy: JsonObject, run: RunSpec, table: Expressions) -> Program:
     universes = {universe["id"]: tuple(universe["tickers"]) for universe in strategy["universes"]}
     sleeves = tuple(_sleeve(sleeve, universes, table) for sleeve in strategy["sleeves"])
     roots = tuple(root for sleeve in sleeves for root in sleeve.roots())
@@ -53,7 +53,7 @@ def _program(strategy: Document, run: RunSpec, table: Expressions) -> Program:
     for root in roots:
         for node, before in _walk(root, 0, run):
             if node.op == "field":
-                columns.add(_COLUMN.get(str(node.values[0]), str(node.values[0])))
+                columns.add(FIELDS[str(node.values[0])].column)
                 if node.sym:
                     history[node.sym] = max(history.get(node.sym, 0), before + SYM_MARGIN)
     return Program(
@@ -75,7 +75,7 @@ def _walk(node: Node, before: int, run: RunSpec) -> Iterator[tuple[Node, int]]:
         yield from _walk(part, before + own, run)
 
 
-def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: Expressions) -> RulesProgram:
+def _sleeve(sleeve: JsonObject, universes: Mapping[str, tuple[str, ...]], table: Expressions) -> RulesProgram:
     def optional(key: str) -> Node | None:
         return truth_node(sleeve[key], table) if key in sleeve else None
 
@@ -103,11 +103,11 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
     )
 
 
-def _size(size: Document) -> Size:
+def _size(size: JsonObject) -> Size:
     return Size(size["mode"], float(size.get("v", 1.0)))
 
 
-def _stops(stops: list[Document]) -> tuple[StopRule, ...]:
+def _stops(stops: list[JsonObject]) -> tuple[StopRule, ...]:
     rules: list[StopRule] = []
     levels = 0
     for stop in stops:

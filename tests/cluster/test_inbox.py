@@ -6,6 +6,7 @@ import pytest
 
 from cluster.inbox import Entry, Inbox
 from cluster.messages import BlockAnswer, EndStudy, NoteLease, RunLease
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered, read_leases
 from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
@@ -63,8 +64,8 @@ def test_a_crash_between_marker_and_clearing_is_made_good(store: Store) -> None:
 def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(store: Store) -> None:
     inbox = Inbox(store)
     inbox.record(RUN)
-    [record] = inbox.leases("s")
-    assert record["outcome"] == "sent" and record["blocks"] == [0, 1, 3] and record["reason"] == "home"
+    [record] = read_leases(store, "s")
+    assert (record.outcome, record.blocks, record.reason) == ("sent", (0, 1, 3), "home")
     with pytest.raises(AlreadyExists):
         inbox.record(RUN)
     reports = (
@@ -73,11 +74,11 @@ def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(s
         BlockAnswer(3, 0, 0.1, 0, error=DataError("bad", place="x")),
     )
     inbox.note(NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")}))
-    [record] = inbox.leases("s")
-    assert (record["outcome"], record["cells"], record["bytes_fetched"]) == ("done", 20, 100)
-    assert record["seconds"] == {"read": 0.1, "run": 0.9}
-    assert record["worker"] == "e-w0" and record["attempt"] == 1
-    assert record["failed"]["3"]["message"] == "bad"
+    [record] = read_leases(store, "s")
+    assert (record.outcome, record.cells, record.bytes_fetched) == ("done", 20, 100)
+    assert record.seconds == {"read": 0.1, "run": 0.9}
+    assert (record.worker, record.attempt) == ("e-w0", 1)
+    assert record.failed[3]["message"] == "bad"
 
 
 def test_failures_count_within_one_submission(store: Store) -> None:
@@ -93,8 +94,17 @@ def test_failures_count_within_one_submission(store: Store) -> None:
 
 def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
     """``farm.work.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
-    store.put(lease_key("s", "local-000000"), b'{"blocks":[0],"worker":"in process"}')
+    put_numbered(store, LeaseRecord("s", IN_PROCESS, IN_PROCESS, 1, (0,)), "local")
+    assert [record.lease for record in read_leases(store, "s")] == ["local-000000"]
     assert Inbox(store).failures("s", "n1") == {}
+
+
+def test_a_damaged_record_stops_a_scheduler_that_starts(store: Store) -> None:
+    """To overlook it would give a block that kills workers its attempts anew."""
+    Inbox(store).record(RUN)
+    store.put(lease_key("s", RUN.lease), b"{")
+    with pytest.raises(DataError, match=r"studies/s/leases/e-000001\.json"):
+        Inbox(store).failures("s", "n1")
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}'])
