@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from farm.program.expr import FIELDS
 from farm.spec import grammar
 from farm.spec.parse import load_study
 from farm.spec.spec import Costs, Exec, Objective, Split, Warmup
@@ -262,7 +261,7 @@ def test_what_is_read_is_not_shared_with_the_caller() -> None:
 
 def test_every_built_word_is_accepted() -> None:
     """Fields, indicators, operations, conditions, sizes and stops that count as built really parse."""
-    for field in FIELDS:
+    for field in grammar.FIELDS:
         load_study(edited(("s.prefer", field)))
     for name in grammar.INDICATORS_BUILT:
         load_study(edited(("s.prefer", {"i": name, "n": 5, "of": "high", "sym": "SPY"})))
