@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from farm.kernels.reduce import METRICS, MICRO
+from farm.results.metrics import METRICS
+from farm.values.units import MICRO
 
 Floats = Sequence[float]
 Ints = Sequence[int]

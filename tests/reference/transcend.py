@@ -1,23 +1,19 @@
 """The functions of ``kernels/transcend.py`` in plain Python: the same operations in the same order, same bits."""
 
 import math
+from fractions import Fraction
 
-from farm.kernels.transcend import (
-    EXP_OVERFLOW,
-    EXP_UNDERFLOW,
-    FIFTH_HI,
-    FIFTH_LO,
-    LN2_HI,
-    LN2_INVERSE,
-    LN2_LO,
-    SEVENTH_HI,
-    SEVENTH_LO,
-    SIXTH_HI,
-    SIXTH_LO,
-    SPLITTER,
-    SQRT_HALF,
-    THIRD_HI,
-    THIRD_LO,
+# ln 2 to 90 digits, its upper part in 40 bits; what is not exact in float64 is a pair whose second part is the rest.
+LN2 = Fraction("0.69314718055994530941723212145817656807550013436025525412068000949339362196969471560586")
+LN2_HI = math.floor(LN2 * 2**40) / 2**40
+LN2_LO = float(LN2 - Fraction(LN2_HI))
+LN2_INVERSE = float(1 / LN2)
+SQRT_HALF = math.sqrt(0.5)
+SPLITTER = 2.0**27 + 1
+EXP_OVERFLOW = 709.782712893384
+EXP_UNDERFLOW = -745.1332191019412
+(THIRD_HI, THIRD_LO), (FIFTH_HI, FIFTH_LO), (SIXTH_HI, SIXTH_LO), (SEVENTH_HI, SEVENTH_LO) = (
+    (1 / n, float(Fraction(1, n) - Fraction(1 / n))) for n in (3, 5, 6, 7)
 )
 
 Pair = tuple[float, float]
