@@ -36,7 +36,7 @@ def main() -> int:
             forget_peak()
             found = ROWS[name](settings)
             rows = found if isinstance(found, list) else [found]
-            measured += [row if row.peak_bytes else replace(row, peak_bytes=peak_bytes()) for row in rows]
+            measured += [replace(row, peak_bytes=peak_bytes()) if row.peak_bytes is None else row for row in rows]
     print(show(measured))
     write_json(measured, arguments.out)
     print(f"\nwrote {arguments.out}")

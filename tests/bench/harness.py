@@ -25,7 +25,7 @@ from farm.show import table
 @dataclass(frozen=True)
 class Row:
     """One measured promise. ``values`` are the repeats; ``parts`` say where the time of the median repeat went;
-    ``peak_bytes``: the most memory of the processes that did the work, 0 for those of this one."""
+    ``peak_bytes``: the most memory of the processes that did the work; None: of this one, 0: not known."""
 
     name: str
     unit: str
@@ -34,7 +34,7 @@ class Row:
     values: Sequence[float]
     parts: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
-    peak_bytes: int = 0
+    peak_bytes: int | None = None
 
     @property
     def median(self) -> float:
@@ -110,7 +110,7 @@ def show(rows: Sequence[Row]) -> str:
                 figure(max(row.values) if row.higher_is_better else min(row.values)),
                 f"{'>=' if row.higher_is_better else '<='} {figure(row.target)}",
                 "met" if row.meets_target else "MISSED",
-                f"{row.peak_bytes / 1e6:,.0f} MB",
+                f"{row.peak_bytes / 1e6:,.0f} MB" if row.peak_bytes else "",
             ]
             for row in rows
         ],
