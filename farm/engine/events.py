@@ -27,8 +27,8 @@ from farm.values.arrays import F64, I64, U8, readonly
 from farm.values.errors import CapacityError, DataError, SpecError
 from farm.values.units import MICRO, NS_PER_DAY, iso
 
-SESSIONS_TTL = 1
-"""Sessions of the instrument's own calendar that an order works for before it lapses (domain.md 2.3)."""
+EXIT_TTL = 1
+"""Sessions of the instrument's own calendar that an exit works for before it lapses (domain.md 2.3)."""
 _RULES = {"cash": records.IN_CASH, "reg_t": records.REG_T, "linear": records.LINEAR}
 _SIZES = {
     "qty": records.BY_QTY,
@@ -114,7 +114,7 @@ class Simulator:
         sleeves = len(self._groups)
         positions = self._position_table()
         count, dividends = positions.shape[0], self.tape.dividends
-        rows = _RECORDS_MIN + 8 * count + dividends * sleeves
+        rows = _RECORDS_MIN + 16 * count + dividends * sleeves
         stops = self._stop_table()
         asset, of_asset = self._asset_table(positions)
         return RunState(
@@ -128,7 +128,7 @@ class Simulator:
                 of_asset=of_asset,
                 held=np.zeros(count, records.LINK),
                 working=np.zeros(count, records.LINK),
-                queue=np.zeros(2 * count, records.LINK),
+                queue=np.zeros(3 * count, records.LINK),
                 receivable=np.zeros(dividends * sleeves, records.AMOUNT),
                 order=np.empty(rows * (1 + stops.shape[0]), records.ORDER),
                 fill=np.empty(rows, records.FILL),
@@ -201,8 +201,10 @@ class Simulator:
                     allowed='"long"',
                     hint='set run.account to "reg_t" or "linear"',
                 )
-            if not self.tape.has_range and any(stop.type != "time" for stop in sleeve.stops):
-                raise DataError("high and low were not loaded", place=sleeve.id, hint="stops are tested against them")
+            looks_inside = sleeve.limit is not None or any(stop.type != "time" for stop in sleeve.stops)
+            if looks_inside and not self.tape.has_range:
+                hint = "stops and limits are tested against them"
+                raise DataError("high and low were not loaded", place=sleeve.id, hint=hint)
 
     def _bars_of(self, instrument: int) -> tuple[slice, I64]:
         """Return the own bars of an instrument that are on the tape, and their rows there."""
@@ -227,11 +229,11 @@ class Simulator:
         return readonly(signals)
 
     def _lay_out_numbers(self) -> F64:
-        """Return the numbers (w, 1 + levels, bars): the preference, then the stop levels; no bars if nobody has any."""
-        levels = max(len(sleeve.levels) for sleeve in self.program.sleeves)
-        is_used = levels > 0 or any(sleeve.prefer is not None for sleeve in self.program.sleeves)
+        """Return the numbers (w, rows, bars): preference, stop levels, limit; no bars if no sleeve has any."""
+        last = max(_limit_row(sleeve) for sleeve in self.program.sleeves)
+        is_used = last > 1 or any(sleeve.prefer or sleeve.limit for sleeve in self.program.sleeves)
         bars = self.tape.tables.bars.shape[0] if is_used else 0
-        numbers = np.full((len(self._groups), 1 + levels, bars), np.nan)
+        numbers = np.full((len(self._groups), 1 + last, bars), np.nan)
         if is_used:
             for w, group in enumerate(self._groups):
                 for one in group:
@@ -240,6 +242,8 @@ class Simulator:
                         numbers[w, records.PREFER, rows] = one.prefer[window]
                     for number, level in enumerate(one.stop_levels):
                         numbers[w, 1 + number, rows] = level[window]
+                    if one.limit is not None:
+                        numbers[w, _limit_row(self.program.sleeves[w]), rows] = one.limit[window]
         return readonly(numbers)
 
     def _account(self) -> Table:
@@ -250,7 +254,7 @@ class Simulator:
         account["max_gross"] = run.max_gross or 0.0
         account["kept"] = 1.0 - run.exec.reserve_pct
         account["reserves_fees"] = run.exec.reserve_fees
-        account["ttl"] = SESSIONS_TTL
+        account["ttl"] = EXIT_TTL
         return account
 
     def _position_table(self) -> Table:
@@ -310,6 +314,8 @@ class Simulator:
             row["cooldown"] = sleeve.cooldown_bars
             row["time_bars"] = min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0)
             row["prefers"] = sleeve.prefer is not None
+            row["limit"] = 0 if sleeve.limit is None else _limit_row(sleeve)
+            row["ttl"] = sleeve.ttl
             row["first_stop"] = end
             end += sum(stop.type != "time" for stop in sleeve.stops)
             row["end_stop"] = end
@@ -355,6 +361,11 @@ def simulate(
         for last in simulator.tape.cuts(batch_rows):
             simulator.advance(state, last)
     return simulator.finish(state)
+
+
+def _limit_row(sleeve: RulesProgram) -> int:
+    """The row of a sleeve's numbers that holds its limit, if it has one: after preference and stop levels."""
+    return 1 + len(sleeve.levels)
 
 
 def _instrument(one: Signals) -> int:

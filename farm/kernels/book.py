@@ -274,13 +274,14 @@ def level_of(o: Row) -> float:
 
 
 @helper
-def admit(b: Row, row: int) -> None:
-    """Fill an opening with the lots that are covered; a reversal ends its old trade first, and both share its fee."""
+def admit(b: Row, row: int, bar: int) -> None:
+    """Fill an opening, in the own bar ``bar``, with the lots that are covered; a reversal ends its old trade first, and
+    both share its fee."""
     account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
     x = o.position
     p = tables.position(b, x)
     asset = tables.asset(b, p.asset)
-    lots, closed, bar = float(o.fit), float(o.closed), asset.row + 1
+    lots, closed = float(o.fit), float(o.closed)
     fee = 0.0
     share = 0.0
     if lots + closed > 0.0:

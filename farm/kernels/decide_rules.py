@@ -9,7 +9,7 @@ import numpy as np
 from farm.kernels import formula, tables
 from farm.kernels.book import value_of
 from farm.kernels.jit import helper, inlined
-from farm.kernels.orders import bound, send
+from farm.kernels.orders import bound, cancel, send, waits_for_limit
 from farm.kernels.records import (
     BY_EQUITY,
     BY_NOTIONAL,
@@ -62,7 +62,10 @@ def _position_of(b: Row, asset: Row, w: int) -> int:
 
 @inlined
 def _are_known(b: Row, rules: Row, w: int, k: int) -> bool:
-    """Whether the levels of an entry at bar ``k`` are known: a position without its stop is never opened."""
+    """Whether the prices of an entry at bar ``k`` are known: a position without its stop is never opened."""
+    if rules.limit != 0 and np.isnan(tables.number(b, w, rules.limit, k)):
+        tables.tally(b).limit_unknown += 1
+        return False
     for s in range(rules.first_stop, rules.end_stop):
         if tables.stop_rule(b, s).unit == LEVEL and np.isnan(tables.number(b, w, tables.stop_rule(b, s).number, k)):
             tables.tally(b).level_unknown += 1
@@ -103,15 +106,19 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
             continue
         asset = tables.asset(b, tables.bar(b, k).asset)
         x = _position_of(b, asset, w)
-        if x == NONE or tables.position(b, x).lots == 0 or tables.position(b, x).order != NONE:
+        if x == NONE or tables.position(b, x).lots == 0:
             continue
         p = tables.position(b, x)
+        waits = waits_for_limit(b, p.order)
+        if p.order != NONE and not waits:
+            continue
         against = said & (ENTER_SHORT if p.lots > 0 else ENTER_LONG) != 0
         if said & ENTER_SHORT != 0 and said & ENTER_LONG != 0:
             tables.tally(b).entry_conflict += 1
             against = False
         lots = abs(p.lots)
         opens = 0
+        against = against and not waits  # while an entry works, further ones are ignored
         if against and rules.cooldown == 0 and _are_known(b, rules, w, k):
             opens = _size(b, rules, x, lots)
         kind = 0
@@ -122,6 +129,8 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
         elif rules.time_bars > 0 and asset.row - p.entry_row + 1 >= rules.time_bars:
             kind = TIME
         if kind != 0:
+            if waits:
+                cancel(b, p.order)
             send(b, x, kind, -p.side, opens, lots)
 
 
@@ -182,13 +191,13 @@ def _enter(b: Row, w: int, n: int) -> None:
 @helper
 def check_margin(b: Row) -> None:
     """Reg T at a session close: below the maintenance requirement the largest one is closed first, then the lower id,
-    at the next open, until equity covers what remains. Positions that an order works on are left to it."""
+    at the next open, until equity covers what remains. Positions that a market order works on are left to it."""
     account = tables.account(b)
     total = 0.0
     for at in range(account.held):
         p = tables.position(b, tables.held(b, at).row)
         p.ranked = 0.0
-        if p.order == NONE:
+        if p.order == NONE or waits_for_limit(b, p.order):
             asset = tables.asset(b, p.asset)
             p.ranked = formula.maintenance(value_of(asset, asset.mark, float(p.lots)))
             total += p.ranked
@@ -206,4 +215,6 @@ def check_margin(b: Row) -> None:
         p = tables.position(b, worst)
         total -= p.ranked
         p.ranked = 0.0
+        if p.order != NONE:
+            cancel(b, p.order)
         send(b, worst, FORCED, -p.side, 0, abs(p.lots))

@@ -88,6 +88,18 @@ def slipped(ref: float, side: float, up: float, down: float) -> float:
 
 
 @inlined
+def is_within(side: float, price: float, limit: float) -> bool:
+    """Whether a print is at the limit of an order or better: a limit order fills at such an opening."""
+    return side * price <= side * limit
+
+
+@inlined
+def is_beyond(side: float, low: float, high: float, limit: float) -> bool:
+    """Whether a bar goes through the limit of an order: touched is not filled."""
+    return low < limit if side > 0.0 else high > limit
+
+
+@inlined
 def on_grid(x: float) -> float:
     """The decimal that a computed order price stands for (domain.md 3.4): rint(x 10**g) / 10**g, which has the bits of
     a print at that price. g is 12, lowered until five bits are left for the roundings of the chain behind ``x``."""

@@ -47,7 +47,7 @@ def _program(strategy: Document, run: RunSpec, table: Expressions) -> Program:
     sleeves = tuple(_sleeve(sleeve, universes, table) for sleeve in strategy["sleeves"])
     roots = tuple(root for sleeve in sleeves for root in sleeve.roots())
     columns = set(_FILLS)
-    if any(stop.unit != "bars" for sleeve in sleeves for stop in sleeve.stops):
+    if any(sleeve.limit or any(stop.unit != "bars" for stop in sleeve.stops) for sleeve in sleeves):
         columns |= _INTRABAR
     history: dict[str, int] = {}
     for root in roots:
@@ -79,6 +79,7 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
     def optional(key: str) -> Node | None:
         return truth_node(sleeve[key], table) if key in sleeve else None
 
+    order = sleeve.get("order", {})
     levels = [stop["level"] for stop in sleeve["stops"] if "level" in stop]
     return RulesProgram(
         id=sleeve["id"],
@@ -94,6 +95,8 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
         levels=tuple(numeric_node(level, table) for level in levels),
         max_positions=int(sleeve["max_positions"]),
         prefer=numeric_node(sleeve["prefer"], table) if "prefer" in sleeve else None,
+        limit=numeric_node(order["limit"], table) if "limit" in order else None,
+        ttl=int(order.get("ttl", "1d").removesuffix("d")),
         cooldown_bars=int(sleeve["cooldown_bars"]),
         alloc=float(sleeve["alloc"]),
     )

@@ -43,7 +43,8 @@ class StopRule:
 class RulesProgram:
     """One sleeve of rules. ``universe`` are tickers, sorted; an ``each`` program has none until ``Program.on``.
 
-    An absent signal (None) is never true. ``prefer``: higher first, None without a preference.
+    An absent signal (None) is never true. ``prefer``: higher first, None without a preference. ``limit``: the price of
+    limit entries, None for market orders; ``ttl``: sessions of the instrument that an entry works for.
     """
 
     id: str
@@ -59,12 +60,14 @@ class RulesProgram:
     levels: tuple[Node, ...]
     max_positions: int
     prefer: Node | None
+    limit: Node | None
+    ttl: int
     cooldown_bars: int
     alloc: float
 
     def roots(self) -> tuple[Node, ...]:
         """Return every expression that is evaluated for this sleeve."""
-        optional = (self.enter, self.exit, self.enter_short, self.exit_short, self.prefer, *self.levels)
+        optional = (self.enter, self.exit, self.enter_short, self.exit_short, self.prefer, self.limit, *self.levels)
         return tuple(node for node in optional if node is not None)
 
 

@@ -33,6 +33,7 @@ from farm.values.arrays import F64, I64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
+_ORDER = "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price"
 _TRADE = (
     "sleeve instrument side lots entry_order entry_ts entry_session entry_notional_micro exit_order exit_kind exit_ts"
     " exit_session bars pnl_micro fees_micro dividends_micro entry_price exit_price"
@@ -41,7 +42,10 @@ FORMAT = "ledger-2"
 FIELDS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(names.split())
     for kind, names in (
-        ("orders", "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price"),
+        (
+            "orders",
+            "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price limit_price",
+        ),
         ("fills", "ts session order sleeve instrument lots amount_micro slippage_micro opens price ref_price"),
         ("cash_events", "ts session kind sleeve instrument ref cash_micro receivable_micro"),
         ("trades", _TRADE),
@@ -49,7 +53,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     )
 }
 """The fields of each kind of record in the order in which they are hashed, whatever their order in memory."""
-PRICES = frozenset(("price", "ref_price", "entry_price", "exit_price"))
+PRICES = frozenset(("price", "limit_price", "ref_price", "entry_price", "exit_price"))
 """The fields that are float64."""
 _ONE = readonly(np.array([0, -1], np.int64))  # of a run on one instrument: every place is where it was
 

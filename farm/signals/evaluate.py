@@ -44,7 +44,7 @@ class Signals:
     """What one sleeve says about one instrument, bar by bar of ``market.series[instrument]``.
 
     Shapes:  enter, exit, enter_short, exit_short uint8 (n,): 1 where true; 0 where false, unknown, or before the run.
-             prefer, stop_levels[k] float64 (n,), in the share basis of that bar: NaN where unknown.
+             prefer, limit, stop_levels[k] float64 (n,), in the share basis of that bar: NaN where unknown.
              is_enter_known: at some bar of the run it is known whether to enter, long or short.
     Anchors: label of each recursive indicator -> the day its steps began (the earliest, if it has several).
     """
@@ -58,6 +58,7 @@ class Signals:
     stop_levels: tuple[F64, ...]
     anchors: Mapping[str, str]
     is_enter_known: bool = True
+    limit: F64 | None = None
 
 
 def evaluate(program: Program, market: Market, store: SeriesStore) -> tuple[tuple[Signals, ...], ...]:
@@ -134,6 +135,7 @@ class _Scopes:
             prefer=None if sleeve.prefer is None else numeric(sleeve.prefer),
             stop_levels=tuple(numeric(level) for level in sleeve.levels),
             anchors={label: iso(day) for label, day in sorted(anchors.items())},
+            limit=None if sleeve.limit is None else numeric(sleeve.limit),
             is_enter_known=not known.isdisjoint((sleeve.enter, sleeve.enter_short)),
         )
 

@@ -22,9 +22,9 @@ SLEEVE_KINDS = ("rules",)
 SLEEVE_KINDS_NOT_BUILT = ("tree", "pair", "options")
 RULES = (
     "id", "kind", "alloc", "universe", "side", "enter", "exit", "enter_short", "exit_short", "size", "stops",
-    "max_positions", "prefer", "cooldown_bars",
+    "max_positions", "prefer", "cooldown_bars", "order",
 )  # fmt: skip
-RULES_NOT_BUILT = ("order", "exit_order", "max_entries", "add")
+RULES_NOT_BUILT = ("exit_order", "max_entries", "add")
 SLEEVE_OF_OTHER_KINDS = (
     "rebalance", "root", "legs", "underlying", "when", "qty", "max_open", "filters",
 )  # fmt: skip
@@ -36,6 +36,11 @@ SIZES: Mapping[str, tuple[str, ...]] = {
 SIZES_NOT_BUILT = ("inverse_vol", "target_vol", "kelly", "risk", "contracts", "max_loss_pct")
 SIZE = ("mode", "v")
 SIZE_NOT_BUILT = ("n", "cap", "start")
+
+ORDER_TYPES = ("market", "limit")
+ORDER_TYPES_NOT_BUILT = ("stop", "stop_limit", "moo", "moc", "next_close", "book_now")
+ORDER = ("type", "limit", "ttl")
+ORDER_NOT_BUILT = ("stop",)
 
 STOP_UNITS: Mapping[str, tuple[str, ...]] = {
     "stop": ("pct", "abs", "level"),

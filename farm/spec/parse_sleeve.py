@@ -6,12 +6,13 @@ Rules: what comes out is the resolved form with ``$p`` kept, and goes in again u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from farm.spec import grammar
 from farm.spec.parse_expr import ExpressionParser
-from farm.spec.reader import Check, Reader, is_hole, join, near, not_built, one_of
+from farm.spec.reader import Check, Reader, is_hole, join, near, not_built, one_of, show
 from farm.spec.spec import Document, RunSpec, Universe
 from farm.values.errors import SpecError
 
@@ -19,6 +20,7 @@ FRACTION_HINT = "rates are fractions: 5 % is 0.05"
 REG_T_GROSS = 2.0
 """Most that Regulation T lets stock be bought for, in equities (50 % initial margin)."""
 _COUNT_MAX = 1_000_000
+_SESSIONS = re.compile(r"[1-9][0-9]{0,3}d")
 
 
 def parse_universes(reader: Reader, value: Any, place: str) -> dict[str, Universe]:
@@ -105,6 +107,10 @@ class SleeveParser:
         for key in ("enter", "exit", "enter_short", "exit_short"):
             if key in value:
                 sleeve[key] = parser.truth(value[key], join(place, key))
+        if "order" in value:
+            order = self._order(value["order"], join(place, "order"))
+            if order["type"] != "market":  # which is how entries are filled anyway
+                sleeve["order"] = order
         if "prefer" in value:
             sleeve["prefer"] = parser.numeric(value["prefer"], join(place, "prefer"))
         return sleeve
@@ -173,6 +179,32 @@ class SleeveParser:
         if self.run.account == "linear":
             return float(self.run.max_gross or 1.0)
         return REG_T_GROSS if self.run.account == "reg_t" else 1.0
+
+    def _order(self, value: Any, place: str) -> Document:
+        reader = self.reader
+        reader.object(value, place, grammar.ORDER, required=("type",), unbuilt=grammar.ORDER_NOT_BUILT)
+        kind = reader.word(value["type"], join(place, "type"), grammar.ORDER_TYPES, grammar.ORDER_TYPES_NOT_BUILT)
+        if kind == "market":
+            for key in ("limit", "ttl"):
+                if key in value:
+                    raise SpecError(f"a market order takes no {key}", place=join(place, key), hint="type limit has it")
+            return {"type": kind}
+        if "limit" not in value:
+            raise SpecError("required, and missing", place=join(place, "limit"), allowed="a price, or an expression")
+        return {
+            "type": kind,
+            "limit": self.parser.numeric(value["limit"], join(place, "limit")),
+            "ttl": reader.scalar(value.get("ttl", "1d"), join(place, "ttl"), self._sessions),
+        }
+
+    def _sessions(self, value: Any, place: str) -> str:
+        text = self.reader.text(value, place, 'a number of sessions such as "3d"')
+        if not _SESSIONS.fullmatch(text):
+            hint = "sessions of the instrument, the one after the decision included"
+            raise SpecError(
+                f"not a number of sessions: {show(value)}", place=place, allowed='"1d" to "9999d"', hint=hint
+            )
+        return text
 
     def _stops(self, value: Any, place: str) -> list[Document]:
         stops = [self._stop(item, f"{place}[{index}]") for index, item in enumerate(self.reader.items(value, place))]

@@ -25,7 +25,7 @@ from tests.reference.loop import Reference
 
 UNIT = 1_000_000
 START = 10960  # Tuesday 2000-01-04
-PREFER: Any = "prefer"  # the engine only asks whether there is a preference
+PREFER: Any = "prefer"  # the engine only asks whether there is a preference, or a limit
 
 
 def days(count: int) -> Any:
@@ -49,7 +49,7 @@ def rules(**changes: Any) -> RulesProgram:
     sleeve: dict[str, Any] = {
         "id": "s", "universe_id": "u", "universe": ("AAPL",), "side": "long", "enter": Node, "exit": None,
         "enter_short": None, "exit_short": None, "size": Size("qty", 10.0), "stops": (), "levels": (),
-        "max_positions": 1, "prefer": None, "cooldown_bars": 0, "alloc": 1.0,
+        "max_positions": 1, "prefer": None, "limit": None, "ttl": 1, "cooldown_bars": 0, "alloc": 1.0,
     }  # fmt: skip
     return RulesProgram(**(sleeve | changes))
 
@@ -69,13 +69,13 @@ def mask(rows: int, *true: int) -> U8:
 def signals(
     market: Market, instrument: int = 0, *, enter: Sequence[int] = (), exit: Sequence[int] = (),
     enter_short: Sequence[int] = (), exit_short: Sequence[int] = (), prefer: F64 | None = None,
-    levels: Sequence[F64] = (),
+    levels: Sequence[F64] = (), limit: F64 | None = None,
 ) -> Signals:  # fmt: skip
     """Signals of one instrument by the bars at which they are true."""
     n = market.series[instrument].rows
     return Signals(
         instrument, mask(n, *enter), mask(n, *exit), mask(n, *enter_short), mask(n, *exit_short), prefer,
-        tuple(levels), {},
+        tuple(levels), {}, limit=limit,
     )  # fmt: skip
 
 
@@ -172,9 +172,10 @@ def rough_signals(draw: st.DrawFn, market: Market, instrument: int, sleeve: Rule
         np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.05, n)))
         for _ in sleeve.levels
     ]
+    limit = np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.03, n)))
     return Signals(
         instrument, column(), column(), column(), column(), None if sleeve.prefer is None else prefer,
-        tuple(levels), {},
+        tuple(levels), {}, limit=None if sleeve.limit is None else limit,
     )  # fmt: skip
 
 
@@ -223,7 +224,8 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
             side="long" if account == "cash" else draw(st.sampled_from(("long", "short", "both"))),
             levels=tuple(PREFER for stop in stops if stop.unit == "level"), max_positions=draw(st.integers(1, 3)),
             prefer=draw(st.sampled_from((None, PREFER))), cooldown_bars=draw(st.sampled_from((0, 0, 1, 4))),
-            alloc=draw(st.sampled_from((1.0, 0.5))),
+            alloc=draw(st.sampled_from((1.0, 0.5))), limit=draw(st.sampled_from((None, None, PREFER))),
+            ttl=draw(st.sampled_from((1, 2, 5))),
         )  # fmt: skip
         sleeves.append(sleeve)
         groups.append(tuple(draw(rough_signals(found, n, sleeve)) for n in members))
