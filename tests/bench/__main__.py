@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--only ROW ...] [--out FILE]``: measure, print a table, write JSON."""
+"""``python -m tests.bench [--only ROW ...] [--repeats N] [--out FILE]``: measure, print a table, write JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farm.values.settings import FarmSettings
 from tests.bench import engine, processes, studies
 from tests.bench.harness import Row, forget_peak, peak_bytes, show, write_json
 
-ROWS: Mapping[str, Callable[[FarmSettings], Row | list[Row]]] = {
+ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "loop": engine.event_loop,
     "universe": engine.universe,
     "cell": studies.cell_overhead,
@@ -27,6 +27,7 @@ ROWS: Mapping[str, Callable[[FarmSettings], Row | list[Row]]] = {
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--repeats", type=int, default=5, help="how often each row is measured, after once in vain")
     parser.add_argument("--out", type=Path, default=Path("bench-out/bench.json"), help="where the JSON goes")
     arguments = parser.parse_args()
     measured: list[Row] = []
@@ -34,7 +35,7 @@ def main() -> int:
         for name in arguments.only:
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             forget_peak()
-            found = ROWS[name](settings)
+            found = ROWS[name](settings, arguments.repeats)
             rows = found if isinstance(found, list) else [found]
             measured += [replace(row, peak_bytes=peak_bytes()) if row.peak_bytes is None else row for row in rows]
     print(show(measured))

@@ -20,7 +20,7 @@ from farm.values.arrays import readonly
 from farm.values.settings import GIB, FarmSettings
 from farm.work.run import BlockRunner, submit
 from tests.bench.harness import Row, microseconds, repeat
-from tests.bench.studies import REPEATS, demo_spec, one_trial
+from tests.bench.studies import demo_spec, one_trial
 from tests.engine import support
 from tests.generators import market_of, series_of, weekdays
 
@@ -43,15 +43,15 @@ def stop_spec() -> dict[str, Any]:
     return spec
 
 
-def event_loop(settings: FarmSettings) -> list[Row]:
+def event_loop(settings: FarmSettings, repeats: int) -> list[Row]:
     """Bar steps per second and core of the kernel, without anything that works, and with everything."""
     return [
-        _on_real_bars("event loop, a cross", 40, plain_spec(), settings),
-        _on_real_bars("event loop, stop, target and fees", 20, stop_spec(), settings),
+        _on_real_bars("event loop, a cross", 40, plain_spec(), settings, repeats),
+        _on_real_bars("event loop, stop, target and fees", 20, stop_spec(), settings, repeats),
     ]
 
 
-def _on_real_bars(name: str, target: float, spec: dict[str, Any], settings: FarmSettings) -> Row:
+def _on_real_bars(name: str, target: float, spec: dict[str, Any], settings: FarmSettings, repeats: int) -> Row:
     submission = submit(spec, api.store_of(settings), fresh=True)
     runner = BlockRunner(api.store_of(settings), cache=ColumnCache(GIB))
     context = runner.context(submission.study)
@@ -70,12 +70,12 @@ def _on_real_bars(name: str, target: float, spec: dict[str, Any], settings: Farm
             parts[part].append(spent[part] / RUNS)
         return bars * RUNS / spent["kernel"] / 1e6
 
-    values = repeat(measure, REPEATS)
+    values = repeat(measure, repeats)
     shown = {part: f"{microseconds(statistics.median(all_))} per run" for part, all_ in parts.items()}
     return Row(name, "M bar-steps/s/core", target, True, values, {"bars": f"{bars:,}", **shown})
 
 
-def universe(settings: FarmSettings) -> Row:
+def universe(settings: FarmSettings, repeats: int) -> Row:
     """What a row of the tape costs in a universe of 1,000 instruments, against one of 10; both hold the same 10."""
     few, many = (_generated(count) for count in (HELD, INSTRUMENTS))
     costs: dict[str, list[float]] = {f"{HELD} instruments": [], f"{INSTRUMENTS:,} instruments": []}
@@ -87,7 +87,7 @@ def universe(settings: FarmSettings) -> Row:
         small, large = (found[-1] for found in costs.values())
         return large / small
 
-    values = repeat(measure, REPEATS)
+    values = repeat(measure, repeats)
     shown = {name: f"{statistics.median(all_) * 1e9:.1f} ns per tape row" for name, all_ in costs.items()}
     return Row(f"{INSTRUMENTS:,} instruments against {HELD}, {HELD} held", "x per row", 1.2, False, values, shown)
 

@@ -15,7 +15,6 @@ from farm.kernels.cache import MANIFEST, SETTING
 from farm.values.settings import FarmSettings
 from tests.bench.engine import stop_spec
 from tests.bench.harness import Row, family_bytes, repeat, seconds_of
-from tests.bench.studies import REPEATS
 
 COMPILE = """
 import os
@@ -39,7 +38,7 @@ print(seconds, sum(len(kernel.declared) for kernel in kernels), peak_bytes())
 """
 
 
-def kernels(settings: FarmSettings) -> list[Row]:
+def kernels(settings: FarmSettings, repeats: int) -> list[Row]:
     """All kernels compiled into an empty directory by two cores; and loaded from it by another process."""
     with TemporaryDirectory(prefix="farm-bench-") as folder:
         # The user's own cache is looked at too, and has them.
@@ -61,7 +60,7 @@ def kernels(settings: FarmSettings) -> list[Row]:
             seconds, *found[:] = done.stdout.decode().split()
             return float(seconds)
 
-        loaded = repeat(load, REPEATS)
+        loaded = repeat(load, repeats)
     parts = {"signatures": found[0], "on disk": f"{on_disk / 1e6:.1f} MB"}
     return [
         Row("kernels compiled ahead, 2 cores", "s", 60, False, [compiled], parts, peak_bytes=peak),
@@ -69,7 +68,7 @@ def kernels(settings: FarmSettings) -> list[Row]:
     ]
 
 
-def fresh_process(settings: FarmSettings) -> Row:
+def fresh_process(settings: FarmSettings, repeats: int) -> Row:
     """A new process with compiled kernels on disk, from its start to the printed document of one trial."""
     with TemporaryDirectory(prefix="farm-bench-") as folder:
         spec = Path(folder) / "spec.json"
@@ -96,13 +95,13 @@ def fresh_process(settings: FarmSettings) -> Row:
                 parts.setdefault(name, []).append(spent)
             return printed
 
-        values = repeat(measure, REPEATS)
+        values = repeat(measure, repeats)
     shown = {name: f"{statistics.median(all_):.2f} s" for name, all_ in parts.items()}
     return Row("fresh process, first result", "s", 0.9, False, values, shown, peak_bytes=max(peaks))
 
 
-def help_time(settings: FarmSettings) -> Row:
+def help_time(settings: FarmSettings, repeats: int) -> Row:
     """``farm --help``."""
     command = [sys.executable, "-m", "cluster.cli", "--help"]
     run = lambda: seconds_of(lambda: subprocess.run(command, capture_output=True, check=True, timeout=60))  # noqa: E731
-    return Row("farm --help", "s", 0.03, False, repeat(run, REPEATS), peak_bytes=0)
+    return Row("farm --help", "s", 0.03, False, repeat(run, repeats), peak_bytes=0)

@@ -27,7 +27,6 @@ from tests.bench.harness import Row, family_bytes, microseconds, repeat
 
 DEMO = Path(__file__).resolve().parents[2] / "infra" / "demo" / "study.json"
 WORKERS = 2
-REPEATS = 5
 
 
 def demo_spec() -> dict[str, Any]:
@@ -80,7 +79,7 @@ class Clocks:
         return run
 
 
-def cell_overhead(settings: FarmSettings) -> Row:
+def cell_overhead(settings: FarmSettings, repeats: int) -> Row:
     """What a cell costs however few bars it has: key, program, set-up and books, row, segment, catalog.
 
     What grows with its bars is clocked apart: event loop, signals, metrics over sessions, digests of the books.
@@ -124,18 +123,18 @@ def cell_overhead(settings: FarmSettings) -> Row:
             parts.setdefault(name, []).append(seconds / cells)
         return sum(fixed.values()) / cells * 1e6
 
-    values = repeat(measure, REPEATS)
+    values = repeat(measure, repeats)
     shown = {name: f"{microseconds(statistics.median(all_))} per cell" for name, all_ in parts.items()}
     return Row("fixed cost of a cell", "us", 200, False, values, shown)
 
 
-def on_workers(settings: FarmSettings) -> list[Row]:
+def on_workers(settings: FarmSettings, repeats: int) -> list[Row]:
     """The demo study on two local workers that are ready and know nothing yet; and how long it takes to be ready."""
     rates: list[float] = []
     starts: list[float] = []
     parts: dict[str, list[float]] = {}
     peaks: list[int] = []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         with TemporaryDirectory(prefix="farm-bench-") as folder:
             there = api.at(str(Path(folder) / "store"))
             api.ingest_sample(there)
@@ -160,7 +159,7 @@ def on_workers(settings: FarmSettings) -> list[Row]:
     ]
 
 
-def from_catalog(settings: FarmSettings) -> Row:
+def from_catalog(settings: FarmSettings, repeats: int) -> Row:
     """The demo study again, every cell from the catalog, to the document."""
     api.run(demo_spec(), settings)
     parts: dict[str, list[float]] = {}
@@ -175,6 +174,6 @@ def from_catalog(settings: FarmSettings) -> Row:
             parts.setdefault(name, []).append(spent)
         return outcome.study.cells / total
 
-    values = repeat(measure, REPEATS)
+    values = repeat(measure, repeats)
     shown = {name: f"{statistics.median(all_) * 1e3:.1f} ms" for name, all_ in parts.items()}
     return Row("demo study from the catalog", "cells/s", 20_000, True, values, shown)
