@@ -118,6 +118,7 @@ def test_metrics_have_the_bits_of_their_twin_with_ties_and_ruin(equity: list[int
     assert got[1] == want[1]
 
 
+@pytest.mark.slow
 def test_the_tail_is_the_sorted_tail() -> None:
     rng = np.random.default_rng(5)
     for n in (1, 2, 19, 20, 21, 22, 41, 500):

@@ -409,6 +409,7 @@ def test_an_instrument_that_is_delisted_inside_the_run_is_refused_and_not_ignore
     assert run_in_process(spec, store).stats.cells_computed
 
 
+@pytest.mark.slow
 def test_one_process_with_four_threads_fetches_each_column_once() -> None:
     """Cold, four threads, many blocks: as many column loads as there are columns in the plan."""
     store = sample_store()
