@@ -126,6 +126,14 @@ def test_rooms_are_those_of_the_drawing() -> None:
     assert modules <= set(TOP)
 
 
+def test_the_page_about_the_house_has_the_rooms_in_their_order() -> None:
+    """docs/house.md is this file's drawing in words."""
+    text = (ROOT / "docs" / "house.md").read_text(encoding="utf-8")
+    assert re.findall(r"(?m)^\| `(\w+)/`", text) == list(ROOMS)
+    told = set(re.findall(r"`(\w+)\.py`", text))
+    assert {path.stem for path in sources("cluster")} - {"__init__"} <= told and set(TOP) <= told
+
+
 def test_farm_imports_follow_the_drawing() -> None:
     """No room imports a room that the data flow puts after it; farm knows neither cluster nor infra nor Ray."""
     wrong = []

@@ -135,6 +135,7 @@ def test_settings_of_the_environment(name: str, value: str, empty: Console, spec
     assert name in done.err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early(finished: Console) -> None:
     """``farm status | head -1``: no complaint, on either side."""
     line = f"{COMMAND} status | head -1"
@@ -144,6 +145,7 @@ def test_a_reader_that_leaves_early(finished: Console) -> None:
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_gone(finished: Console) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -152,6 +154,7 @@ def test_a_reader_that_is_gone(finished: Console) -> None:
     assert (done.code, done.err) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_no_unicode(finished: Console, spec: Path) -> None:
     done = Console(finished.store, {"PYTHONIOENCODING": "ascii"}).process("results", spec)
     assert (done.code, done.err) == (0, "")

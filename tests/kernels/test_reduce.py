@@ -125,6 +125,7 @@ def test_the_kernel_writes_each_metric_where_the_registry_has_it() -> None:
     assert positions == list(range(len(METRIC_NAMES)))
 
 
+@pytest.mark.slow
 def test_the_tail_is_the_sorted_tail() -> None:
     rng = np.random.default_rng(5)
     for n in (1, 2, 19, 20, 21, 22, 41, 500):
