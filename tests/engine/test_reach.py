@@ -21,6 +21,8 @@ from farm.signals.evaluate import Signals
 from tests.engine.support import ANYTHING, cases
 
 SEEDS, RUNS = range(36), 25
+OFTEN = 5
+"""So many of these 900 runs at least, so that a test of a few hundred is likely to meet it."""
 NEVER_SENT = {OrderKind.OPEN, OrderKind.SPLIT}
 NEVER_ENDS = {OrderKind.ENTER}
 NEVER_LEFT = {Status.IN_WORK}
@@ -147,5 +149,5 @@ def test_the_generator_reaches_everything() -> None:
 
     for number in SEEDS:  # one long run of hypothesis would look at much that is alike
         seed(number)(look)()
-    assert sorted(EXPECTED - set(found)) == []
+    assert {name: found[name] for name in EXPECTED if found[name] < OFTEN} == {}
     assert sorted(set(found) - EXPECTED) == []
