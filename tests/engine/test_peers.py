@@ -12,12 +12,14 @@ import functools
 import itertools
 import warnings
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 
 from farm.engine.ledger import OrderKind
 from farm.values.arrays import I64, U8
+from tests.engine import peers
 from tests.engine.peers import (
     CASH,
     PEERS,
@@ -28,6 +30,7 @@ from tests.engine.peers import (
     by_backtrader,
     by_plain_vectorbt,
     by_vectorbt,
+    levels,
     ours,
 )
 
@@ -183,6 +186,15 @@ class TestLevels:
         assert ends(rule) == {"ours": 100.0, "backtesting": 0.0, "vectorbt": 0.0, "backtrader": 0.0}
         above = one_trade(still(100), still(100), still(110.01), still(100), target=0.1)
         assert ends(above) == dict.fromkeys(ends(above), 100.1)
+
+    def test_who_is_given_the_decimal_agrees(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def decimals(*entry: Any) -> tuple[float | None, ...]:
+            return tuple(level and round(level, 9) for level in levels(*entry))
+
+        monkeypatch.setattr(peers, "levels", decimals)
+        for rule in (one_trade(still(102), still(102), (102, 102, 96.9, 100), still(100), stop=0.05),
+                     one_trade(still(100), still(100), still(110), still(100), target=0.1)):  # fmt: skip
+            assert ours(rule).fills == by_backtesting(rule).fills == by_backtrader(rule).fills
 
     def test_a_stop_whose_product_is_exact(self) -> None:
         """75 is 75 for all."""
