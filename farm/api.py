@@ -173,7 +173,7 @@ def only(spec: Spec, trial: int | str, settings: FarmSettings, *, snapshot: str 
 
 def plan(spec: Spec, settings: FarmSettings, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
     """Return what running the study now would read, prune and compute; nothing is run or stored."""
-    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh)
+    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh, settings=settings.cache)
 
 
 def run(
@@ -283,7 +283,7 @@ def report(
 
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)
-    data = report_html(report_of(outcome, store, trial=trial)).encode()
+    data = report_html(report_of(outcome, store, trial=trial, settings=settings.cache)).encode()
     _write_file(Path(output), data)
     return len(data)
 

@@ -313,12 +313,12 @@ def test_budget_holds_under_threads(budget: int, threads: int) -> None:
 
 
 def test_the_process_has_one_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """process_cache is one object for all threads; its budget is set before first use, and not after."""
+    """process_cache is one object for all threads, until somebody wants another budget."""
     monkeypatch.setattr(process, "_cache", None)
-    process.configure(CacheSettings(cache_bytes_max=12345))
-    assert len({id(cache) for cache in _together(8, lambda _: process.process_cache())}) == 1
-    assert process.process_cache().cache_bytes_max == 12345
-    process.configure(CacheSettings(cache_bytes_max=12345))
-    with pytest.raises(UsageError, match="12345"):
-        process.configure(CacheSettings(cache_bytes_max=1))
-    monkeypatch.setattr(process, "_settings", CacheSettings())
+    settings = CacheSettings(cache_bytes_max=12345)
+    [first] = set(_together(8, lambda _: process.process_cache(settings)))
+    assert first.cache_bytes_max == 12345
+    assert process.process_cache() is process.process_cache(settings) is first
+    other = process.process_cache(CacheSettings(cache_bytes_max=1))
+    assert other is process.process_cache() is not first
+    assert (first.cache_bytes_max, other.cache_bytes_max) == (12345, 1)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.worker import farm_runner
 from farm import api
+from farm.columns import process
 from farm.shard.sample import sample_bars
+from farm.signals.store import SeriesStore
 from farm.values.canon import canonical_json
 from farm.values.errors import SpecError, UsageError
-from farm.values.settings import FarmSettings
+from farm.values.settings import CacheSettings, FarmSettings
+from farm.work import run
 from farm.work.run import Outcome
 from tests.study.support import cross
 
@@ -105,6 +111,34 @@ def test_report(settings: FarmSettings, outcome: Outcome, tmp_path: Path) -> Non
         assert word in text, word
     with pytest.raises(UsageError, match="the report cannot be written"):
         api.report(outcome.study.id, settings, tmp_path / "nowhere" / "report.html")
+
+
+Use = Callable[[FarmSettings, Outcome, Path], object]
+USES: dict[str, Use] = {
+    "plan": lambda settings, outcome, folder: api.plan(cross(fast=(7, 7), slow=(9, 9)), settings),
+    "run": lambda settings, outcome, folder: api.run(SPEC, settings, fresh=True, threads=2),
+    "report": lambda settings, outcome, folder: api.report(outcome.study.id, settings, folder / "report.html"),
+    "explain": lambda settings, outcome, folder: api.explain(outcome.study.keys[12].hex(), settings),
+    "worker": lambda settings, outcome, folder: farm_runner(api.store_of(settings), settings),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_budgets_reach_whatever_runs(
+    use: str, settings: FarmSettings, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of the process and the series store have the budgets of the settings, also after others were there."""
+    series: list[int] = []
+    monkeypatch.setattr(process, "_cache", None)
+    monkeypatch.setattr(run, "SeriesStore", lambda size: series.append(size) or SeriesStore(size))
+    for cache_bytes, series_bytes in ((7_000, 3_000), (8_000, 4_000)):
+        cache = CacheSettings(cache_bytes_max=cache_bytes, series_bytes_max=series_bytes)
+        USES[use](replace(settings, cache=cache), outcome, tmp_path)
+        made = process.process_cache()
+        assert made.cache_bytes_max == cache_bytes
+        assert made.stats().bytes_used <= cache_bytes
+        assert set(series) == (set() if use == "plan" else {series_bytes})
+        series.clear()
 
 
 def test_one_trial_of_a_study(settings: FarmSettings, outcome: Outcome) -> None:
