@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,26 @@ def test_calendars_survive_the_store_and_their_digest_is_of_sessions_alone() -> 
     assert moved.digest(*window) != calendar.digest(*window)
     with pytest.raises(DataError, match=r"not a calendar"):
         calendar_from_bytes(b"something else", place="calendars/x.arrow")
+
+
+def test_calendars_of_the_first_format_stay_readable() -> None:
+    """A calendar that was frozen before differences were stored is the same calendar; one of the future is named."""
+    calendar = freeze_calendar("XNYS").slice(day("2019-01-01"), day("2021-12-31"))
+    columns = {"day": calendar.day, "open_ts": calendar.open_ts, "close_ts": calendar.close_ts}
+    first, last = calendar.covers or (0, 0)
+    metadata = {"farm.calendar": "1", "name": "XNYS", "first": str(first), "last": str(last)}
+    for version, is_known in (("1", True), ("3", False)):
+        fields = [pa.field(name, pa.array(column).type, nullable=False) for name, column in columns.items()]
+        schema = pa.schema(fields, metadata | {"farm.calendar": version})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_batch(pa.record_batch([pa.array(column) for column in columns.values()], schema=schema))
+        if is_known:
+            back = calendar_from_bytes(sink.getvalue().to_pybytes(), place="x")
+            assert (back.covers, back.digest(first, last)) == (calendar.covers, calendar.digest(first, last))
+        else:
+            with pytest.raises(DataError, match="not a calendar of this format"):
+                calendar_from_bytes(sink.getvalue().to_pybytes(), place="x")
 
 
 def test_sessions_are_found() -> None:

@@ -138,7 +138,7 @@ def test_a_ratio_read_as_another_is_noted(store: MemoryStore, tmp_path: Path) ->
 @pytest.mark.parametrize("text", ["1e999", "9" * 5_000, "1:" + "9" * 5_000, "1e999999999"])
 def test_a_ratio_beyond_reason_is_one_error(store: MemoryStore, tmp_path: Path, text: str) -> None:
     """Neither a traceback, nor a minute spent on a number of a billion digits."""
-    with pytest.raises(DataError, match="ratio|beyond any split"):
+    with pytest.raises(DataError, match=r"ratio|beyond any split"):
         put(store, tmp_path, f"ex_date,ratio\n2023-01-03,{text}\n", "splits")
 
 
