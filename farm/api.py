@@ -19,12 +19,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farm.results.catalog import Catalog, parse_block_name
+from farm.results.catalog import Catalog
 from farm.results.remarks import ordered, remarks
 from farm.results.results import assumed_text, counted_text
 from farm.results.segment import parsed
 from farm.shard.dataset import Dataset
-from farm.shard.layout import leases_prefix
+from farm.shard.layout import leases_prefix, parse_segment_key
 from farm.shard.snapshot import read_head
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
@@ -384,7 +384,9 @@ def _explain_result(catalog: Catalog, owner: Study, spec: StudySpec, number: int
     [key] = found.segments
     [segment] = catalog.read_segments([key])
     row = int(found.row[0])
-    name, block = parse_block_name(key)
+    named = parse_segment_key(key)
+    assert named is not None, "the catalog looks at nothing else"
+    name, block = named
     trial, position = divmod(number, len(owner.cell_instruments))
     instrument = owner.cell_instruments[position]
     counts = ordered(parsed(counted_text(segment.counts[row], owner.cell_counts[position])))

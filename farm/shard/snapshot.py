@@ -140,14 +140,10 @@ def read_head(store: Store, dataset: str) -> Snapshot:
 
 def find_head(store: Store, dataset: str) -> tuple[int, Snapshot] | None:
     """Return number and snapshot of the newest entry of ``dataset``, or None when there is none."""
-    last = ""
-    for meta in store.list(refs_prefix(dataset)):
-        parse_ref_key(meta.key)
-        last = meta.key
-    if not last:
+    numbers = [found[1] for meta in store.list(refs_prefix(dataset)) if (found := parse_ref_key(meta.key))]
+    if not numbers:
         return None
-    _, number = parse_ref_key(last)
-    return number, read_snapshot(store, _read_ref(store, last), dataset=dataset)
+    return numbers[-1], read_snapshot(store, _read_ref(store, ref_key(dataset, numbers[-1])), dataset=dataset)
 
 
 _LOG_HINT = "restore the object; to go back to the entry before it, delete it"
