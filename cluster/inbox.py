@@ -22,7 +22,7 @@ from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
 from cluster.submission import BlockSet, members
-from farm.shard.layout import inbox_key, lease_key, leases_prefix, study_prefix
+from farm.shard.layout import inbox_key, is_of_study, lease_key, leases_prefix, parse_inbox_key, study_prefix
 from farm.store.base import Store
 from farm.study.block import ranges_of
 from farm.values.canon import canonical_json
@@ -30,6 +30,7 @@ from farm.values.errors import AlreadyExists, DataError, FarmError, NotFound
 
 FORMAT = "farm-inbox-1"
 READS_IN_FLIGHT = 16
+_REMOVE = "remove it and submit the study again"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,25 @@ class Inbox:
 
     def pending(self) -> list[Entry]:
         """Return the submissions that have not ended, in the order of submission."""
-        entries = [self._entry(meta.key) for meta in self.store.list("inbox/")]
-        waiting = [entry for entry in entries if entry is not None and not self._clear_if_ended(entry)]
-        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study))
+        return self.survey()[0]
+
+    def survey(self) -> tuple[list[Entry], dict[str, DataError]]:
+        """Return the submissions that have not ended, in the order of submission, and by study the error of each one
+        that cannot be read: it is the error of that study, and of no other."""
+        waiting: list[Entry] = []
+        damaged: dict[str, DataError] = {}
+        for meta in self.store.list("inbox/"):
+            study = parse_inbox_key(meta.key)
+            if study is None:
+                continue
+            try:
+                entry = self._entry(meta.key)
+            except DataError as error:
+                damaged[study] = error
+                continue
+            if entry is not None and not self._clear_if_ended(entry):
+                waiting.append(entry)
+        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study)), damaged
 
     def record(self, run: RunLease) -> None:
         """Record an attempt that is about to be sent."""
@@ -82,18 +99,27 @@ class Inbox:
 
     def leases(self, study: str) -> list[dict[str, Any]]:
         """Return the lease records of a study, in the order they were made."""
-        keys = [meta.key for meta in self.store.list(leases_prefix(study))]
+        return [record for _, record in self._leases(study)]
+
+    def _leases(self, study: str) -> list[tuple[str, dict[str, Any]]]:
+        keys = [meta.key for meta in self.store.list(leases_prefix(study)) if is_of_study(meta.key)]
         with ThreadPoolExecutor(READS_IN_FLIGHT, "leases") as pool:
-            return [record for record in pool.map(self._read, keys) if record is not None]
+            records = zip(keys, pool.map(self._read, keys), strict=True)
+            return [(key, record) for key, record in records if record is not None]
 
     def failures(self, study: str, nonce: str) -> dict[int, tuple[int, str]]:
-        """Return how often each block has failed in this submission, and its last error."""
+        """Return how often each block has failed in this submission, and its last error; DataError for a damaged
+        record: a block that kills its workers would be tried again and again."""
         found: dict[int, tuple[int, str]] = {}
-        for record in self.leases(study):
-            if record.get("nonce") == nonce:
+        for key, record in self._leases(study):
+            if record.get("nonce") != nonce:
+                continue
+            try:
                 for block, error in record.get("failed", {}).items():
                     count = found.get(int(block), (0, ""))[0]
                     found[int(block)] = count + 1, str(error["message"])
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise DataError(f"not the record of an attempt: {error!r}", place=key, hint=_REMOVE) from error
         return found
 
     def finish(self, end: EndStudy) -> None:
@@ -114,17 +140,18 @@ class Inbox:
         if record is None:
             return None
         try:
-            return Entry(
+            entry = Entry(
                 str(record["study"]),
                 str(record["nonce"]),
                 str(record["submitter"]),
                 int(record["priority"]),
                 int(record["at_ns"]),
             )
-        except (KeyError, ValueError) as error:
-            raise DataError(
-                f"not a submission: {error}", place=key, hint="remove it and submit the study again"
-            ) from error
+            if inbox_key(entry.study) != key:
+                raise ValueError(f"it is that of {entry.study}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not a submission: {error}", place=key, hint=_REMOVE) from error
+        return entry
 
     def _clear_if_ended(self, entry: Entry) -> bool:
         try:
@@ -140,9 +167,9 @@ class Inbox:
         except NotFound:
             return None  # somebody cleared it in the meantime
         except ValueError as error:
-            raise DataError("not JSON", place=key, hint="remove it and submit the study again") from error
+            raise DataError("not JSON", place=key, hint=_REMOVE) from error
         if not isinstance(record, dict):
-            raise DataError("not an object", place=key, hint="remove it and submit the study again")
+            raise DataError("not an object", place=key, hint=_REMOVE)
         return record
 
 
