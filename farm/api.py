@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from farm.results.remarks import ordered, remarks
 from farm.results.results import assumed_text, counted_text
 from farm.results.segment import parsed
 from farm.shard.dataset import Dataset
-from farm.shard.layout import leases_prefix, parse_segment_key
+from farm.shard.layout import is_of_study, leases_prefix, parse_ref_key, parse_segment_key, parse_study_key
 from farm.shard.snapshot import read_head
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
@@ -36,7 +36,7 @@ from farm.study.plan import Plan, needs_of
 from farm.study.reads import BARS
 from farm.study.space import grid
 from farm.study.trials import FRESH, Study
-from farm.values.errors import UsageError, WriteFailed
+from farm.values.errors import DataError, UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
 from farm.values.units import MICRO, iso
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
@@ -206,17 +206,33 @@ def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None)
 
 
 def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
-    """Return the datasets and studies of the store, or one study with its blocks, as JSON values."""
+    """Return the datasets and studies of the store, or one study with its blocks, as JSON values.
+
+    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects
+    among refs and studies whose names no farm gives.
+    """
     store = store_of(settings)
     catalog = Catalog(store)
     if study is not None:
         return {"store": store.url, "studies": [_study_status(catalog, catalog.read_study(study).name, full=True)]}
-    datasets = sorted({meta.key.split("/")[1] for meta in store.list("refs/")})
+    refs = [parse_ref_key(meta.key) for meta in store.list("refs/")]
+    of_studies = [meta.key for meta in store.list("studies/")]
+    names = [name for key in of_studies if (name := parse_study_key(key)) is not None]
+    datasets = sorted({ref[0] for ref in refs if ref is not None})
     return {
         "store": store.url,
-        "datasets": [_dataset_status(store, name) for name in datasets],
-        "studies": [_study_status(catalog, name, full=False) for name in catalog.study_names()],
+        "datasets": [_or_error("dataset", name, lambda name: _dataset_status(store, name)) for name in datasets],
+        "studies": [_or_error("study", name, lambda name: _study_status(catalog, name, full=False)) for name in names],
+        "strangers": refs.count(None) + sum(not is_of_study(key) for key in of_studies),
     }
+
+
+def _or_error(what: str, name: str, ask: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the status of ``name``, or, where it is damaged, its name and the error."""
+    try:
+        return ask(name)
+    except DataError as error:
+        return {what: name, "error": error.to_json()}
 
 
 def _dataset_status(store: Store, name: str) -> dict[str, Any]:
@@ -354,13 +370,22 @@ KEY_PARTS = ("kind", "template", "split", "instrument", "read_set", "sessions", 
 
 
 def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, int, int]:
-    """Return study, trial and position of the cell; of several studies that have it, the first by name."""
+    """Return study, trial and position of the cell; of several studies that have it, the first by name.
+
+    Errors: UsageError; DataError for a damaged record of a study, when no other has the cell.
+    """
     place = "cell"
     if len(cell) < 8 or not set(cell.lower()) <= set("0123456789abcdef"):
         raise UsageError(f"not a cell key: {cell!r}", place=place, allowed="8 to 64 hex digits of a key")
     names = [study] if study is not None else catalog.study_names()
     found: tuple[Study, int] | None = None
-    for owner in map(catalog.read_study, names):
+    damaged: list[DataError] = []
+    for name in names:
+        try:
+            owner = catalog.read_study(name)
+        except DataError as error:
+            damaged.append(error)
+            continue
         for number, key in enumerate(owner.keys):
             if not key.hex().startswith(cell.lower()):
                 continue
@@ -368,6 +393,8 @@ def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, i
                 raise UsageError(f"several cells begin with {cell}", place=place, hint="give more digits")
             found = found or (owner, number)
     if found is None:
+        if damaged:
+            raise damaged[0]
         raise UsageError(
             f"no such cell: {cell}",
             place=f"study {study}" if study is not None else catalog.store.url,
