@@ -31,7 +31,7 @@ from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.open import open_store
-from farm.store.probe import probe_conditional_put
+from farm.store.probe import Proven
 from farm.study.plan import Plan, needs_of
 from farm.study.reads import BARS
 from farm.study.space import grid
@@ -63,15 +63,13 @@ def store_of(settings: FarmSettings) -> Store:
 
 
 def written_to(settings: FarmSettings) -> Store:
-    """Return the store that the settings name, proven to keep what it is given first.
+    """Return the store that the settings name, proven at the first write to keep what it is given first.
 
     Refs, study records and segments stand on conditional puts, which some S3 servers ignore without a word. A directory
     and a dictionary are known to honour them.
     """
     store = store_of(settings)
-    if store.url.startswith("s3:"):
-        probe_conditional_put(store)
-    return store
+    return Proven(store) if store.url.startswith("s3:") else store
 
 
 def ingest(
