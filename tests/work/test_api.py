@@ -136,7 +136,7 @@ def test_budgets_reach_whatever_runs(
         USES[use](replace(settings, cache=cache), outcome, tmp_path)
         made = process.process_cache()
         assert made.cache_bytes_max == cache_bytes
-        assert made.stats().bytes_used <= cache_bytes
+        assert made.stats().size_used <= cache_bytes
         assert set(series) == (set() if use == "plan" else {series_bytes})
         series.clear()
 
