@@ -1,4 +1,4 @@
-"""The column cache of this process: the only global of the project.
+"""The column cache of this process.
 
 All threads of a worker share it, whatever studies and stores they work on: keys are content hashes, so two stores
 that hold the same shard share its columns too. It is made at first use, with the budget of who uses it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from farm import api
 from farm.columns import process
 from farm.shard.sample import sample_bars
 from farm.signals.store import SeriesStore
+from farm.store.open import open_store
+from farm.store.wrap import Around
 from farm.values.canon import canonical_json
 from farm.values.errors import SpecError, UsageError
 from farm.values.settings import CacheSettings, FarmSettings
@@ -152,3 +155,27 @@ def test_check_spec() -> None:
     assert (found["points"], found["params"], found["each"]) == (4, ["fast", "slow"], "u")
     with pytest.raises(SpecError, match=r"^run\.cash"):
         api.check_spec(cross(cash=-1))
+
+
+def test_a_process_reads_what_cannot_change_once(
+    settings: FarmSettings, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roots, indexes, calendars and the master, whoever asks and from however many threads; refs and records anew."""
+    read: list[str] = []
+
+    class Watching(Around):
+        def get(self, key: str) -> bytes:
+            read.append(key)
+            return self.inner.get(key)
+
+    monkeypatch.setattr(api, "open_store", lambda url, limits: Watching(open_store(url, limits)))
+    others = [cross(fast=(n, n), slow=(20, 20), start="2003-01-02", end="2005-12-30") for n in range(6, 14)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda spec: api.run(spec, settings), others))
+    unchanging = [key for key in read if key.startswith(("snapshots/", "calendars/", "index/", "data/"))]
+    assert {key.partition("/")[0] for key in unchanging} == {"snapshots", "calendars", "index", "data"}
+    assert len(set(unchanging)) == len(unchanging)
+    read.clear()
+    assert api.run(SPEC, settings).stats.cells_reused == outcome.study.cells
+    assert api.explain(outcome.study.keys[0].hex(), settings)
+    assert {key.partition("/")[0] for key in read} == {"refs", "studies", "results"}
