@@ -14,7 +14,7 @@ from farm.market.panel import Market
 from farm.market.tape import make_tape
 from farm.program.program import Program
 from farm.signals.evaluate import Signals
-from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, cases
+from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, bits_of, cases
 from tests.reference.loop import Reference
 
 Case = tuple[Program, Market, tuple[tuple[Signals, ...], ...]]
@@ -127,12 +127,12 @@ def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
     assert known.equity[: session + 1].tolist() == changed.equity[: session + 1].tolist()
     for name in ("fills", "cash_events"):
         left, right = getattr(known, name), getattr(changed, name)
-        assert left[left["ts"] <= until].tobytes() == right[right["ts"] <= until].tobytes()
+        assert bits_of(left[left["ts"] <= until]) == bits_of(right[right["ts"] <= until])
     decided = ["ts", "session", "sleeve", "instrument", "kind", "side", "lots", "price"]
     left, right = (run.orders[run.orders["ts"] <= until][decided] for run in (known, changed))
     assert left.tolist() == right.tolist()
     left, right = (run.trades[run.trades["exit_ts"] <= until] for run in (known, changed))
-    assert left.tobytes() == right.tobytes()
+    assert bits_of(left) == bits_of(right)
 
 
 @given(cases(), st.data())
@@ -145,9 +145,9 @@ def test_a_shorter_run_is_a_prefix(case: Case, data: st.DataObject) -> None:
     shorter = dataclasses.replace(market, calendar=market.calendar.slice(market.start_day, day), end_day=day)
     whole, part = simulate(*case), simulate(program, shorter, groups)
     assert whole.equity[: session + 1].tolist() == part.equity.tolist()
-    assert whole.fills[whole.fills["ts"] <= until].tobytes() == part.fills.tobytes()
-    assert whole.cash_events[whole.cash_events["ts"] <= until].tobytes() == part.cash_events.tobytes()
-    assert whole.trades[whole.trades["exit_ts"] <= until].tobytes() == part.trades.tobytes()
+    assert bits_of(whole.fills[whole.fills["ts"] <= until]) == bits_of(part.fills)
+    assert bits_of(whole.cash_events[whole.cash_events["ts"] <= until]) == bits_of(part.cash_events)
+    assert bits_of(whole.trades[whole.trades["exit_ts"] <= until]) == bits_of(part.trades)
 
 
 @given(cases())
