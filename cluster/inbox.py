@@ -22,7 +22,7 @@ from typing import Any
 from cluster.messages import EndStudy, NoteLease, RunLease
 from cluster.submission import BlockSet, members
 from farm.results.leases import LeaseRecord, read_leases
-from farm.shard.layout import inbox_key, study_prefix
+from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
 from farm.study.block import ranges_of
 from farm.values.canon import canonical_json
@@ -30,6 +30,7 @@ from farm.values.errors import AlreadyExists, DataError, FarmError, NotFound
 from farm.work.progress import total_seconds
 
 FORMAT = "farm-inbox-1"
+_REMOVE = "remove it and submit the study again"
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,25 @@ class Inbox:
 
     def pending(self) -> list[Entry]:
         """Return the submissions that have not ended, in the order of submission."""
-        entries = [self._entry(meta.key) for meta in self.store.list("inbox/")]
-        waiting = [entry for entry in entries if entry is not None and not self._clear_if_ended(entry)]
-        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study))
+        return self.survey()[0]
+
+    def survey(self) -> tuple[list[Entry], dict[str, DataError]]:
+        """Return the submissions that have not ended, in the order of submission, and by study the error of each one
+        that cannot be read: it is the error of that study, and of no other."""
+        waiting: list[Entry] = []
+        damaged: dict[str, DataError] = {}
+        for meta in self.store.list("inbox/"):
+            study = parse_inbox_key(meta.key)
+            if study is None:
+                continue
+            try:
+                entry = self._entry(meta.key)
+            except DataError as error:
+                damaged[study] = error
+                continue
+            if entry is not None and not self._clear_if_ended(entry):
+                waiting.append(entry)
+        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study)), damaged
 
     def record(self, run: RunLease) -> None:
         """Record an attempt that is about to be sent."""
@@ -83,7 +100,8 @@ class Inbox:
         self.store.put(record.key, record.to_bytes())
 
     def failures(self, study: str, nonce: str) -> dict[int, tuple[int, str]]:
-        """Return how often each block has failed in this submission, and its last error."""
+        """Return how often each block has failed in this submission, and its last error; DataError for a damaged
+        record: a block that kills its workers would be tried again and again."""
         found: dict[int, tuple[int, str]] = {}
         for record in read_leases(self.store, study):
             if record.nonce == nonce:
@@ -110,17 +128,18 @@ class Inbox:
         if record is None:
             return None
         try:
-            return Entry(
+            entry = Entry(
                 str(record["study"]),
                 str(record["nonce"]),
                 str(record["submitter"]),
                 int(record["priority"]),
                 int(record["at_ns"]),
             )
-        except (KeyError, ValueError) as error:
-            raise DataError(
-                f"not a submission: {error}", place=key, hint="remove it and submit the study again"
-            ) from error
+            if inbox_key(entry.study) != key:
+                raise ValueError(f"it is that of {entry.study}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not a submission: {error}", place=key, hint=_REMOVE) from error
+        return entry
 
     def _clear_if_ended(self, entry: Entry) -> bool:
         try:
@@ -136,9 +155,9 @@ class Inbox:
         except NotFound:
             return None  # somebody cleared it in the meantime
         except ValueError as error:
-            raise DataError("not JSON", place=key, hint="remove it and submit the study again") from error
+            raise DataError("not JSON", place=key, hint=_REMOVE) from error
         if not isinstance(record, dict):
-            raise DataError("not an object", place=key, hint="remove it and submit the study again")
+            raise DataError("not an object", place=key, hint=_REMOVE)
         return record
 
 

@@ -25,7 +25,7 @@ from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.open import open_store
-from farm.store.probe import probe_conditional_put
+from farm.store.probe import Proven
 from farm.study.space import grid
 from farm.values.errors import UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
@@ -49,15 +49,13 @@ def store_of(settings: FarmSettings) -> Store:
 
 
 def written_to(settings: FarmSettings) -> Store:
-    """Return the store that the settings name, proven to keep what it is given first.
+    """Return the store that the settings name, proven at the first write to keep what it is given first.
 
     Refs, study records and segments stand on conditional puts, which some S3 servers ignore without a word. A directory
     and a dictionary are known to honour them.
     """
     store = store_of(settings)
-    if store.url.startswith("s3:"):
-        probe_conditional_put(store)
-    return store
+    return Proven(store) if store.url.startswith("s3:") else store
 
 
 def ingest(
@@ -161,7 +159,7 @@ def plan(spec: Spec, settings: FarmSettings, *, snapshot: str | None = None, fre
     """Return what running the study now would read, prune and compute; nothing is run or stored."""
     from farm.work.run import plan as plan_run
 
-    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh)
+    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh, settings=settings.cache)
 
 
 def run(
@@ -198,7 +196,11 @@ def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None)
 
 
 def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
-    """Return the datasets and studies of the store, or one study with its blocks, as JSON values."""
+    """Return the datasets and studies of the store, or one study with its blocks, as JSON values.
+
+    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects
+    among refs and studies whose names no farm gives.
+    """
     from farm.results.overview import store_status, study_status
 
     store = store_of(settings)
@@ -219,7 +221,7 @@ def report(
 
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)
-    data = report_html(report_of(outcome, store, trial=trial)).encode()
+    data = report_html(report_of(outcome, store, trial=trial, settings=settings.cache)).encode()
     _write_file(Path(output), data)
     return len(data)
 

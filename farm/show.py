@@ -365,6 +365,9 @@ def status_text(status: Mapping[str, Any]) -> str:
     """Return the datasets and studies of a store (``api.status``)."""
     lines = [f"store {status['store']}"]
     for dataset in status.get("datasets", ()):
+        if "error" in dataset:
+            lines += ["", f"dataset {dataset['dataset']}", *_error_lines(dataset["error"])]
+            continue
         kinds = ", ".join(f"{kind}: {counted(held['rows'], 'row')}" for kind, held in dataset["kinds"].items())
         lines += ["", f"dataset {dataset['dataset']}  ({kinds})", f"  snapshot {dataset['snapshot']}"]
         lines.append(
@@ -380,27 +383,39 @@ def status_text(status: Mapping[str, Any]) -> str:
         if len(dataset["instruments"]) > INSTRUMENTS_MAX:
             lines.append(f"  and {len(dataset['instruments']) - INSTRUMENTS_MAX:,} more")
     lines.append("")
+    intact = [one for one in status["studies"] if "error" not in one]
     if not status["studies"]:
         lines.append("no studies yet: farm run study.json" if status["datasets"] else "nothing here yet: farm ingest")
-        return "\n".join(lines)
-    lines.append(
-        table(
-            ["study", "name", "trials", "cells", "done", "blocks"],
-            [
+    if intact:
+        lines.append(
+            table(
+                ["study", "name", "trials", "cells", "done", "blocks"],
                 [
-                    one["study"][:16] + (" fresh" if one["fresh"] else ""),
-                    short(one["name"], 40),
-                    f"{one['trials']:,}",
-                    f"{one['cells']['total']:,}",
-                    f"{one['cells']['done']:,}",
-                    f"{one['blocks']['finished']}/{one['blocks']['total']}",
-                ]
-                for one in status["studies"]
-            ],
-            left=2,
+                    [
+                        one["study"][:16] + (" fresh" if one["fresh"] else ""),
+                        short(one["name"], 40),
+                        f"{one['trials']:,}",
+                        f"{one['cells']['total']:,}",
+                        f"{one['cells']['done']:,}",
+                        f"{one['blocks']['finished']}/{one['blocks']['total']}",
+                    ]
+                    for one in intact
+                ],
+                left=2,
+            )
         )
-    )
+    for one in status["studies"]:
+        if "error" in one:
+            lines += [f"study {one['study'][:16]}", *_error_lines(one["error"])]
+    if status.get("strangers"):
+        lines.append(
+            f"passed over: {counted(status['strangers'], 'object')} in refs/ and studies/ whose names no farm gives"
+        )
     return "\n".join(lines)
+
+
+def _error_lines(error: Mapping[str, str]) -> list[str]:
+    return [f"  error: {error['place']}: {error['message']}", f"  hint: {error['hint']}"]
 
 
 def json_text(value: object, width: int = 100, indent: str = "") -> str:

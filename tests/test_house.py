@@ -243,13 +243,23 @@ def test_long_files_are_listed() -> None:
 
 
 def test_no_two_types_share_a_name() -> None:
-    """One word per thing: a name that two classes have says nothing."""
+    """One word per thing: a name that two classes or aliases have says nothing."""
     places: dict[str, list[str]] = {}
     for path in all_sources():
         for node in tree(path).body:
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(place(path, node.lineno))
+            name = type_named(node)
+            if name and not name.startswith("_"):
+                places.setdefault(name, []).append(place(path, node.lineno))
     assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
+def type_named(node: ast.stmt) -> str:
+    """Return the class or the type alias that a statement of a module makes, or ""."""
+    if isinstance(node, ast.ClassDef):
+        return node.name
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
+    names = [target.id for target in targets if isinstance(target, ast.Name)]
+    return next((name for name in names if re.fullmatch(r"[A-Z][a-z]\w*", name)), "")
 
 
 def identifiers(module: ast.Module) -> Iterator[tuple[int, str]]:

@@ -25,6 +25,7 @@ from farm.study.ranking import over_cells
 from farm.study.split import chronological
 from farm.values.arrays import F64, I32
 from farm.values.metrics import BUCKETS, HEADLINES
+from farm.values.settings import CacheSettings
 from farm.values.units import MICRO, iso
 from farm.work.context import CellMarket, Scored
 from farm.work.run import BlockRunner, Outcome
@@ -38,7 +39,9 @@ class WinnerCell:
     shared: CellMarket | None
 
 
-def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> ReportInput:
+def report_of(
+    outcome: Outcome, store: Store, *, trial: int | None = None, settings: CacheSettings | None = None
+) -> ReportInput:
     """Return what the report of a finished study says: of its winner, or of another trial.
 
     The trial's cells are computed again and compared with what is stored (ResultConflict).
@@ -46,7 +49,7 @@ def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> Re
     study = outcome.study
     if trial is None:
         trial = int(outcome.ranking.trials[0]) if outcome.ranking is not None else 0
-    runner = BlockRunner(store)
+    runner = BlockRunner(store, settings=settings)
     context = runner.context(study)
     cells = []
     for position in range(len(study.cell_instruments)):

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from farm.shard.layout import lease_key, leases_prefix
+from farm.shard.layout import is_of_study, lease_key, leases_prefix
 from farm.store.base import Store
 from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound
@@ -112,7 +112,7 @@ def _error(found: Mapping[str, Any]) -> dict[str, str]:
 
 def read_leases(store: Store, study: str) -> list[LeaseRecord]:
     """Return the lease records of a study, in the order they were made; DataError that names a damaged one."""
-    keys = [meta.key for meta in store.list(leases_prefix(study))]
+    keys = [meta.key for meta in store.list(leases_prefix(study)) if is_of_study(meta.key)]
 
     def read(key: str) -> LeaseRecord | None:
         try:

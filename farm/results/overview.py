@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from farm.results.catalog import Catalog
 from farm.shard.dataset import Dataset
-from farm.shard.layout import leases_prefix
+from farm.shard.layout import is_of_study, leases_prefix, parse_ref_key, parse_study_key
 from farm.shard.snapshot import read_head
 from farm.store.base import Store
 from farm.study.reads import BARS
 from farm.study.trials import FRESH
+from farm.values.errors import DataError
 from farm.values.units import iso
 
 
 def store_status(store: Store) -> dict[str, Any]:
-    """Return the datasets and all studies of the store."""
+    """Return the datasets and all studies of the store.
+
+    A dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects among refs and studies
+    whose names no farm gives.
+    """
     catalog = Catalog(store)
-    datasets = sorted({meta.key.split("/")[1] for meta in store.list("refs/")})
+    refs = [parse_ref_key(meta.key) for meta in store.list("refs/")]
+    of_studies = [meta.key for meta in store.list("studies/")]
+    names = [name for key in of_studies if (name := parse_study_key(key)) is not None]
+    datasets = sorted({ref[0] for ref in refs if ref is not None})
     return {
         "store": store.url,
-        "datasets": [_dataset_status(store, name) for name in datasets],
-        "studies": [_study_status(catalog, name, full=False) for name in catalog.study_names()],
+        "datasets": [_or_error("dataset", name, lambda name: _dataset_status(store, name)) for name in datasets],
+        "studies": [_or_error("study", name, lambda name: _study_status(catalog, name, full=False)) for name in names],
+        "strangers": refs.count(None) + sum(not is_of_study(key) for key in of_studies),
     }
+
+
+def _or_error(what: str, name: str, ask: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
+    """Return the status of ``name``, or, where it is damaged, its name and the error."""
+    try:
+        return ask(name)
+    except DataError as error:
+        return {what: name, "error": error.to_json()}
 
 
 def study_status(store: Store, study: str) -> dict[str, Any]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from farm.results.catalog import Catalog, parse_block_name
+from farm.results.catalog import Catalog
 from farm.results.leases import read_leases
 from farm.results.remarks import ordered, remarks
 from farm.results.results import assumed_text, counted_text
 from farm.results.segment import parsed
+from farm.shard.layout import parse_segment_key
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.study.plan import needs_of
 from farm.study.trials import Study
-from farm.values.errors import UsageError
+from farm.values.errors import DataError, UsageError
 from farm.values.settings import CacheSettings
 from farm.values.units import MICRO, iso
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
@@ -61,13 +62,22 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
 
 
 def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, int, int]:
-    """Return study, trial and position of the cell; of several studies that have it, the first by name."""
+    """Return study, trial and position of the cell; of several studies that have it, the first by name.
+
+    Errors: UsageError; DataError for a damaged record of a study, when no other has the cell.
+    """
     place = "cell"
     if len(cell) < 8 or not set(cell.lower()) <= set("0123456789abcdef"):
         raise UsageError(f"not a cell key: {cell!r}", place=place, allowed="8 to 64 hex digits of a key")
     names = [study] if study is not None else catalog.study_names()
     found: tuple[Study, int] | None = None
-    for owner in map(catalog.read_study, names):
+    damaged: list[DataError] = []
+    for name in names:
+        try:
+            owner = catalog.read_study(name)
+        except DataError as error:
+            damaged.append(error)
+            continue
         for number, key in enumerate(owner.keys):
             if not key.hex().startswith(cell.lower()):
                 continue
@@ -75,6 +85,8 @@ def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, i
                 raise UsageError(f"several cells begin with {cell}", place=place, hint="give more digits")
             found = found or (owner, number)
     if found is None:
+        if damaged:
+            raise damaged[0]
         raise UsageError(
             f"no such cell: {cell}",
             place=f"study {study}" if study is not None else catalog.store.url,
@@ -91,7 +103,9 @@ def _explain_result(catalog: Catalog, owner: Study, spec: StudySpec, number: int
     [key] = found.segments
     [segment] = catalog.read_segments([key])
     row = int(found.row[0])
-    name, block = parse_block_name(key)
+    named = parse_segment_key(key)
+    assert named is not None, "the catalog looks at nothing else"
+    name, block = named
     trial, position = divmod(number, len(owner.cell_instruments))
     instrument = owner.cell_instruments[position]
     counts = ordered(parsed(counted_text(segment.counts[row], owner.cell_counts[position])))

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from cluster.backend import Backend
+from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
+from cluster.lease import Limits
 from cluster.messages import BlockAnswer, EndStudy, NoteLease, RunLease
+from cluster.submission import Submission
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered, read_leases
 from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
 from farm.store.memory import MemoryStore
 from farm.values.errors import AlreadyExists, BlockFailed, DataError
+from tests.cluster.worlds import study
 
 RUN = RunLease("e-000001", "s", "n1", "e-w0", 0b1011, 1, "home", 9.0)
 
@@ -99,16 +108,52 @@ def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
     assert Inbox(store).failures("s", "n1") == {}
 
 
-def test_a_damaged_record_stops_a_scheduler_that_starts(store: Store) -> None:
-    """To overlook it would give a block that kills workers its attempts anew."""
-    Inbox(store).record(RUN)
-    store.put(lease_key("s", RUN.lease), b"{")
-    with pytest.raises(DataError, match=r"studies/s/leases/e-000001\.json"):
-        Inbox(store).failures("s", "n1")
+DAMAGED = [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}', b"\xff"]
+COPY = b'{"study":"t","nonce":"n","submitter":"ann","priority":0,"at_ns":"5"}'
+"""Whole, but of another study."""
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}'])
-def test_a_damaged_submission_is_named(store: Store, damage: bytes) -> None:
+@pytest.mark.parametrize("damage", [*DAMAGED, COPY, COPY.replace(b'"t"', b'"s"').replace(b'"5"', b"[]")])
+def test_a_damaged_submission_is_named_and_stops_no_other(store: Store, damage: bytes) -> None:
+    inbox = Inbox(store)
     store.put(inbox_key("s"), damage)
-    with pytest.raises(DataError, match=r"inbox/s\.json"):
-        Inbox(store).pending()
+    store.put("inbox/notes.txt", b"not ours")
+    inbox.submit(entry("t"))
+    assert inbox.pending() == [entry("t")]
+    entries, damaged = inbox.survey()
+    assert (entries, list(damaged)) == ([entry("t")], ["s"])
+    with pytest.raises(DataError) as caught:
+        inbox.submit(entry("s"))
+    for error in (damaged["s"], caught.value):
+        assert error.place == "inbox/s.json"
+        assert error.hint == "remove it and submit the study again"
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"nonce":"n1","failed":[1]}', b'{"nonce":"n1","failed":{"x":{}}}'])
+def test_a_damaged_attempt_is_named(store: Store, damage: bytes) -> None:
+    """How often a block has failed decides whether it is tried again: a guess would be the wrong one."""
+    store.put(lease_key("s", "e-000001"), damage)
+    with pytest.raises(DataError, match=r"^studies/s/leases/e-000001\.json: "):
+        Inbox(store).failures("s", "n1")
+    assert Inbox(store).failures("t", "n1") == {}
+
+
+def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:
+    """A submission, an attempt, a record: each is the error of its study, and the others are queued."""
+    inbox = Inbox(store)
+    for name in "abcd":
+        inbox.submit(entry(name))
+    store.put(inbox_key("a"), b"{")
+    store.put(lease_key("b", "e-000001"), b"{")
+
+    def load(one: Entry) -> Submission:
+        if one.study == "c":
+            raise DataError("study record cannot be read", place="studies/c/study.json")
+        return replace(study(one.study), failures=inbox.failures(one.study, one.nonce))
+
+    backend = SimpleNamespace(now_s=lambda: 0.0, start=lambda worker: None)
+    driver = Driver(cast(Backend, backend), inbox, load, Limits(workers_max=1), epoch="e")
+    driver.recover()
+    assert list(driver.state.studies) == ["d"]
+    places = {name: error.place for name, error in driver.refused.items()}
+    assert places == {"a": "inbox/a.json", "b": lease_key("b", "e-000001"), "c": "studies/c/study.json"}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from farm.engine.ledger import Run
 from farm.market.panel import InstrumentSeries, Market
@@ -325,12 +326,18 @@ def _plain(record: dict[str, Any], names: Sequence[str]) -> list[Any]:
     return [record[name] for name in names]
 
 
+def bits_of(records: NDArray[Any]) -> dict[str, tuple[str, bytes]]:
+    """Type and bits of records, field by field: how they lie in memory is no part of what they say."""
+    columns = {name: records[name] for name in records.dtype.names} if records.dtype.names else {"": records}
+    return {name: (column.dtype.str, column.tobytes()) for name, column in columns.items()}
+
+
 def assert_equal_runs(one: Run, other: Run) -> None:
     """Two runs are the same to the bit."""
     for field in dataclasses.fields(Run):
         left, right = getattr(one, field.name), getattr(other, field.name)
         if isinstance(left, np.ndarray):
-            assert left.dtype == right.dtype and left.tobytes() == right.tobytes(), field.name
+            assert bits_of(left) == bits_of(right), field.name
         else:
             assert left == right, field.name
 

@@ -15,7 +15,7 @@ from farm.market.tape import make_tape
 from farm.program.program import Program
 from farm.signals.evaluate import Signals
 from tests.effort import effort
-from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, cases
+from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, bits_of, cases
 from tests.reference.loop import Reference
 
 Case = tuple[Program, Market, tuple[tuple[Signals, ...], ...]]
@@ -131,12 +131,12 @@ def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
     assert known.equity[: session + 1].tolist() == changed.equity[: session + 1].tolist()
     for name in ("fills", "cash_events"):
         left, right = getattr(known, name), getattr(changed, name)
-        assert left[left["session"] <= session].tobytes() == right[right["session"] <= session].tobytes()
+        assert bits_of(left[left["session"] <= session]) == bits_of(right[right["session"] <= session])
     decided = ["ts", "session", "sleeve", "instrument", "kind", "side", "lots", "price"]
     left, right = (run.orders[run.orders["session"] <= session][decided] for run in (known, changed))
     assert left.tolist() == right.tolist()
     left, right = (run.trades[run.trades["exit_session"] <= session] for run in (known, changed))
-    assert left.tobytes() == right.tobytes()
+    assert bits_of(left) == bits_of(right)
 
 
 @given(cases(), st.data())
@@ -149,9 +149,9 @@ def test_a_shorter_run_is_a_prefix(case: Case, data: st.DataObject) -> None:
     shorter = dataclasses.replace(market, calendar=market.calendar.slice(market.start_day, day), end_day=day)
     whole, part = simulate(*case), simulate(program, shorter, groups)
     assert whole.equity[: session + 1].tolist() == part.equity.tolist()
-    assert whole.fills[whole.fills["session"] <= session].tobytes() == part.fills.tobytes()
-    assert whole.cash_events[whole.cash_events["session"] <= session].tobytes() == part.cash_events.tobytes()
-    assert whole.trades[whole.trades["exit_session"] <= session].tobytes() == part.trades.tobytes()
+    assert bits_of(whole.fills[whole.fills["session"] <= session]) == bits_of(part.fills)
+    assert bits_of(whole.cash_events[whole.cash_events["session"] <= session]) == bits_of(part.cash_events)
+    assert bits_of(whole.trades[whole.trades["exit_session"] <= session]) == bits_of(part.trades)
 
 
 @given(cases())
