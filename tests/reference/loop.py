@@ -589,6 +589,7 @@ class Reference:
 
     def enter_inside(self, waiting: list[tuple[Slot, Order]]) -> None:
         """Entries at limits that bars went through; whoever enters may be stopped out by the rest of the bar."""
+        waiting.sort(key=lambda pair: pair[1].id)
         for _, order in waiting:
             order.ref = order.price = order.limit
         self.execute([(slot, order) for slot, order in waiting if slot.order is order], 0)
