@@ -60,7 +60,7 @@ def _computed_text(computed: Mapping[str, Any] | None) -> str:
         lines.append(f"  {who}, since {why}" + (f" ({lease['reason']})" if lease["worker"] != "in process" else ""))
         ended = {"crashed": "the worker died", "expired": "it took too long", "cancelled": "it was stopped"}
         did = ended.get(lease.get("outcome", ""), f"{counted(lease.get('cells', 0), 'cell')} done")
-        fetched = f"{bytes_text(lease.get('bytes_fetched', 0))} fetched"
+        fetched = f"{bytes_text(lease.get('bytes_fetched', 0))} fetched beside what it held"
         lines.append(f"  lease {lease['lease']}, attempt {lease['attempt']}: {did}, {fetched}")
         if lease.get("seconds"):
             lines.append(f"  {stages_text(lease['seconds'])}")

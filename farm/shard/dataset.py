@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +26,7 @@ from farm.shard.layout import calendar_key, index_key
 from farm.shard.plan import AccessPlan, plan_access
 from farm.shard.snapshot import ShardRef, Snapshot
 from farm.store.base import Store
+from farm.store.wrap import Metered
 from farm.values.canon import sha256_hex
 from farm.values.errors import BucketNotFound, DataError, NotFound, SpecError
 
@@ -57,7 +58,7 @@ class Dataset:
     """One snapshot, and what is known of it so far."""
 
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
-        self.store = store
+        self.store = Metered(store)
         self.snapshot = snapshot
         self._lock = threading.Lock()
         self._refs = {ref.sha256: ref for ref in snapshot.shards}
@@ -73,16 +74,12 @@ class Dataset:
     def _instruments(self) -> Mapping[str, Instrument]:
         found: dict[str, Instrument] = {}
         for ref in self.snapshot.of_kind(INSTRUMENTS.name):
-            for instrument in read_once(self.store, ("instruments", ref), lambda ref=ref: self._master(ref)):  # type: ignore[misc]
+            [index] = self._load([ref])
+            for instrument in read_once(self.store, ("master", ref), partial(_master, self.store, index)):
                 if instrument.id in found:
                     raise DataError(f"the instrument {instrument.id} is there twice", place=ref.key)
                 found[instrument.id] = instrument
         return MappingProxyType(dict(sorted(found.items())))
-
-    def _master(self, ref: ShardRef) -> tuple[tuple[Instrument, ...], int]:
-        [index] = self._load([ref])
-        rows = read_table(self.store, ref).to_pylist()
-        return tuple(_instrument(row, index.scale_of(row["id"])) for row in rows), ref.bytes
 
     @cached_property
     def _symbols(self) -> Mapping[str, str]:
@@ -183,6 +180,11 @@ class Dataset:
             calendars = sum(self.snapshot.calendars[name].bytes for name in self._calendars)
         return indexes + calendars + sum(ref.bytes for ref in self.snapshot.of_kind(INSTRUMENTS.name))
 
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes that came over the wire for this dataset so far; what the process held already did not."""
+        return self.store.bytes_read
+
     def _load(self, refs: Iterable[ShardRef]) -> list[ShardIndex]:
         wanted = list(refs)
         # The lock is held over the fetch: a second thread that wants the same indexes waits for them.
@@ -234,6 +236,11 @@ def read_table(store: Store, ref: ShardRef) -> pa.Table:
         )
     # Not read_table: its dataset module imports pandas.
     return pq.ParquetFile(pa.BufferReader(data)).read()
+
+
+def _master(store: Store, index: ShardIndex) -> tuple[tuple[Instrument, ...], int]:
+    rows = read_table(store, index.ref).to_pylist()
+    return tuple(_instrument(row, index.scale_of(row["id"])) for row in rows), index.ref.bytes
 
 
 def _instrument(row: Mapping[str, Any], scale: int) -> Instrument:

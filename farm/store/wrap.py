@@ -143,6 +143,30 @@ class Counting(Around):
         return result
 
 
+class Metered(Around):
+    """Counts the bytes that are read through it, which may be one of several views of a store."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self._lock = threading.Lock()
+        self.bytes_read = 0
+
+    def _do(self, verb: str, key: str, action: Callable[[], _T], *, sent: int = 0, expected: int = 0) -> _T:
+        result = action()
+        if isinstance(result, bytes):
+            self._add(len(result))
+        return result
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, if_match: str | None = None) -> list[bytes]:
+        bodies = self.inner.get_ranges(key, ranges, if_match=if_match)
+        self._add(sum(map(len, bodies)))
+        return bodies
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            self.bytes_read += count
+
+
 class Limited(Around):
     """At most ``in_flight_max`` requests at once. Listings are free: one is one request at a time, and its reader may
     send others meanwhile, which would wait for the slot it holds."""

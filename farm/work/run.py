@@ -37,7 +37,6 @@ from farm.spec.parse import load_study
 from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
-from farm.store.wrap import counts_of
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
@@ -306,10 +305,10 @@ class BlockRunner:
             if any(context.study.reads[indexes[position]].bars for indexes in context.study.reads_of)
         ]  # fmt: skip
         with self._loading:
-            before = counts_of(self.store).bytes_read
+            before = context.dataset.bytes_fetched
             for position in wanted:
                 context.market(position)
-            return counts_of(self.store).bytes_read - before
+            return context.dataset.bytes_fetched - before
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.
@@ -380,8 +379,8 @@ def run_in_process(
             cells_total=submission.study.cells,
             cells_computed=submission.cells_waiting,
             cells_reused=submission.study.cells - submission.cells_waiting,
-            bytes_fetched=sum(report.bytes_fetched for report in reports),
             bytes_needed=submission.bytes_needed,
+            bytes_fetched=submission.dataset.bytes_fetched + sum(report.bytes_fetched for report in reports),
             seconds=clock.seconds,
         )
         return conclude(submission, stats)
