@@ -32,21 +32,18 @@ from farm.results.rows import BlockRows
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
-from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
-from farm.store.wrap import counts_of
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-from farm.work.context import METRICS, Scored, StudyContext
+from farm.work.context import METRICS, Memory, Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
-STUDIES_MAX = 16
 IN_PROCESS = "in process"
 """Worker and reason of a block that was computed without workers."""
 
@@ -231,9 +228,8 @@ class BlockRunner:
         self.store = store
         self.catalog = Catalog(store)
         self.cache = cache if cache is not None else process_cache()
-        self._series = SeriesStore(settings.series_bytes_max)
-        self._contexts: Shared[str, StudyContext] = Shared(STUDIES_MAX)
-        self._loading = threading.Lock()
+        self._memory = Memory(self.cache, settings)
+        self._contexts: Shared[str, StudyContext] = Shared(settings.studies_max)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -248,7 +244,7 @@ class BlockRunner:
     def _open(self, study: Study | str) -> StudyContext:
         stored = self.catalog.read_study(study) if isinstance(study, str) else study
         snapshot = read_snapshot(self.store, stored.snapshot, dataset=stored.dataset)
-        return StudyContext(stored, Dataset(self.store, snapshot), self.cache, self._series)
+        return StudyContext(stored, self.store, snapshot, self._memory)
 
     def run_block(self, study: Study | str, block: int) -> BlockReport:
         """Compute a block and store its segment; return how that went.
@@ -261,7 +257,7 @@ class BlockRunner:
             context = self.context(study)
             rows = BlockRows(context.study, block, METRICS)
         with clock.stage("read"):
-            fetched = self._load(context, {rows.cell(row)[1] for row in range(len(rows))})
+            fetched = context.load({rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
         with clock.stage("write"):
             is_new = self.catalog.put_segment(context.study, block, rows.segment())
@@ -287,21 +283,6 @@ class BlockRunner:
             except FarmError as error:
                 raise _of_cell(error, context.study, trial, position) from error
         clock.seconds |= {"run": run_s, "score": score_s}
-
-    def _load(self, context: StudyContext, positions: set[int]) -> int:
-        """Load the markets of these cells; return the bytes that came over the wire for it.
-
-        One thread of the process loads at a time (its requests are concurrent), so that bytes are counted once.
-        """
-        wanted = [
-            position for position in sorted(positions)
-            if any(context.study.reads[indexes[position]].bars for indexes in context.study.reads_of)
-        ]  # fmt: skip
-        with self._loading:
-            before = counts_of(self.store).bytes_read
-            for position in wanted:
-                context.market(position)
-            return counts_of(self.store).bytes_read - before
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.
