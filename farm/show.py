@@ -248,7 +248,10 @@ def plan_text(plan: Mapping[str, Any]) -> str:
                 ("window", f"{window['start']} to {window['end']}, {counted(window['sessions'], 'session')}"),
                 ("history from", window["history"]),
                 ("columns", ", ".join(plan["columns"])),
-                ("bytes to read", f"{bytes_text(plan['bytes'])}, once per worker" if cells["missing"] else ""),
+                (
+                    "bytes to read",
+                    f"{bytes_text(plan['bytes'])}, once per worker that does not hold it" if cells["missing"] else "",
+                ),
                 ("expected", f"{seconds_text(plan['seconds'])} on one core" if cells["missing"] else ""),
             ]
         ),
@@ -317,6 +320,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     inside = {stage: spent for stage, spent in stats.seconds.items() if stage.startswith("worker_")}
     spent_here = {stage: spent for stage, spent in stats.seconds.items() if stage not in inside}
     fetched = f"{bytes_text(stats.bytes_fetched)}; needed {bytes_text(stats.bytes_needed)}"
+    fetched += f", of which {bytes_text(stats.bytes_cached)} from the cache" if stats.bytes_cached else ""
     lines = [
         f"study {study.name}",
         fields(

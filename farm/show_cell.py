@@ -67,7 +67,7 @@ def _computed_text(computed: Mapping[str, Any] | None) -> str:
         who = "in the process of the command" if lease["worker"] == IN_PROCESS else f"by worker {lease['worker']}"
         lines.append(f"  {who}, since {why}" + (f" ({lease['reason']})" if lease["worker"] != IN_PROCESS else ""))
         did = ENDINGS.get(lease["outcome"], f"{counted(lease['cells'], 'cell')} done")
-        fetched = f"{bytes_text(lease['bytes_fetched'])} fetched"
+        fetched = f"{bytes_text(lease['bytes_fetched'])} fetched beside what it held"
         lines.append(f"  lease {lease['lease']}, attempt {lease['attempt']}: {did}, {fetched}")
         if lease["seconds"]:
             lines.append(f"  {stages_text(lease['seconds'])}")

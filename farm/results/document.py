@@ -28,7 +28,8 @@ class FarmStats:
     """How the results came about: nothing of it is part of a result.
 
     ``cells_computed`` counts the cells simulated for this answer, ``cells_reused`` those found finished.
-    ``bytes_needed``: distinct bytes that the computed cells read, indexes included; ``seconds``: by stage.
+    ``bytes_needed``: distinct bytes that the computed cells read, indexes included; ``bytes_fetched``: what came over
+    the wire for it, planning and gaps between ranges included; ``seconds``: by stage.
     """
 
     cells_total: int
@@ -42,6 +43,11 @@ class FarmStats:
     affinity_misses: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def bytes_cached(self) -> int:
+        """Needed bytes that did not come over the wire: the process held them from an earlier study."""
+        return max(0, self.bytes_needed - self.bytes_fetched)
+
     def to_json(self) -> dict[str, Any]:
         """Return the part ``farm`` of the document."""
         return {
@@ -52,7 +58,7 @@ class FarmStats:
                 "failed": self.cells_failed,
             },
             "workers": self.workers,
-            "bytes": {"fetched": self.bytes_fetched, "needed": self.bytes_needed},
+            "bytes": {"fetched": self.bytes_fetched, "needed": self.bytes_needed, "cached": self.bytes_cached},
             "affinity": {"hits": self.affinity_hits, "misses": self.affinity_misses},
             "seconds": {stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
         }

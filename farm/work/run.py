@@ -33,22 +33,19 @@ from farm.results.rows import BlockRows
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
-from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
-from farm.store.wrap import counts_of
+from farm.store.wrap import Metered
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
 from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-from farm.work.context import Scored, StudyContext
+from farm.work.context import Memory, Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
-
-STUDIES_MAX = 16
 
 __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
@@ -72,13 +69,14 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class SubmittedStudy:
-    """A stored study, what it was made from, and the blocks that wait."""
+    """A stored study, what it was made from, and the blocks that wait. ``metered``: the store of ``dataset``."""
 
     study: Study
     spec: StudySpec
     dataset: Dataset
     catalog: Catalog
     waiting: tuple[int, ...]
+    metered: Metered
 
     @property
     def cells_waiting(self) -> int:
@@ -141,13 +139,14 @@ def submit(
     """
     parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
     catalog = catalog if catalog is not None else Catalog(store)
-    dataset = Dataset(store, _snapshot(store, parsed, snapshot))
+    metered = Metered(store)
+    dataset = Dataset(metered, _snapshot(store, parsed, snapshot))
     columns = cache if cache is not None else process_cache(settings)
     study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
     stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
     waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
-    return SubmittedStudy(stored, parsed, dataset, catalog, waiting)
+    return SubmittedStudy(stored, parsed, dataset, catalog, waiting, metered)
 
 
 def plan(
@@ -210,9 +209,10 @@ def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Out
         spec = study if isinstance(study, StudySpec) else load_study(study)
         found = _snapshot(store, spec, snapshot)
         stored = catalog.read_study(study_id(spec, template(spec).hash, found.id))
-    dataset = Dataset(store, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
+    metered = Metered(store)
+    dataset = Dataset(metered, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
     stats = FarmStats(cells_total=stored.cells, cells_computed=0, cells_reused=stored.cells)
-    return conclude(SubmittedStudy(stored, spec, dataset, catalog, ()), stats)
+    return conclude(SubmittedStudy(stored, spec, dataset, catalog, (), metered), stats)
 
 
 def rank_trials(results: Results, spec: StudySpec) -> Ranking | None:
@@ -239,9 +239,8 @@ class BlockRunner:
         settings = settings if settings is not None else CacheSettings()
         self.store = store
         self.catalog = Catalog(store)
-        self._series = SeriesStore(settings.series_bytes_max)
-        self._contexts: Shared[str, StudyContext] = Shared(STUDIES_MAX)
-        self._loading = threading.Lock()
+        self._memory = Memory(self.cache, settings)
+        self._contexts: Shared[str, StudyContext] = Shared(settings.studies_max)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -256,7 +255,7 @@ class BlockRunner:
     def _open(self, study: Study | str) -> StudyContext:
         stored = self.catalog.read_study(study) if isinstance(study, str) else study
         snapshot = read_snapshot(self.store, stored.snapshot, dataset=stored.dataset)
-        return StudyContext(stored, Dataset(self.store, snapshot), self.cache, self._series)
+        return StudyContext(stored, self.store, snapshot, self._memory)
 
     def run_block(self, study: Study | str, block: int) -> BlockReport:
         """Compute a block and store its segment; return how that went.
@@ -269,7 +268,7 @@ class BlockRunner:
             context = self.context(study)
             rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
-            fetched = self._load(context, {rows.cell(row)[1] for row in range(len(rows))})
+            fetched = context.load({rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
         with clock.stage("write"):
             is_new = self.catalog.put_segment(context.study, block, rows.segment())
@@ -295,21 +294,6 @@ class BlockRunner:
             except FarmError as error:
                 raise _of_cell(error, context.study, trial, position) from error
         clock.seconds |= {"run": run_s, "score": score_s}
-
-    def _load(self, context: StudyContext, positions: set[int]) -> int:
-        """Load the markets of these cells; return the bytes that came over the wire for it.
-
-        One thread of the process loads at a time (its requests are concurrent), so that bytes are counted once.
-        """
-        wanted = [
-            position for position in sorted(positions)
-            if any(context.study.reads[indexes[position]].bars for indexes in context.study.reads_of)
-        ]  # fmt: skip
-        with self._loading:
-            before = counts_of(self.store).bytes_read
-            for position in wanted:
-                context.market(position)
-            return counts_of(self.store).bytes_read - before
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.
@@ -380,8 +364,8 @@ def run_in_process(
             cells_total=submission.study.cells,
             cells_computed=submission.cells_waiting,
             cells_reused=submission.study.cells - submission.cells_waiting,
-            bytes_fetched=sum(report.bytes_fetched for report in reports),
             bytes_needed=submission.bytes_needed,
+            bytes_fetched=submission.metered.take() + sum(report.bytes_fetched for report in reports),
             seconds=clock.seconds,
         )
         return conclude(submission, stats)

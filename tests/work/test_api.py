@@ -21,7 +21,7 @@ from farm.store.wrap import Around
 from farm.values.canon import canonical_json
 from farm.values.errors import SpecError, UsageError
 from farm.values.settings import CacheSettings, FarmSettings
-from farm.work import run
+from farm.work import context
 from farm.work.run import Outcome
 from tests.study.support import cross
 
@@ -133,7 +133,7 @@ def test_budgets_reach_whatever_runs(
     """The cache of the process and the series store have the budgets of the settings, also after others were there."""
     series: list[int] = []
     monkeypatch.setattr(process, "_cache", None)
-    monkeypatch.setattr(run, "SeriesStore", lambda size: series.append(size) or SeriesStore(size))
+    monkeypatch.setattr(context, "SeriesStore", lambda size: series.append(size) or SeriesStore(size))
     for cache_bytes, series_bytes in ((7_000, 3_000), (8_000, 4_000)):
         cache = CacheSettings(cache_bytes_max=cache_bytes, series_bytes_max=series_bytes)
         USES[use](replace(settings, cache=cache), outcome, tmp_path)

@@ -22,6 +22,7 @@ from farm.results.segment import decode, encode
 from farm.shard.ingest import ingest_table
 from farm.shard.layout import leases_prefix, segment_key, study_key
 from farm.shard.sample import sample_bars
+from farm.show import bytes_text, outcome_text
 from farm.store.base import Store
 from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, SpecError, UsageError
 from farm.work.progress import ProgressEvent
@@ -420,6 +421,24 @@ def test_one_process_with_four_threads_fetches_each_column_once() -> None:
     assert len(submission.waiting) > 4
     run_in_process(spec, store, threads=4, cache=cache)
     assert cache.stats().loads == len(set(chunks))
+
+
+def test_bytes_are_fetched_or_held() -> None:
+    """Cold, all that is needed comes over the wire, for planning or for cells; warm, the rest is said to be held."""
+    store, cache = sample_store(), ColumnCache(1 << 28)
+    early: dict[str, Any] = {"start": "2001-01-02", "end": "2005-12-30"}
+    cold = run_in_process(cross(fast=(5, 5), **early), store, cache=cache)
+    first = cold.stats.to_json()["bytes"]
+    assert first["fetched"] >= first["needed"] > 0 == first["cached"]
+    assert "from the cache" not in outcome_text(cold, 3)
+    warm = run_in_process(cross(fast=(6, 6), **early), store, cache=cache)
+    assert warm.stats.to_json()["bytes"] == {"fetched": 0, "needed": first["needed"], "cached": first["needed"]}
+    needed = bytes_text(first["needed"])
+    assert f"needed {needed}, of which {needed} from the cache" in outcome_text(warm, 3)
+    wider = run_in_process(cross(start="2001-01-02", end="2011-12-30"), store, cache=cache).stats.to_json()["bytes"]
+    assert 0 < wider["fetched"] < wider["needed"] == wider["fetched"] + wider["cached"]
+    again = run_in_process(cross(start="2001-01-02", end="2011-12-30"), store, cache=cache)
+    assert again.stats.to_json()["bytes"] == {"fetched": 0, "needed": 0, "cached": 0}
 
 
 def _plans(spec: dict[str, Any], store: Store) -> Any:
