@@ -147,6 +147,19 @@ def test_farm_imports_follow_the_drawing() -> None:
     assert wrong == []
 
 
+def test_no_circle_of_files() -> None:
+    """Inside a room too, imports run one way, those inside functions included."""
+    names = {module_of(path): path for path in all_sources()}
+    reached = {
+        name: {found for _, other in imports_of(path) for found in (other, other[:-1]) if found in names} - {name}
+        for name, path in names.items()
+    }
+    while leaves := [name for name, others in reached.items() if not others & reached.keys()]:
+        for name in leaves:
+            del reached[name]
+    assert reached == {}, "these files import one another, or what does"
+
+
 def test_cluster_imports_follow_the_drawing() -> None:
     """Values and pure modules of the scheduler see no edge; nothing in cluster imports infra."""
     wrong = []

@@ -24,6 +24,7 @@ import os
 import re
 import secrets
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -172,8 +173,6 @@ def read(directory: Path) -> dict[str, bytes]:
 
 def _build(root: Path, name: str) -> dict[str, bytes]:
     """Fill a directory and publish it, unless another process just did. Errors: OSError if ``root`` refuses."""
-    from farm.kernels.fill import fill  # it imports the kernels, and they import this module
-
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root):
         with suppress(FileNotFoundError, Damaged):
@@ -184,13 +183,43 @@ def _build(root: Path, name: str) -> dict[str, bytes]:
         private.mkdir()
         try:
             _say(f"compiling them into {root}, once for this version and this CPU: about half a minute")
-            fill(private, name)
+            _fill(private, name)
             seal(private)
             publish(private, root / name)
         finally:
             shutil.rmtree(private, ignore_errors=True)
         _prune(root)
     return read(root / name)
+
+
+def _fill(private: Path, name: str) -> None:
+    # A process of its own: it has to import every kernel, and this one may be in the middle of importing one.
+    process = spawn([str(private), name])
+    try:
+        if process.wait():
+            raise ConfigError("the kernels could not be compiled", place=str(private), hint="the reason is above")
+    finally:
+        end(process)
+
+
+def spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """Start ``farm.kernels.fill`` with these arguments. It ends when this process does: the pipe tells."""
+    path = os.pathsep.join([str(ROOM.parent.parent), *filter(None, sys.path)])
+    # -P: the current directory may hold another farm.
+    command = [sys.executable, "-P", *["-O"] * sys.flags.optimize, "-m", "farm.kernels.fill", *arguments]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for us alone; the others end with us
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process that ``spawn`` started, if it has not ended."""
+    process.kill()
+    process.communicate()
 
 
 def seal(private: Path) -> None:

@@ -1,7 +1,7 @@
 """Fills a directory of the kernel cache: processes of its own compile the kernels, each a share of them.
 
-``python -m farm.kernels.fill DIRECTORY DIGEST KERNEL...`` is one of these processes. It ends by itself when the one
-that started it does, however that ends.
+``python -m farm.kernels.fill DIRECTORY DIGEST`` shares them out: for each share it starts the same with the names of
+kernels behind it. Each ends by itself when the one that started it does, however that ends.
 """
 
 import os
@@ -36,27 +36,15 @@ def import_kernels() -> dict[str, jit.Kernel]:
 def fill(private: Path, digest: str) -> None:
     """Compile every kernel into ``private``, a share in each process. Errors: ConfigError if one does not succeed."""
     weights = {name: weight(kernel) for name, kernel in import_kernels().items()}
-    path = os.pathsep.join([str(cache.ROOM.parent.parent), *filter(None, sys.path)])
-    # -P: the current directory may hold another farm. The pipe tells a process that this one is gone.
-    command = [sys.executable, "-P", *["-O"] * sys.flags.optimize, "-m", "farm.kernels.fill", str(private), digest]
     running: list[subprocess.Popen[bytes]] = []
     try:
         for share in shares(weights, min(PROCESSES_MAX, len(os.sched_getaffinity(0)))):
-            running.append(
-                subprocess.Popen(
-                    [*command, *share],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    env={**os.environ, "PYTHONPATH": path},
-                    start_new_session=True,  # Ctrl-C is for us alone; the others end with us
-                )
-            )
+            running.append(cache.spawn([str(private), digest, *share]))
         if any(process.wait() for process in running):
             raise ConfigError("the kernels could not be compiled", place=str(private), hint="the reason is above")
     finally:
         for process in running:
-            process.kill()
-            process.communicate()
+            cache.end(process)
 
 
 def shares(weights: Mapping[str, int], count: int) -> list[list[str]]:
@@ -112,6 +100,9 @@ def _end_with_parent() -> None:
 if __name__ == "__main__":
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        compile_share(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+        if len(sys.argv) > 3:
+            compile_share(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+        else:
+            fill(Path(sys.argv[1]), sys.argv[2])
     except (ConfigError, OSError) as problem:
         sys.exit(f"error: {problem}")
