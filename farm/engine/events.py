@@ -87,6 +87,26 @@ class RunState:
         return whole[: int(self.tables.account[count][0])]
 
 
+class RecordRoom:
+    """Record tables that run after run writes into. Not for two threads at once.
+
+    A run that allots its own touches fresh memory for every record, and again each time they grow, which costs as much
+    as the loop.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[str, Table] = {}
+
+    def take(self, name: str, rows: int) -> Table:
+        """Return the table ``name`` with at least ``rows`` rows, whatever stands in them."""
+        found = self._tables.pop(name, None)
+        return found if found is not None and found.shape[0] >= rows else np.empty(rows, records.TABLES[name])
+
+    def give(self, state: RunState) -> None:
+        """Take the tables of a run back, whose books have been copied."""
+        self._tables.update({name: getattr(state.tables, name) for name in _GROWING})
+
+
 class Simulator:
     """One program on one market, ready to be carried over the tape. Read-only after construction.
 
@@ -109,8 +129,9 @@ class Simulator:
         self._signals = self._lay_out_signals()
         self._numbers = self._lay_out_numbers()
 
-    def start(self) -> RunState:
-        """Return the state before the first instant."""
+    def start(self, room: RecordRoom | None = None) -> RunState:
+        """Return the state before the first instant; its records are in ``room``, if there is one."""
+        room = RecordRoom() if room is None else room
         sleeves = len(self._groups)
         positions = self._position_table()
         count, dividends = positions.shape[0], self.tape.dividends
@@ -130,10 +151,10 @@ class Simulator:
                 working=np.zeros(count, records.LINK),
                 queue=np.zeros(3 * count, records.LINK),
                 receivable=np.zeros(dividends * sleeves, records.AMOUNT),
-                order=np.empty(rows * (1 + stops.shape[0]), records.ORDER),
-                fill=np.empty(rows, records.FILL),
-                cash=np.empty(rows, records.CASH),
-                trade=np.empty(rows, records.TRADE),
+                order=room.take("order", rows * (1 + stops.shape[0])),
+                fill=room.take("fill", rows),
+                cash=room.take("cash", rows),
+                trade=room.take("trade", rows),
                 session=np.zeros(self.market.calendar.day.shape[0], records.SESSION),
             )
         )
@@ -153,7 +174,7 @@ class Simulator:
             _grow(state)
 
     def finish(self, state: RunState) -> Run:
-        """Return the books of a state that has seen the whole tape. They view the state's records."""
+        """Return the books of a state that has seen the whole tape, copied out of it."""
         books, account, tally = state.tables, state.tables.account[0], state.tables.tally[0]
         if not account["ended"]:
             raise ValueError(f"the run stands at instant {state.at} of {self.tape.instants}")
@@ -346,24 +367,29 @@ def simulate(
     *,
     tape: Tape | None = None,
     batch_rows: int | None = None,
+    room: RecordRoom | None = None,
 ) -> Run:
     """Run ``program`` over ``market`` and return its books.
 
     signals:    per sleeve, per instrument of its universe, over all own bars of that instrument.
     tape:       of the traded instruments; made here when absent. Trials on one market should share one.
     batch_rows: bars handed out at a time; all at once when absent. It changes nothing but the time.
+    room:       where records are written, run after run of one thread.
     Errors:     SpecError (short in a cash account), DataError (columns missing, bars overlap), CapacityError (2**53).
     Source:     domain.md 2.2, 3.
     """
     simulator = Simulator(program, market, signals, tape)
-    state = simulator.start()
+    state = simulator.start(room)
     instants = simulator.tape.instants
     if batch_rows is None or instants == 0:
         simulator.advance(state, instants)
     else:
         for last in simulator.tape.cuts(batch_rows):
             simulator.advance(state, last)
-    return simulator.finish(state)
+    run = simulator.finish(state)
+    if room is not None:
+        room.give(state)
+    return run
 
 
 def _size(sleeve: RulesProgram, size: Size) -> tuple[int, float, float]:
@@ -413,6 +439,8 @@ def _sent(state: RunState) -> Table:
 
 def _listed(rows: Table, dtype: np.dtype[np.void]) -> Table:
     """Return the published columns of records, read-only."""
+    if rows.dtype == dtype:
+        return readonly(rows.copy())
     listed = np.empty(rows.shape[0], dtype)
     for name in dtype.names or ():
         listed[name] = rows[name]

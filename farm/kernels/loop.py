@@ -98,13 +98,17 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
     order_room = state.order.shape[0] - 4 * n - 2 * n * b.stops
     fill_room, trade_room = state.fill.shape[0] - 8 * n, state.trade.shape[0] - 8 * n
     cash_room = state.cash.shape[0] - 8 * n - 2 * n * b.payments_end
+    act_at, bar_at, pay_at, open_at = 0, 0, 0, 0  # rows of the tape that have been taken
+    if account.next > 0:
+        before = tables.instant(b, account.next - 1)
+        act_at, bar_at, pay_at, open_at = before.act_end, before.bar_end, before.pay_end, before.open_end
     for i in range(account.next, last):
         instant = tables.instant(b, i)
         if account.orders > order_room or account.fills > fill_room or account.trades > trade_room:
             return ROOM
-        if account.cash_lines + 2 * n * (instant.act_end - account.act) > cash_room:
+        if account.cash_lines + 2 * n * (instant.act_end - act_at) > cash_room:
             return ROOM
-        first, end_bar = account.bar, instant.bar_end
+        first, end_bar = bar_at, instant.bar_end
         closes = instant.session >= 0
         account.ts = instant.ts
         if account.ruin == 0:
@@ -138,18 +142,15 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
         # Here the next session begins. Where days follow each other without a pause, the bar that closes at this very
         # instant is of the old basis.
         if account.ruin == 0:
-            for k in range(account.act, instant.act_end):
+            for k in range(act_at, instant.act_end):
                 act(b, k)
-            for k in range(account.pay, instant.pay_end):
+            for k in range(pay_at, instant.pay_end):
                 pay(b, k)
-        if account.working > 0 and instant.open_end > account.opening:
-            at_open(b, account.opening, instant.open_end)
+        if account.working > 0 and instant.open_end > open_at:
+            at_open(b, open_at, instant.open_end)
         if account.broken != 0:
             return OVERFLOW
-        account.act = instant.act_end
-        account.bar = end_bar
-        account.pay = instant.pay_end
-        account.opening = instant.open_end
+        act_at, bar_at, pay_at, open_at = instant.act_end, end_bar, instant.pay_end, instant.open_end
         account.next = i + 1
     if last == tape.instants.shape[0] and account.ended == 0:
         end(b)

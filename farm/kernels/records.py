@@ -106,10 +106,6 @@ ACCOUNT = np.dtype(
         ("next", "<i8"),  # the next instant of the tape
         ("ts", "<i8"),  # the instant at hand
         ("session", "<i8"),  # the session at hand
-        ("act", "<i8"),  # rows of the tape that have been taken: splits and ex-dates,
-        ("bar", "<i8"),  # closing bars,
-        ("pay", "<i8"),  # payments,
-        ("opening", "<i8"),  # opening prints
         ("orders", "<i8"),  # rows in use: orders,
         ("sent", "<i8"),  # those of them that were sent, which are numbered,
         ("fills", "<i8"),

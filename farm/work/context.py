@@ -12,13 +12,14 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from farm.columns.cache import ColumnCache
-from farm.engine.events import simulate
+from farm.engine.events import RecordRoom, simulate
 from farm.engine.incidents import incidents
 from farm.engine.ledger import Run
 from farm.market.adjust import doubtful_splits
@@ -99,6 +100,7 @@ class StudyContext:
         self._resolver = Resolver(self.spec)
         self._table = Expressions()
         self._buckets = self._make_buckets()
+        self._threads = threading.local()
 
     def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
         """Return the sessions [start, stop) in sample and out of sample."""
@@ -182,9 +184,16 @@ class StudyContext:
         """Run one cell through the engine."""
         shared, program = self.market(position), self._program_of(trial, position)
         signals = evaluate(program, shared.market, self._memory.series)
-        run = simulate(program, shared.market, signals, tape=shared.tape)
+        run = simulate(program, shared.market, signals, tape=shared.tape, room=self._room())
         more = {**shared.counts, **incidents(run, shared.market, signals)}
         return replace(run, counts={**run.counts, **more}) if more else run
+
+    def _room(self) -> RecordRoom:
+        """Return this thread's own room for records."""
+        if not hasattr(self._threads, "room"):
+            self._threads.room = RecordRoom()
+        room: RecordRoom = self._threads.room
+        return room
 
     def anchors(self, trial: int, position: int) -> dict[str, str]:
         """Return, per recursive indicator of the cell, the day on which its steps began (domain.md 2.4)."""
