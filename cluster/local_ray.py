@@ -71,7 +71,7 @@ def run_on_workers(
         stop=stop,
     )
     with clock.stage("plan"):
-        submission = run.submit(spec, farm.store, snapshot=snapshot, fresh=fresh)
+        submission = run.submit(spec, farm.store, snapshot=snapshot, fresh=fresh, settings=farm.settings.cache)
     tally = Tally()
     if submission.waiting:
         tally = _serve(farm, submission, progress, clock)

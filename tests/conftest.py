@@ -18,6 +18,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from farm.shard import kept
 from farm.values.errors import FarmError
 from infra.minio import binary
 from infra.minio.administer import Administrator
@@ -103,6 +104,12 @@ class Bucket:
     def env(self) -> dict[str, str]:
         """The ``AWS_*`` variables with which this bucket is reached."""
         return self.server.environment()
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> None:
+    """Every test reads its stores itself: many are called the same, and some are damaged on purpose."""
+    kept.forget()
 
 
 @pytest.fixture(scope="session")

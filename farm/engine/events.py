@@ -20,7 +20,7 @@ from farm.kernels import loop, records
 from farm.kernels.records import Table, Tables
 from farm.market.panel import InstrumentSeries, Market
 from farm.market.tape import Tape, make_tape
-from farm.program.program import Program, RulesProgram
+from farm.program.program import Program, RulesProgram, Size
 from farm.signals.evaluate import Signals
 from farm.spec.spec import RunSpec
 from farm.values.arrays import F64, I64, U8, readonly
@@ -225,6 +225,8 @@ class Simulator:
                     said = said << 2
                 elif sleeve.side == "both":
                     said = said | (one.enter_short[window] << 2) | (one.exit_short[window] << 3)
+                if one.add is not None:
+                    said = said | (one.add[window] << 4)
                 signals[w, rows] = said
         return readonly(signals)
 
@@ -269,14 +271,17 @@ class Simulator:
         positions["exit_row"] = records.NEVER
         positions["sleeve"] = [w for w, _, _ in flat]
         positions["asset"] = [asset for _, _, asset in flat]
-        positions["qty_lots"] = [self._qty_lots(sleeve, asset) for _, sleeve, asset in flat]
+        positions["qty_lots"] = [self._qty_lots(sleeve.size, asset) for _, sleeve, asset in flat]
+        positions["add_lots"] = [
+            self._qty_lots(sleeve.add.size, asset) if sleeve.add is not None else 0 for _, sleeve, asset in flat
+        ]
         return positions
 
-    def _qty_lots(self, sleeve: RulesProgram, asset: int) -> int:
+    def _qty_lots(self, size: Size, asset: int) -> int:
         """Whole lots in ``qty`` shares as written: 0.29 shares are 290,000 millionths, not one less."""
-        if sleeve.size.mode != "qty":
+        if size.mode != "qty":
             return 0
-        return int(Decimal(repr(sleeve.size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
+        return int(Decimal(repr(size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
 
     def _asset_table(self, positions: Table) -> tuple[Table, Table]:
         run = self.program.run
@@ -304,12 +309,10 @@ class Simulator:
         sleeves = np.zeros(len(self._groups), records.SLEEVE)
         end = 0
         for row, sleeve in zip(sleeves, self.program.sleeves, strict=True):
-            size = sleeve.size
-            row["size"] = _SIZES[size.mode]
-            row["weight"] = (
-                size.v if size.mode == "notional" else sleeve.alloc if size.mode == "equal" else sleeve.alloc * size.v
-            )
-            row["among"] = sleeve.max_positions if size.mode == "equal" else 1
+            row["size"], row["weight"], row["among"] = _size(sleeve, sleeve.size)
+            if sleeve.add is not None:
+                row["add_max"] = sleeve.add.max
+                row["add_size"], row["add_weight"], row["add_among"] = _size(sleeve, sleeve.add.size)
             row["max_positions"] = sleeve.max_positions
             row["cooldown"] = sleeve.cooldown_bars
             row["time_bars"] = min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0)
@@ -323,7 +326,7 @@ class Simulator:
 
     def _stop_table(self) -> Table:
         inside = [stop for sleeve in self.program.sleeves for stop in sleeve.stops if stop.type != "time"]
-        rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level) for stop in inside]
+        rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level, stop.follows) for stop in inside]
         return np.array(rules, records.STOP_RULE)
 
     def _overflow(self, state: RunState) -> CapacityError:
@@ -361,6 +364,15 @@ def simulate(
         for last in simulator.tape.cuts(batch_rows):
             simulator.advance(state, last)
     return simulator.finish(state)
+
+
+def _size(sleeve: RulesProgram, size: Size) -> tuple[int, float, float]:
+    """What a size is counted in, its weight, and by how many it is divided."""
+    if size.mode == "notional":
+        return _SIZES[size.mode], size.v, 1.0
+    if size.mode == "equal":
+        return _SIZES[size.mode], sleeve.alloc, float(sleeve.max_positions)
+    return _SIZES[size.mode], sleeve.alloc * size.v, 1.0
 
 
 def _limit_row(sleeve: RulesProgram) -> int:

@@ -40,6 +40,7 @@ class OrderKind(IntEnum):
     TARGET = records.TARGET
     TRAIL = records.TRAIL
     RUINED = records.RUINED
+    ADD = records.ADD
     SPLIT = records.SPLIT  # less than one lot was left of the position
 
 

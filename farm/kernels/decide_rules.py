@@ -11,6 +11,8 @@ from farm.kernels.book import value_of
 from farm.kernels.jit import helper, inlined
 from farm.kernels.orders import bound, cancel, send, waits_for_limit
 from farm.kernels.records import (
+    ADD,
+    ADD_MORE,
     BY_EQUITY,
     BY_NOTIONAL,
     BY_QTY,
@@ -45,6 +47,8 @@ def decide(b: Row, first: int, last: int, w: int, said: int) -> None:
     """Let sleeve ``w`` decide on the bars [first, last), which close now and say ``said``."""
     if tables.sleeve(b, w).held > 0:
         _leave(b, first, last, w)
+        if said & ADD_MORE != 0:
+            _add(b, first, last, w)
     if said & (ENTER_LONG | ENTER_SHORT) != 0:
         n = _candidates(b, first, last, w)
         if n > 0:
@@ -74,21 +78,20 @@ def _are_known(b: Row, rules: Row, w: int, k: int) -> bool:
 
 
 @helper
-def _size(b: Row, rules: Row, x: int, held: int) -> int:
+def _size(b: Row, size: int, weight: float, among: float, qty_lots: int, asset: Row, held: int) -> int:
     """Lots to open, from equity and prices as they are now, floored; ``held``: lots that the same order closes."""
-    account, p = tables.account(b), tables.position(b, x)
-    asset = tables.asset(b, p.asset)
+    account = tables.account(b)
     kept = account.kept * (account.equity / 1e6)
-    lots = float(p.qty_lots)
-    if rules.size != BY_QTY:
-        budget = rules.weight if rules.size == BY_NOTIONAL else (rules.weight * kept) / rules.among
+    lots = float(qty_lots)
+    if size != BY_QTY:
+        budget = weight if size == BY_NOTIONAL else (weight * kept) / among
         lots = formula.lots_for(budget, asset.mark, asset.multiplier, asset.lots_up, asset.lots_down)
     bound(account, lots)
     if not lots < LIMIT:
         lots = 0.0
-    if rules.size == BY_EQUITY and account.reserves_fees == 1:
+    if size == BY_EQUITY and account.reserves_fees == 1:
         lots = formula.lots_with_fees(
-            lots, float(held), rules.weight, kept, rules.among, asset.mark, asset.lot_micro, asset.multiplier,
+            lots, float(held), weight, kept, among, asset.mark, asset.lot_micro, asset.multiplier,
             asset.bps, asset.per_share, asset.per_order, asset.fee_min,
         )  # fmt: skip
     tables.tally(b).too_small += 1 if lots == 0.0 else 0
@@ -120,7 +123,7 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
         opens = 0
         against = against and not waits  # while an entry works, further ones are ignored
         if against and rules.cooldown == 0 and _are_known(b, rules, w, k):
-            opens = _size(b, rules, x, lots)
+            opens = _size(b, rules.size, rules.weight, rules.among, p.qty_lots, asset, lots)
         kind = 0
         if opens > 0:
             kind = REVERSE
@@ -132,6 +135,25 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
             if waits:
                 cancel(b, p.order)
             send(b, x, kind, -p.side, opens, lots)
+
+
+@helper
+def _add(b: Row, first: int, last: int, w: int) -> None:
+    """Additions to what one sleeve holds, in id order: not to what an order works on."""
+    rules = tables.sleeve(b, w)
+    for k in range(first, last):
+        if tables.said(b, w, k) & ADD_MORE == 0:
+            continue
+        asset = tables.asset(b, tables.bar(b, k).asset)
+        x = _position_of(b, asset, w)
+        if x == NONE:
+            continue
+        p = tables.position(b, x)
+        if p.lots == 0 or p.order != NONE or p.adds >= rules.add_max or not _are_known(b, rules, w, k):
+            continue
+        lots = _size(b, rules.add_size, rules.add_weight, rules.add_among, p.add_lots, asset, 0)
+        if lots > 0:
+            send(b, x, ADD, p.side, lots, 0)
 
 
 @helper
@@ -182,7 +204,7 @@ def _enter(b: Row, w: int, n: int) -> None:
         x = tables.queue(b, at).row
         p = tables.position(b, x)
         if p.ranked == 1.0:
-            lots = _size(b, rules, x, 0)
+            lots = _size(b, rules.size, rules.weight, rules.among, p.qty_lots, tables.asset(b, p.asset), 0)
             if lots > 0:
                 is_long = tables.said(b, w, tables.asset(b, p.asset).bar) & ENTER_LONG != 0
                 send(b, x, ENTER, 1 if is_long else -1, lots, 0)

@@ -152,6 +152,12 @@ def restated_level(level: float, num: float, den: float) -> float:
 
 
 @inlined
+def average(price: float, lots: float, other: float, more: float) -> float:
+    """Average price of ``lots`` at one price and ``more`` at another."""
+    return (price * lots + other * more) / (lots + more)
+
+
+@inlined
 def restated_lots(lots: float, num: float, den: float) -> float:
     """floor(lots x num / den) for integers; the float quotient may have been rounded up to the next integer."""
     product = lots * num

@@ -7,10 +7,10 @@ closing bar, guards are tested: stops before targets, each by order of the entry
 import numpy as np
 
 from farm.kernels import formula, tables
-from farm.kernels.book import admit, close_position, fee_of, flatten, level_of, mark, value_of
+from farm.kernels.book import admit, close_lots, fee_of, flatten, level_of, mark, value_of
 from farm.kernels.jit import helper, inlined
 from farm.kernels.orders import drop, leave_alone, settle, trigger
-from farm.kernels.records import ENTER, IN_CASH, IN_WORK, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
+from farm.kernels.records import ADD, ENTER, IN_CASH, IN_WORK, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
 
 # --- opening prints ---------------------------------------------------------------------------------------------------
 
@@ -68,8 +68,8 @@ def _fill(b: Row, n: int, ahead: int) -> None:
             o.held_fee = fee_of(tables.asset(b, p.asset), o.at, float(o.closed))
             account.cash -= o.held_fee
             tables.sleeve(b, p.sleeve).held += 1  # its place stays taken
-        elif o.works_as != ENTER:
-            close_position(b, o.position, row, o.kind, tables.asset(b, p.asset).row + ahead)
+        elif o.works_as not in (ENTER, ADD):
+            close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + ahead)
             drop(b, row)
     m = 0
     for at in range(n):
@@ -81,7 +81,7 @@ def _fill(b: Row, n: int, ahead: int) -> None:
             settle(b, row, REJECTED, 0.0)
             tables.tally(b).no_place += 1
             drop(b, row)
-        elif o.works_as == ENTER or o.works_as == REVERSE:
+        elif o.works_as in (ENTER, REVERSE, ADD):
             rules.held += 1 if o.works_as == ENTER else 0
             tables.queue(b, m).row = row
             m += 1
@@ -333,7 +333,7 @@ def _execute(b: Row, row: int) -> None:
     asset = tables.asset(b, o.instrument)
     o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, float(o.side), asset.up, asset.down)
     trigger(b, row, o.ref)
-    close_position(b, o.position, row, o.kind, asset.row)
-    waiting = tables.position(b, o.position).order
-    if waiting != NONE:
-        leave_alone(b, waiting)
+    p = tables.position(b, o.position)
+    close_lots(b, o.position, row, float(abs(p.lots)), o.kind, asset.row)
+    if p.order != NONE:
+        leave_alone(b, p.order)

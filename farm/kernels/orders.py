@@ -11,6 +11,7 @@ from farm.kernels import tables
 from farm.kernels.formula import on_grid, restated_level, restated_lots, restated_price
 from farm.kernels.jit import helper, inlined
 from farm.kernels.records import (
+    ADD,
     CANCELLED,
     ENTER,
     IN_WORK,
@@ -121,9 +122,9 @@ def unlink(b: Row, row: int) -> None:
 
 
 @helper
-def opens_new(kind: int) -> bool:
-    """Whether an order of this kind opens a position (a reversal closes one and opens another)."""
-    return kind in (ENTER, REVERSE)
+def opens_lots(kind: int) -> bool:
+    """Whether an order of this kind opens lots (a reversal closes a position and opens another)."""
+    return kind in (ENTER, REVERSE, ADD)
 
 
 @helper
@@ -133,7 +134,7 @@ def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
     row = append_order(b, x, kind, side, opens + closes, tables.asset(b, p.asset).mark)
     o = tables.order(b, row)
     o.opens = opens
-    if opens_new(kind):
+    if opens_lots(kind):
         rules = tables.sleeve(b, p.sleeve)
         o.lasts = rules.ttl
         if rules.limit != 0:
@@ -153,7 +154,7 @@ def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
 def _count_in(rules: Row, kind: int, change: int) -> None:
     if kind == ENTER:
         rules.entering += change
-    elif kind != REVERSE:
+    elif kind not in (REVERSE, ADD):
         rules.leaving += change
 
 

@@ -31,7 +31,7 @@ IN_CASH, REG_T, LINEAR = range(3)
 """Rules of the account."""
 BY_QTY, BY_NOTIONAL, BY_EQUITY = range(3)
 """What the size of a sleeve is counted in."""
-ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT = range(1, 11)
+ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT, ADD = range(1, 12)
 """Kinds of orders: why they were sent; and reasons for which trades end."""
 IN_WORK, FILLED, SCALED, LAPSED, REJECTED, CANCELLED = range(6)
 """How an order stands."""
@@ -39,7 +39,7 @@ PCT, ABS, LEVEL, R = range(4)
 """Units of a stop: fraction of the entry price, distance in price, a price, multiples of the initial risk."""
 COMMISSION, DIVIDEND_EX, DIVIDEND_PAY, SPLIT_CASH = range(1, 5)
 """Kinds of cash lines."""
-ENTER_LONG, EXIT_LONG, ENTER_SHORT, EXIT_SHORT = 1, 2, 4, 8
+ENTER_LONG, EXIT_LONG, ENTER_SHORT, EXIT_SHORT, ADD_MORE = 1, 2, 4, 8, 16
 """Bits of the signals: one byte for each sleeve and closing bar."""
 PREFER = 0
 """Row of the numbers of a sleeve that holds its preference; stop levels follow."""
@@ -181,6 +181,10 @@ SLEEVE = np.dtype(
         ("prefers", "<i8"),  # 1: entries compete by a number
         ("limit", "<i8"),  # the row of its numbers that holds the limit of its entries; 0: they are market orders
         ("ttl", "<i8"),  # sessions of the instrument that an entry works for
+        ("add_max", "<i8"),  # additions to one position; 0: none
+        ("add_size", "<i8"),  # size, weight and divisor of an addition
+        ("add_weight", "<f8"),
+        ("add_among", "<f8"),
         ("first_stop", "<i8"),  # its rules in the table of stops
         ("end_stop", "<i8"),
         ("held", "<i8"),  # positions not flat, and openings that were let in
@@ -195,6 +199,7 @@ STOP_RULE = np.dtype(
         ("unit", "<i8"),  # PCT, ABS, LEVEL or R
         ("value", "<f8"),  # in that unit
         ("number", "<i8"),  # LEVEL: its row in the numbers of the sleeve
+        ("follows", "<i8"),  # LEVEL: 1: an addition to the position freezes it anew
     ]
 )
 
@@ -208,8 +213,11 @@ POSITION = np.dtype(
         ("pnl", "<f8"),  # cash flows of the trade so far: what is realised, less what was paid for what is held
         ("fees", "<f8"),
         ("dividends", "<f8"),
-        ("entry_lots", "<i8"),  # lots opened, on the share basis of the entry
+        ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
         ("entry_notional", "<f8"),
+        ("num", "<f8"),  # new shares
+        ("den", "<f8"),  # for so many old ones, by the splits since the last opening
+        ("adds", "<i8"),  # additions so far
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),
         ("entry_session", "<i8"),
@@ -218,7 +226,8 @@ POSITION = np.dtype(
         ("held_at", "<i8"),  # where it stands in the list of positions held
         ("order", "<i8"),  # the order that works to open or close it, or -1
         ("guard", "<i8"),  # the first order of the group that protects it, or -1
-        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry
+        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry,
+        ("add_lots", "<i8"),  # and of an addition
         ("ranked", "<f8"),  # scratch: margin that it needs; 1.0 once picked for an entry
     ]
 )
@@ -297,7 +306,7 @@ TRADE = np.dtype(
         ("sleeve", "<i8"),
         ("instrument", "<i8"),
         ("side", "<i8"),
-        ("lots", "<i8"),  # opened, on the share basis of the entry
+        ("lots", "<i8"),  # opened; like the entry price on the share basis of the last opening
         ("entry_order", "<i8"),
         ("entry_ts", "<i8"),
         ("entry_session", "<i8"),
@@ -310,7 +319,7 @@ TRADE = np.dtype(
         ("pnl_micro", "<i8"),  # net of all its lines, dividends from the ex-date on
         ("fees_micro", "<i8"),
         ("dividends_micro", "<i8"),
-        ("entry_price", "<f8"),  # on the share basis of the entry
+        ("entry_price", "<f8"),  # average over its openings
         ("exit_price", "<f8"),  # of an open trade, the last mark
     ]
 )

@@ -28,9 +28,10 @@ from functools import cache
 import numpy as np
 
 from farm.engine.ledger import Records, Run
-from farm.results.metrics import METRICS, Stretch, Vectors, measure_run
+from farm.results.measure import Stretch, Vectors, measure_run
 from farm.values.arrays import F64, I64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
+from farm.values.metrics import METRIC_NAMES
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
 _ORDER = "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price"
@@ -82,7 +83,7 @@ def cell_result(
 ) -> CellResult:
     """Return what is kept of ``run``; ``spec_hash`` is the hash of the cell's resolved spec.
 
-    Shapes and units as for ``farm.results.metrics.measure_run``. A run that met ruin says so among its assumptions'
+    Shapes and units as for ``farm.results.measure.measure_run``. A run that met ruin says so among its assumptions'
     neighbours, the counts: ``ruin`` is 1.
     """
     vectors = measure_run(
@@ -109,7 +110,7 @@ def stats_digest(vector: F64) -> str:
     return sha256_hex(canonical_array_bytes(vector))
 
 
-NULL_STATS = stats_digest(np.full(len(METRICS), np.nan))
+NULL_STATS = stats_digest(np.full(len(METRIC_NAMES), np.nan))
 """The stats digest of a cell that was not simulated (verdict ``no_data``): every metric null."""
 
 

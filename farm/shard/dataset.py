@@ -1,7 +1,7 @@
 """A snapshot as planners see it: instruments, calendars, months and their digests, access plans. No column is read.
 
-Indexes, the master and calendars are fetched once, verified against their content names, and kept: a ``Dataset`` is
-cheap to ask and safe for many threads. What it answers depends on the snapshot alone.
+Indexes, the master and calendars are fetched once by a process, verified against their content names, and kept: a
+``Dataset`` is cheap to make and to ask, and safe for many threads. What it answers depends on the snapshot alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from farm.shard.calendar import Calendar, calendar_from_bytes
 from farm.shard.index import MonthRows, ShardIndex, decode_index, merge_months
+from farm.shard.kept import read_once
 from farm.shard.kinds import INSTRUMENTS, Kind, kind_of
 from farm.shard.layout import calendar_key, index_key
 from farm.shard.plan import AccessPlan, plan_access
@@ -72,12 +73,16 @@ class Dataset:
     def _instruments(self) -> Mapping[str, Instrument]:
         found: dict[str, Instrument] = {}
         for ref in self.snapshot.of_kind(INSTRUMENTS.name):
-            [index] = self._load([ref])
-            for row in read_table(self.store, ref).to_pylist():
-                if row["id"] in found:
-                    raise DataError(f"the instrument {row['id']} is there twice", place=ref.key)
-                found[row["id"]] = _instrument(row, index.scale_of(row["id"]))
+            for instrument in read_once(self.store, ("instruments", ref), lambda ref=ref: self._master(ref)):  # type: ignore[misc]
+                if instrument.id in found:
+                    raise DataError(f"the instrument {instrument.id} is there twice", place=ref.key)
+                found[instrument.id] = instrument
         return MappingProxyType(dict(sorted(found.items())))
+
+    def _master(self, ref: ShardRef) -> tuple[tuple[Instrument, ...], int]:
+        [index] = self._load([ref])
+        rows = read_table(self.store, ref).to_pylist()
+        return tuple(_instrument(row, index.scale_of(row["id"])) for row in rows), ref.bytes
 
     @cached_property
     def _symbols(self) -> Mapping[str, str]:
@@ -115,14 +120,17 @@ class Dataset:
                 hint="calendars are frozen when instruments that use them are ingested",
             )
         key = calendar_key(ref.sha256)
+        calendar = read_once(self.store, key, lambda: (self._fetch_calendar(ref.sha256, key), ref.bytes))
+        with self._lock:
+            return self._calendars.setdefault(name, calendar)
+
+    def _fetch_calendar(self, sha256: str, key: str) -> Calendar:
         data = _get(self.store, key, "calendar")
-        if sha256_hex(data) != ref.sha256:
+        if sha256_hex(data) != sha256:
             raise DataError(
                 "the calendar is damaged: its bytes are not those it is named by", place=key, hint="restore the object"
             )
-        calendar = calendar_from_bytes(data, place=key)
-        with self._lock:
-            return self._calendars.setdefault(name, calendar)
+        return calendar_from_bytes(data, place=key)
 
     def months(self, kind: str, instrument_id: str) -> list[MonthRows]:
         """Return the months in which the instrument has rows of ``kind``, in time order, merged over shards."""
@@ -189,8 +197,11 @@ class Dataset:
             return [self._indexes[ref.sha256] for ref in wanted]
 
     def _fetch_index(self, ref: ShardRef) -> ShardIndex:
-        key = index_key(ref.index_sha256)
-        return decode_index(_get(self.store, key, f"index of {ref.key}"), ref, place=key)
+        def read() -> tuple[ShardIndex, int]:
+            key = index_key(ref.index_sha256)
+            return decode_index(_get(self.store, key, f"index of {ref.key}"), ref, place=key), ref.index_bytes
+
+        return read_once(self.store, ("index", ref), read)
 
 
 def _may_hold(kind: Kind, span: str, first_day: int, last_day: int) -> bool:

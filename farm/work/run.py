@@ -27,6 +27,7 @@ from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
 from farm.results.catalog import Catalog
 from farm.results.document import FarmStats, document
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.results import Ranking, Results, ranking
 from farm.results.rows import BlockRows
 from farm.results.tables import cell_table, leader_rows, leader_table
@@ -41,14 +42,13 @@ from farm.store.wrap import counts_of
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-from farm.work.context import METRICS, Scored, StudyContext
+from farm.work.context import Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
 STUDIES_MAX = 16
-IN_PROCESS = "in process"
-"""Worker and reason of a block that was computed without workers."""
 
 __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
@@ -131,6 +131,7 @@ def submit(
     fresh: bool = False,
     cache: ColumnCache | None = None,
     catalog: Catalog | None = None,
+    settings: CacheSettings | None = None,
 ) -> SubmittedStudy:
     """Plan the study, store its record if nobody has, and return it with the blocks that wait.
 
@@ -141,19 +142,27 @@ def submit(
     parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
     catalog = catalog if catalog is not None else Catalog(store)
     dataset = Dataset(store, _snapshot(store, parsed, snapshot))
-    study, _ = _find_or_plan(parsed, dataset, catalog, cache, fresh=fresh)
-    stored = catalog.put_study(study)
+    columns = cache if cache is not None else process_cache(settings)
+    study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
+    stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
     waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
     return SubmittedStudy(stored, parsed, dataset, catalog, waiting)
 
 
-def plan(spec: Spec, store: Store, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
+def plan(
+    spec: Spec,
+    store: Store,
+    *,
+    snapshot: str | None = None,
+    fresh: bool = False,
+    settings: CacheSettings | None = None,
+) -> Plan:
     """Return what running the study now would read and compute; nothing is stored or run."""
     parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
     catalog = Catalog(store)
     dataset = Dataset(store, _snapshot(store, parsed, snapshot))
-    study, is_stored = _find_or_plan(parsed, dataset, catalog, None, fresh=fresh)
+    study, is_stored = _find_or_plan(parsed, dataset, catalog, process_cache(settings), fresh=fresh)
     finished = catalog.finished_blocks(study) if is_stored and not fresh else frozenset()
     return make_plan(study, dataset, parsed, finished, is_stored=is_stored)
 
@@ -165,15 +174,14 @@ def _snapshot(store: Store, spec: StudySpec, snapshot: str | None) -> Snapshot:
 
 
 def _find_or_plan(
-    spec: StudySpec, dataset: Dataset, catalog: Catalog, cache: ColumnCache | None, *, fresh: bool
+    spec: StudySpec, dataset: Dataset, catalog: Catalog, cache: ColumnCache, *, fresh: bool
 ) -> tuple[Study, bool]:
     """Return the study and whether it is stored already."""
     identity = study_id(spec, template(spec).hash, dataset.snapshot.id)
     stored = catalog.find_study(study_name(identity, fresh))
     if stored is not None:
         return stored, True
-    columns = cache if cache is not None else process_cache()
-    return plan_study(spec, dataset, catalog, columns, fresh=fresh), False
+    return plan_study(spec, dataset, catalog, cache, fresh=fresh), False
 
 
 def conclude(submission: SubmittedStudy, stats: FarmStats) -> Outcome:
@@ -227,10 +235,10 @@ class BlockRunner:
     def __init__(
         self, store: Store, *, cache: ColumnCache | None = None, settings: CacheSettings | None = None
     ) -> None:
+        self.cache = cache if cache is not None else process_cache(settings)
         settings = settings if settings is not None else CacheSettings()
         self.store = store
         self.catalog = Catalog(store)
-        self.cache = cache if cache is not None else process_cache()
         self._series = SeriesStore(settings.series_bytes_max)
         self._contexts: Shared[str, StudyContext] = Shared(STUDIES_MAX)
         self._loading = threading.Lock()
@@ -259,7 +267,7 @@ class BlockRunner:
         clock = Stages()
         with clock.stage("plan"):
             context = self.context(study)
-            rows = BlockRows(context.study, block, METRICS)
+            rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
             fetched = self._load(context, {rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
@@ -354,7 +362,7 @@ def run_in_process(
     """
     clock = Stages()
     with clock.stage("plan"):
-        submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache)
+        submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache, settings=settings)
     reports: list[BlockReport] = []
     if submission.waiting:
         runner = BlockRunner(store, cache=cache, settings=settings)
@@ -413,16 +421,15 @@ def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) ->
     """Write down who computed which blocks, and what that took: for ``explain``, no part of a result."""
     if not reports:
         return
-    submission.catalog.put_lease(
-        submission.study.name,
-        "local",
-        {
-            "worker": IN_PROCESS,
-            "reason": IN_PROCESS,
-            "attempt": 1,
-            "blocks": sorted(report.block for report in reports),
-            "cells": sum(report.cells for report in reports),
-            "bytes_fetched": sum(report.bytes_fetched for report in reports),
-            "seconds": total_seconds(report.seconds for report in reports),
-        },
+    record = LeaseRecord(
+        study=submission.study.name,
+        worker=IN_PROCESS,
+        reason=IN_PROCESS,
+        attempt=1,
+        blocks=tuple(sorted(report.block for report in reports)),
+        outcome="done",
+        cells=sum(report.cells for report in reports),
+        bytes_fetched=sum(report.bytes_fetched for report in reports),
+        seconds=total_seconds(report.seconds for report in reports),
     )
+    put_numbered(submission.catalog.store, record, "local")

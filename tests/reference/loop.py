@@ -15,7 +15,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT = range(1, 11)
+ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT, ADD = range(1, 12)
 IN_WORK, FILLED, SCALED, LAPSED, REJECTED, CANCELLED = range(6)
 COMMISSION, DIVIDEND_EX, DIVIDEND_PAY, SPLIT_CASH = range(1, 5)
 ACTION, BAR, PAY, SHUT, CLOSE, OPEN = 1, 2, 4, 5, 6, 9  # phases of domain.md 3.1; SHUT: a session of an instrument
@@ -52,6 +52,9 @@ class Position:
     pnl: int = 0
     fees: int = 0
     dividends: int = 0
+    adds: int = 0
+    num: float = 1.0
+    den: float = 1.0
 
 
 @dataclass(eq=False)
@@ -335,6 +338,26 @@ class Reference:
         slot.position.fees = fee
         self.set_stops(slot, slot.position, order)
 
+    def add(self, slot: Slot, position: Position, order: Order, lots: int, fee: int) -> None:
+        """Buy more: the average entry moves, and what is measured from it; the rest stays as the entry set it."""
+        flow = self.fill(slot, order.id, order.side * lots, order.price, order.ref, 1)
+        before = position.entry_price * position.den / position.num
+        held = float(position.lots)
+        position.entry_price = (before * held + order.price * float(lots)) / (held + float(lots))
+        opened = int(position.record["lots"]) * int(position.num) // int(position.den) + lots
+        notional = position.record["entry_notional_micro"] + abs(flow)
+        position.record.update(entry_price=position.entry_price, lots=opened, entry_notional_micro=notional)
+        position.lots += lots
+        position.num = position.den = 1.0
+        position.adds += 1
+        position.pnl += flow - fee
+        position.fees += fee
+        old, position.levels = position.levels, []
+        self.set_stops(slot, position, order)
+        for x, rule in enumerate(inside(slot.rules)):
+            if rule.type == "trail" or rule.unit == "r" or (rule.unit == "level" and not rule.follows):
+                position.levels[x] = old[x]
+
     def set_stops(self, slot: Slot, position: Position, order: Order) -> None:
         """Levels of stops and targets, and what a trail keeps from the peak; R is the distance to the nearest stop."""
         price = position.entry_price
@@ -414,7 +437,7 @@ class Reference:
                 self.flatten(slot, slot.position, order.id, order.price, order.ref)
                 order.fee_held = self.commission(slot.instrument, order.price, order.closed)
                 self.cash -= order.fee_held
-            elif order.kind != ENTER:
+            elif order.kind not in (ENTER, ADD):
                 self.exit(slot, order.id, order.kind, order.price, order.ref, row)
                 slot.order = None
         openings = self.find_room([(slot, order) for slot, order in ready if slot.order])
@@ -469,7 +492,9 @@ class Reference:
             share = round(fee * closed / (closed + lots))
         if reversed_position:
             self.end_trade(slot, reversed_position, order.id, REVERSE, order.price, share, row)
-        if lots:
+        if lots and slot.position:
+            self.add(slot, slot.position, order, lots, fee)
+        elif lots:
             self.enter(slot, order, lots, fee - share, row)
         status = FILLED if lots == order.opens else SCALED if lots + closed else REJECTED
         self.count("scaled", status == SCALED)
@@ -514,6 +539,7 @@ class Reference:
                     level = position.levels[x] * float(den) / float(num)
                     position.levels[x] = level if rule.type == "trail" else on_grid(level)
             position.peak = position.peak * float(den) / float(num)
+            position.num, position.den = position.num * float(num), position.den * float(den)
             position.lots, rest = divmod(position.lots * num, den)
             if rest:
                 qty = (rest * instrument.lot_micro) / (den * 1e6)
@@ -563,6 +589,7 @@ class Reference:
 
     def enter_inside(self, waiting: list[tuple[Slot, Order]]) -> None:
         """Entries at limits that bars went through; whoever enters may be stopped out by the rest of the bar."""
+        waiting.sort(key=lambda pair: pair[1].id)
         for _, order in waiting:
             order.ref = order.price = order.limit
         self.execute([(slot, order) for slot, order in waiting if slot.order is order], 0)
@@ -698,16 +725,16 @@ class Reference:
         """Admit an order."""
         order = self.write_order(slot, kind, side, opens + closes, slot.instrument.mark)
         slot.order = Order(order, kind, side, opens, levels)
-        if kind in (ENTER, REVERSE):
+        if kind in (ENTER, REVERSE, ADD):
             slot.order.lasts = slot.rules.ttl
             if slot.rules.limit is not None:
                 slot.order.limit = on_grid(float(slot.signals.limit[slot.instrument.row]))
                 self.orders[order]["limit_price"] = slot.order.limit
 
-    def size(self, slot: Slot, held: int) -> int:
+    def size(self, slot: Slot, held: int, size: Any = None) -> int:
         """Lots to open, from equity and price at the decision."""
         rules, run, instrument = slot.rules, self.program.run, slot.instrument
-        mode, v = rules.size.mode, rules.size.v
+        mode, v = (size or rules.size).mode, (size or rules.size).v
         price, many = instrument.mark, float(instrument.series.multiplier)
         kept = (1.0 - run.exec.reserve_pct) * (self.worth() / 1e6)
         weight, among = (rules.alloc, rules.max_positions) if mode == "equal" else (rules.alloc * v, 1)
@@ -750,6 +777,9 @@ class Reference:
             for slot in slots:
                 if slot.position and (not slot.order or slot.order.limit):
                     self.leave(slot, slot.position)
+            for slot in slots:
+                if slot.position and not slot.order:
+                    self.add_more(slot, slot.position)
             self.arrive([slot for slot in slots if not slot.position and not slot.order], w)
 
     def leave(self, slot: Slot, position: Position) -> None:
@@ -773,6 +803,15 @@ class Reference:
             self.cancel(slot)
             self.work(slot, TIME, -side, 0, position.lots, [])
 
+    def add_more(self, slot: Slot, position: Position) -> None:
+        """An addition to a position that stays."""
+        add = slot.rules.add
+        if add is not None and slot.signals.add[slot.instrument.row] and position.adds < add.max:
+            levels = self.freeze(slot)
+            lots = self.size(slot, 0, add.size) if levels is not None else 0
+            if lots:
+                self.work(slot, ADD, position.side, lots, 0, levels or [])
+
     def arrive(self, slots: list[Slot], w: int) -> None:
         """Candidates enter if there is room; otherwise the preferred ones, ties to the lower id."""
         rules = self.program.sleeves[w]
@@ -789,7 +828,10 @@ class Reference:
                 levels = self.freeze(slot)
                 if levels is not None:
                     candidates.append((slot, levels))
-        staying = [s for s in self.slots if s.sleeve == w and s.position and (not s.order or s.order.kind == REVERSE)]
+        stays = (None, REVERSE, ADD)  # beside these, what works on a position closes it
+        staying = [
+            s for s in self.slots if s.sleeve == w and s.position and (s.order.kind if s.order else None) in stays
+        ]
         entering = [s for s in self.slots if s.sleeve == w and s.order and s.order.kind == ENTER]
         ranked = list(range(len(candidates)))
         if rules.prefer is not None:
