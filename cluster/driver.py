@@ -32,7 +32,7 @@ from cluster.state import State, next_wake_s
 from cluster.submission import Submission
 from farm.values.errors import DataError, FarmError, UsageError
 
-Load = Callable[[Entry], Submission]
+LoadSubmission = Callable[[Entry], Submission]
 """Entry of the inbox -> the study as the queue sees it: its record, minus the segments in the catalog."""
 
 
@@ -59,7 +59,7 @@ class Driver:
         self,
         backend: Backend,
         inbox: Inbox,
-        load: Load,
+        load: LoadSubmission,
         limits: Limits,
         *,
         epoch: str,

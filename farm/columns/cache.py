@@ -7,20 +7,16 @@ arrays that the cache owns. What threads may expect of each other is said in ``v
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from farm.shard.reader import ColumnKey, Values
 from farm.values.arrays import readonly
 from farm.values.errors import DataError, UsageError
 from farm.values.shared import Shared, SharedStats
 
-ColumnKey: TypeAlias = tuple[str, int, str]
-"""(shard sha256, row group, column name)"""
-
-Column: TypeAlias = npt.NDArray[Any]
-Load: TypeAlias = Callable[[Sequence[ColumnKey]], Mapping[ColumnKey, Column]]
+Load: TypeAlias = Callable[[Sequence[ColumnKey]], Mapping[ColumnKey, Values]]
 
 
 class ColumnCache:
@@ -30,9 +26,9 @@ class ColumnCache:
         if cache_bytes_max < 0:
             raise UsageError(f"a cache of {cache_bytes_max} bytes", place="cache_bytes_max", allowed="0 or more")
         self.cache_bytes_max = cache_bytes_max
-        self._columns: Shared[ColumnKey, Column] = Shared(cache_bytes_max, size_of=lambda column: column.nbytes)
+        self._columns: Shared[ColumnKey, Values] = Shared(cache_bytes_max, size_of=lambda column: column.nbytes)
 
-    def get_many(self, keys: Sequence[ColumnKey], load: Load) -> dict[ColumnKey, Column]:
+    def get_many(self, keys: Sequence[ColumnKey], load: Load) -> dict[ColumnKey, Values]:
         """Return one read-only column per key, in the order of ``keys``; ``load`` is called for what nobody has.
 
         ``load`` gets the missing keys, each once, and returns an array for each of them. It runs outside the lock, in
@@ -53,9 +49,9 @@ class ColumnCache:
         return self._columns.stats()
 
 
-def _owned(keys: Sequence[ColumnKey], loaded: Mapping[ColumnKey, Column]) -> dict[ColumnKey, Column]:
+def _owned(keys: Sequence[ColumnKey], loaded: Mapping[ColumnKey, Values]) -> dict[ColumnKey, Values]:
     """Return the loaded columns as read-only arrays whose memory is what ``nbytes`` says."""
-    columns: dict[ColumnKey, Column] = {}
+    columns: dict[ColumnKey, Values] = {}
     for key in keys:
         column = loaded.get(key)
         if column is None or column.dtype.hasobject:

@@ -12,37 +12,25 @@ tells which cells a damaged segment held. What has another name than these is no
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from farm.results.results import Results, gather
 from farm.results.segment import Segment, decode, encode
-from farm.shard.layout import (
-    lease_key,
-    leases_prefix,
-    parse_segment_key,
-    parse_study_key,
-    results_prefix,
-    segment_key,
-    study_key,
-)
+from farm.shard.layout import parse_segment_key, parse_study_key, results_prefix, segment_key, study_key
 from farm.store.base import Store
 from farm.study.trials import FRESH, Study, study_from_bytes
 from farm.values.arrays import I32
-from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 READS_IN_FLIGHT = 16
 STUDY_DIGITS_MIN = 8
-LEASE_FORMAT = "farm-lease-1"
 
 
 def block_name(study: str, block: int) -> str:
@@ -120,28 +108,6 @@ class Catalog:
         except AlreadyExists:
             return self.read_study(study.name)
         return study
-
-    def leases(self, name: str) -> list[dict[str, Any]]:
-        """Return the lease records of a study: who ran which blocks, and why; DataError for a damaged one."""
-        records = []
-        for meta in self.store.list(leases_prefix(name)):
-            try:
-                record = dict(json.loads(self.store.get(meta.key)))
-                records.append(record | {"blocks": [int(block) for block in record["blocks"]]})
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"lease record cannot be read: {error}", place=meta.key) from error
-        return records
-
-    def put_lease(self, name: str, prefix: str, record: Mapping[str, Any]) -> None:
-        """Store a lease record of a study under the next free number after ``prefix``."""
-        number = sum(1 for _ in self.store.list(leases_prefix(name) + prefix))
-        while True:
-            lease = f"{prefix}-{number:06d}"
-            body = {"format": LEASE_FORMAT, "lease": lease, "study": name, **record}
-            try:
-                return self.store.put_if_absent(lease_key(name, lease), canonical_json(body))
-            except AlreadyExists:
-                number += 1
 
     # Segments
 

@@ -19,10 +19,8 @@ from farm.results.results import Ranking, Results
 from farm.results.segment import parsed, split_bytes
 from farm.study.coverage import coverage_json
 from farm.values.arrays import F64
+from farm.values.metrics import METRICS
 from farm.values.units import MICRO
-
-COUNTED = frozenset(("dd_duration", "dd_duration_days", "orders", "fills", "trades", "open_trades"))
-"""Metrics that are whole numbers, and printed as such."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +64,13 @@ class FarmStats:
         }
 
 
-def document(results: Results, order: Ranking | None, stats: FarmStats) -> dict[str, Any]:
-    """Return the document; without an objective (``order`` None) each trial's objective is null."""
+def document(results: Results, ranking: Ranking | None, stats: FarmStats) -> dict[str, Any]:
+    """Return the document; without an objective (``ranking`` None) each trial's objective is null."""
     study = results.study
     with _no_collection():
         cells = _cells(results)
     width = len(study.cell_instruments)
-    objectives = [None] * study.trials if order is None else nullable(order.value)
+    objectives = [None] * study.trials if ranking is None else nullable(ranking.value)
     trials = [
         {
             "key": study.trial_key(trial),
@@ -150,7 +148,7 @@ def _rows(matrix: F64 | None, names: Sequence[str]) -> list[tuple[Any, ...]]:
 
 def _column(values: F64, name: str) -> list[Any]:
     absent = np.isnan(values)
-    if name in COUNTED:
+    if METRICS[name].is_count:
         whole: list[Any] = np.where(absent, 0.0, values).astype(np.int64).tolist()
     else:
         whole = values.tolist()

@@ -34,7 +34,6 @@ from farm.values.canon import canonical_array_bytes
 from farm.values.errors import DataError
 
 FORMAT = "farm-segment-1"
-BUCKETS = ("full", "is", "oos")
 _TEXT = ("instrument", "params", "assumptions", "counts", "verdict")
 
 

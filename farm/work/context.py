@@ -29,8 +29,8 @@ from farm.market.tape import Tape, make_tape
 from farm.program.compile import compile_trial
 from farm.program.expr import Expressions
 from farm.program.program import Program
-from farm.results.metrics import METRICS, Stretch
-from farm.results.record import NULL_STATS, CellResult, cell_result
+from farm.results.measure import Stretch
+from farm.results.record import CellResult, cell_result
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot
 from farm.signals.evaluate import evaluate
@@ -216,6 +216,3 @@ class StudyContext:
             out_of_sample=self._buckets[1],
         )
         return Scored(run, result)
-
-
-__all__ = ["METRICS", "NULL_STATS", "CellMarket", "Scored", "StudyContext"]

@@ -27,6 +27,7 @@ from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
 from farm.results.catalog import Catalog
 from farm.results.document import FarmStats, document
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.results import Ranking, Results, ranking
 from farm.results.rows import BlockRows
 from farm.results.tables import cell_table, leader_rows, leader_table
@@ -40,13 +41,11 @@ from farm.store.wrap import Metered
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-from farm.work.context import METRICS, Memory, Scored, StudyContext
+from farm.work.context import Memory, Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
-
-IN_PROCESS = "in process"
-"""Worker and reason of a block that was computed without workers."""
 
 __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
@@ -267,7 +266,7 @@ class BlockRunner:
         clock = Stages()
         with clock.stage("plan"):
             context = self.context(study)
-            rows = BlockRows(context.study, block, METRICS)
+            rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
             fetched = context.load({rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
@@ -406,16 +405,15 @@ def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) ->
     """Write down who computed which blocks, and what that took: for ``explain``, no part of a result."""
     if not reports:
         return
-    submission.catalog.put_lease(
-        submission.study.name,
-        "local",
-        {
-            "worker": IN_PROCESS,
-            "reason": IN_PROCESS,
-            "attempt": 1,
-            "blocks": sorted(report.block for report in reports),
-            "cells": sum(report.cells for report in reports),
-            "bytes_fetched": sum(report.bytes_fetched for report in reports),
-            "seconds": total_seconds(report.seconds for report in reports),
-        },
+    record = LeaseRecord(
+        study=submission.study.name,
+        worker=IN_PROCESS,
+        reason=IN_PROCESS,
+        attempt=1,
+        blocks=tuple(sorted(report.block for report in reports)),
+        outcome="done",
+        cells=sum(report.cells for report in reports),
+        bytes_fetched=sum(report.bytes_fetched for report in reports),
+        seconds=total_seconds(report.seconds for report in reports),
     )
+    put_numbered(submission.catalog.store, record, "local")

@@ -14,6 +14,7 @@ import pytest
 from tests.cli.support import Console, flip, listing, one, refused, truncate, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 Damage = Callable[[Path], object]
 HOW: dict[str, Damage] = {
     "flipped bit": flip,

@@ -14,6 +14,7 @@ from cluster.inbox import Entry, Inbox
 from cluster.lease import Limits
 from cluster.messages import BlockAnswer, EndStudy, NoteLease, RunLease
 from cluster.submission import Submission
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered, read_leases
 from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
@@ -72,8 +73,8 @@ def test_a_crash_between_marker_and_clearing_is_made_good(store: Store) -> None:
 def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(store: Store) -> None:
     inbox = Inbox(store)
     inbox.record(RUN)
-    [record] = inbox.leases("s")
-    assert record["outcome"] == "sent" and record["blocks"] == [0, 1, 3] and record["reason"] == "home"
+    [record] = read_leases(store, "s")
+    assert (record.outcome, record.blocks, record.reason) == ("sent", (0, 1, 3), "home")
     with pytest.raises(AlreadyExists):
         inbox.record(RUN)
     reports = (
@@ -82,11 +83,11 @@ def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(s
         BlockAnswer(3, 0, 0.1, 0, error=DataError("bad", place="x")),
     )
     inbox.note(NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")}))
-    [record] = inbox.leases("s")
-    assert (record["outcome"], record["cells"], record["bytes_fetched"]) == ("done", 20, 100)
-    assert record["seconds"] == {"read": 0.1, "run": 0.9}
-    assert record["worker"] == "e-w0" and record["attempt"] == 1
-    assert record["failed"]["3"]["message"] == "bad"
+    [record] = read_leases(store, "s")
+    assert (record.outcome, record.cells, record.bytes_fetched) == ("done", 20, 100)
+    assert record.seconds == {"read": 0.1, "run": 0.9}
+    assert (record.worker, record.attempt) == ("e-w0", 1)
+    assert record.failed[3]["message"] == "bad"
 
 
 def test_failures_count_within_one_submission(store: Store) -> None:
@@ -102,7 +103,8 @@ def test_failures_count_within_one_submission(store: Store) -> None:
 
 def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
     """``farm.work.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
-    store.put(lease_key("s", "local-000000"), b'{"blocks":[0],"worker":"in process"}')
+    put_numbered(store, LeaseRecord("s", IN_PROCESS, IN_PROCESS, 1, (0,)), "local")
+    assert [record.lease for record in read_leases(store, "s")] == ["local-000000"]
     assert Inbox(store).failures("s", "n1") == {}
 
 

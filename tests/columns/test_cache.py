@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from farm.columns import process
-from farm.columns.cache import Column, ColumnCache, ColumnKey
+from farm.columns.cache import ColumnCache
+from farm.shard.reader import ColumnKey, Values
 from farm.values.errors import DataError, UsageError
 from farm.values.settings import CacheSettings
 
@@ -22,7 +23,7 @@ def _key(i: int) -> ColumnKey:
     return f"shard{i // 4}", i % 4, "close"
 
 
-def _column(key: ColumnKey) -> Column:
+def _column(key: ColumnKey) -> Values:
     """8 rows (64 bytes) that say which key they are of."""
     return np.full(8, int(key[0].removeprefix("shard")) * 4 + key[1], np.int64)
 
@@ -33,7 +34,7 @@ class Loads:
     def __init__(self) -> None:
         self.calls: list[tuple[ColumnKey, ...]] = []
 
-    def __call__(self, keys: Sequence[ColumnKey]) -> Mapping[ColumnKey, Column]:
+    def __call__(self, keys: Sequence[ColumnKey]) -> Mapping[ColumnKey, Values]:
         self.calls.append(tuple(keys))
         return {key: _column(key) for key in keys}
 
@@ -57,7 +58,7 @@ def test_cold_threads_pay_one_load() -> None:
     cache, loads = ColumnCache(10**6), Loads()
     wanted, deadline = [_key(k) for k in range(9)], time.monotonic() + 30
 
-    def load(keys: Sequence[ColumnKey]) -> Mapping[ColumnKey, Column]:
+    def load(keys: Sequence[ColumnKey]) -> Mapping[ColumnKey, Values]:
         while cache.stats().misses < 4 * len(wanted):
             assert time.monotonic() < deadline
             time.sleep(0.001)

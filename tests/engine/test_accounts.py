@@ -238,6 +238,20 @@ class TestActions:
         assert run.equity_end_micro == 10_000 * UNIT
         assert run.position.tolist()[-1] == 0
 
+    def test_a_reversal_whose_position_a_split_cashes_only_enters(self) -> None:
+        """Six long at 100; at 50 the reversal opens twelve. Then 1-for-10: the six are cashed, one is sold at 500."""
+        rows = flat(100, 100, 50, 500, 500, splits={int(days(4)[3]): (1, 10)})
+        sleeve = rules(side="both", size=Size("notional", 600.0))
+        run = run_one(market(rows), sleeve, enter=[0], enter_short=[2], run={"account": "linear", "max_gross": 1.0})
+        assert fills(run) == [(1, 6, 100.0), (3, -1, 500.0)]
+        assert kinds(run) == [OrderKind.SPLIT]
+        assert run.orders[["kind", "lots", "filled_lots"]].tolist() == [
+            (OrderKind.ENTER, 6, 6),
+            (OrderKind.REVERSE, 18, 1),
+        ]
+        assert run.open_trades[["side", "lots"]].tolist() == [(-1, 1)]
+        assert run.equity.tolist() == [x * UNIT for x in (10_000, 10_000, 9_700, 9_700, 9_700)]
+
     def test_a_later_split_changes_nothing_before_it(self) -> None:
         """Share counts and per-share fees are of the day: no back-adjustment."""
         costs = {"costs": Costs(0.0, 0.01, 0.0, 0.0)}

@@ -26,7 +26,7 @@ from farm.show import bytes_text, outcome_text
 from farm.store.base import Store
 from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, SpecError, UsageError
 from farm.work.progress import ProgressEvent
-from farm.work.run import BlockRunner, open_study, plan, run_in_process, submit
+from farm.work.run import BlockReport, BlockRunner, open_study, plan, run_in_process, submit
 from tests.study.support import TICKERS, copy_store, cross, new_store, sample_store, without_params
 
 
@@ -324,6 +324,7 @@ class TestStops:
             trials(spec, store)
         assert caught.value.exit_code == 6
 
+    @pytest.mark.slow
     def test_finished_blocks_are_kept(self) -> None:
         store = sample_store()
         seen: list[ProgressEvent] = []
@@ -343,16 +344,26 @@ class TestStops:
         assert outcome.stats.cells_computed == submission.cells_waiting
         assert outcome.document()["trials"] == trials(self.big(), sample_store())
 
-    def test_a_real_ctrl_c(self) -> None:
+    def test_a_real_ctrl_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """SIGINT while the threads compute, from outside as a terminal sends it."""
         store = sample_store()
-        sent = threading.Event()
+        asked, sent = threading.Event(), threading.Event()
+        run_block = BlockRunner.run_block
+
+        def held(runner: BlockRunner, study: Any, block: int) -> BlockReport:
+            assert block == 0 or sent.wait(60), "nobody sent the signal"
+            return run_block(runner, study, block)
+
+        def send() -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            sent.set()
 
         def interrupt(event: ProgressEvent) -> None:
-            if event.cells_done and not sent.is_set():
-                sent.set()
-                threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+            if event.cells_done and not asked.is_set():
+                asked.set()
+                threading.Timer(0.01, send).start()
 
+        monkeypatch.setattr(BlockRunner, "run_block", held)
         with pytest.raises(Interrupted):
             run_in_process(self.big(), store, progress=interrupt, threads=2, cache=ColumnCache(1 << 28))
         study = submit(self.big(), store).study
@@ -399,6 +410,7 @@ def test_an_instrument_that_is_delisted_inside_the_run_is_refused_and_not_ignore
     assert run_in_process(spec, store).stats.cells_computed
 
 
+@pytest.mark.slow
 def test_one_process_with_four_threads_fetches_each_column_once() -> None:
     """Cold, four threads, many blocks: as many column loads as there are columns in the plan."""
     store = sample_store()
