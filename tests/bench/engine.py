@@ -11,7 +11,7 @@ import numpy as np
 
 from farm import api
 from farm.columns.cache import ColumnCache
-from farm.engine.events import Simulator
+from farm.engine.events import RecordRoom, Simulator
 from farm.market.tape import Tape, make_tape
 from farm.program.program import Program, Size
 from farm.signals.evaluate import Signals, evaluate
@@ -26,6 +26,7 @@ from tests.generators import market_of, series_of, weekdays
 
 RUNS = 200
 DAYS = 1_000
+ROOM = RecordRoom()
 HELD = 10
 INSTRUMENTS = 1_000
 
@@ -111,12 +112,16 @@ def _generated(count: int) -> tuple[Program, Tape, Sequence[Sequence[Signals]]]:
 
 
 def _run_once(program: Program, tape: Tape, signals: Sequence[Sequence[Signals]]) -> tuple[float, float, float]:
-    """Return the seconds of one run: to lay out its tables, in the kernel, and to list its books."""
+    """Return the seconds of one run: to lay out its tables, in the kernel, and to list its books.
+
+    Runs share the room for their records, as those of one thread of a study do.
+    """
     start = time.perf_counter()
     simulator = Simulator(program, tape.market, signals, tape)
-    state = simulator.start()
+    state = simulator.start(ROOM)
     ready = time.perf_counter()
     simulator.advance(state, tape.instants)
     done = time.perf_counter()
     simulator.finish(state)
+    ROOM.give(state)
     return ready - start, done - ready, time.perf_counter() - done
