@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farm.kernels import records
-from farm.values.arrays import F64, I32, I64
+from farm.values.arrays import I32, I64
 
 Records = npt.NDArray[np.void]
 
@@ -116,13 +116,6 @@ class Run:
     def equity_end_micro(self) -> int:
         """Equity at the last session close."""
         return int(self.equity[-1]) if self.equity.shape[0] else self.cash_micro
-
-    @property
-    def exposure(self) -> F64:
-        """Sum of absolute position values over equity at session closes; NaN where equity is 0."""
-        equity = np.where(self.equity == 0, np.nan, self.equity.astype(np.float64))
-        ratio: F64 = self.position / equity
-        return ratio
 
     def to_json(self) -> dict[str, Any]:
         """Return the sums of the run as plain values."""

@@ -12,11 +12,10 @@ tells which cells a damaged segment held. What has another name than these is no
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,8 +26,11 @@ from farm.store.base import Store
 from farm.study.trials import FRESH, Study, study_from_bytes
 from farm.values.arrays import I32
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
+from farm.values.shared import Shared
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
+NOT_KEPT = sys.maxsize
+"""A size that no budget has."""
 READS_IN_FLIGHT = 16
 STUDY_DIGITS_MIN = 8
 
@@ -52,13 +54,12 @@ class Found:
         return int((self.place >= 0).sum())
 
 
-@dataclass
-class _Kept:
-    """Decoded segments, least recently used out first, within a byte budget."""
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """A segment as it was read, or why it cannot be used: that is not kept, it may be mended."""
 
-    bytes_max: int
-    bytes_used: int = 0
-    segments: OrderedDict[str, tuple[int, Segment]] = field(default_factory=OrderedDict)
+    size: int
+    segment: Segment | DataError
 
 
 class Catalog:
@@ -66,8 +67,7 @@ class Catalog:
 
     def __init__(self, store: Store, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
         self.store = store
-        self._lock = threading.Lock()
-        self._kept = _Kept(segment_bytes_max)
+        self._segments: Shared[str, _Decoded] = Shared(segment_bytes_max, lambda decoded: decoded.size)
 
     # Study records
 
@@ -149,28 +149,20 @@ class Catalog:
         return segments
 
     def _read(self, keys: Sequence[str]) -> list[Segment | DataError]:
-        """Return the segments under ``keys``, in order, or why one cannot be used; NotFound.
+        """Return the segments under ``keys``, in order, or why one cannot be used; NotFound."""
+        found = self._segments.get_many(keys, self._decode)
+        return [found[key].segment for key in keys]
 
-        They are fetched concurrently and decoded one after the other: decoding is short and holds the interpreter, so
-        threads would only wait for one another.
-        """
-        found: dict[str, Segment | DataError] = {}
-        with self._lock:
-            for key in keys:
-                kept = self._kept.segments.get(key)
-                if kept is not None:
-                    self._kept.segments.move_to_end(key)
-                    found[key] = kept[1]
-        missing = [key for key in dict.fromkeys(keys) if key not in found]
-        for key, data in zip(missing, self._fetch(missing), strict=True):
+    def _decode(self, keys: Sequence[str]) -> dict[str, _Decoded]:
+        """Fetch concurrently and decode one after the other: decoding is short and holds the interpreter, so threads
+        would only wait for one another."""
+        found: dict[str, _Decoded] = {}
+        for key, data in zip(keys, self._fetch(keys), strict=True):
             try:
-                segment = decode(data, key)
+                found[key] = _Decoded(len(data), decode(data, key))
             except DataError as error:
-                found[key] = error
-                continue
-            found[key] = segment
-            self._keep(key, len(data), segment)
-        return [found[key] for key in keys]
+                found[key] = _Decoded(NOT_KEPT, error)
+        return found
 
     def _fetch(self, keys: Sequence[str]) -> Iterator[bytes]:
         if len(keys) <= 1:
@@ -178,17 +170,6 @@ class Catalog:
             return
         with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
             yield from pool.map(self.store.get, keys)
-
-    def _keep(self, key: str, size: int, segment: Segment) -> None:
-        """Keep a decoded segment, which never changes, within the byte budget."""
-        with self._lock:
-            if key in self._kept.segments or size > self._kept.bytes_max:
-                return
-            self._kept.segments[key] = (size, segment)
-            self._kept.bytes_used += size
-            while self._kept.bytes_used > self._kept.bytes_max:
-                _, (dropped, _) = self._kept.segments.popitem(last=False)
-                self._kept.bytes_used -= dropped
 
     def lookup(self, family: str, keys: Sequence[bytes]) -> Found:
         """Return where the cells with these keys are stored in the family.

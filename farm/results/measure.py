@@ -90,11 +90,6 @@ def measure_run(
     return full, vector(in_sample), vector(out_of_sample)
 
 
-def compute_metrics(run: Run, *, ann: float, rf: float, benchmark_returns: F64 | None = None) -> F64:
-    """Return the metric vector of the whole run; see ``measure_run``."""
-    return measure_run(run, ann=ann, rf=rf, benchmark_returns=benchmark_returns)[0]
-
-
 def facts_of(run: Run) -> Facts:
     """Return what the metrics read of a run, as contiguous columns.
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 
-from farm.values.errors import DataError, UsageError
+from farm.values.errors import UsageError
 
 REF_DIGITS = 10
 
@@ -29,7 +29,6 @@ _STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
 _OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
 _SUBMISSION = re.compile(r"inbox/(?P<name>[^/]+)\.json")
 _RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.parquet")
-_SHARD = re.compile(r"data/(?P<kind>[^/]+)/(?P<interval>[^/]+)/(?P<span>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet")
 
 
 def check_dataset(name: str) -> str:
@@ -53,14 +52,6 @@ def check_sha256(text: str, place: str) -> str:
 def shard_key(kind: str, interval: str, span: str, sha256: str) -> str:
     """Key of a shard."""
     return f"data/{kind}/{interval}/{span}/{sha256}.parquet"
-
-
-def parse_shard_key(key: str) -> tuple[str, str, str, str]:
-    """Return kind, interval, span and sha256 of a shard's key; DataError for any other key."""
-    match = _SHARD.fullmatch(key)
-    if match is None:
-        raise DataError("not the key of a shard", place=key, allowed="data/<kind>/<interval>/<span>/<sha256>.parquet")
-    return match["kind"], match["interval"], match["span"], match["sha256"]
 
 
 def index_key(sha256: str) -> str:

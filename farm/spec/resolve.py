@@ -79,11 +79,6 @@ def resolve(spec: StudySpec, params: Mapping[str, Value], instrument: str | None
     return Resolver(spec).trial(params).document(instrument)
 
 
-def resolved_hash(document: Mapping[str, Any]) -> str:
-    """Return the hash of a resolved document."""
-    return fingerprint(document)
-
-
 def fixed_tickers(spec: StudySpec) -> frozenset[str]:
     """Return the tickers that expressions name with ``sym``, in any trial: every instrument looks at these."""
     found: set[str] = set()

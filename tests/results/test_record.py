@@ -13,7 +13,7 @@ import pytest
 
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE, CashKind, Run
 from farm.results import record
-from farm.results.measure import compute_metrics, facts_of, measure, measure_run
+from farm.results.measure import facts_of, measure, measure_run
 from farm.results.record import FIELDS, NULL_STATS, PRICES, cell_result, ledger_digest, stats_digest
 from farm.values.metrics import METRIC_NAMES
 
@@ -284,7 +284,7 @@ def test_a_run_without_trades_has_a_digest() -> None:
 
 
 def test_the_stats_digest() -> None:
-    vector = compute_metrics(example(), ann=252.0, rf=0.0)
+    vector = measure_run(example(), ann=252.0, rf=0.0)[0]
     packed = b"".join(
         struct.pack("<d", value) if value == value else b"\0\0\0\0\0\0\xf8\x7f" for value in vector.tolist()
     )
@@ -295,7 +295,7 @@ def test_the_stats_digest() -> None:
 
 def test_a_run_is_measured_from_its_books() -> None:
     run = example()
-    got = dict(zip(METRIC_NAMES, compute_metrics(run, ann=252.0, rf=0.0).tolist(), strict=True))
+    got = dict(zip(METRIC_NAMES, measure_run(run, ann=252.0, rf=0.0)[0].tolist(), strict=True))
     assert (got["orders"], got["fills"], got["trades"], got["open_trades"]) == (3, 3, 1, 1)
     assert (got["fees_commission"], got["fees_slippage"], got["fees"]) == (3.0, 0.25, 3.25)
     assert got["tim"] == 0.8
@@ -305,7 +305,7 @@ def test_a_run_is_measured_from_its_books() -> None:
 
 def test_fees_agree_with_the_sums_of_the_engine() -> None:
     run = example()
-    got = dict(zip(METRIC_NAMES, compute_metrics(run, ann=252.0, rf=0.0).tolist(), strict=True))
+    got = dict(zip(METRIC_NAMES, measure_run(run, ann=252.0, rf=0.0)[0].tolist(), strict=True))
     for line, micro in run.fees_micro.items():
         assert got[f"fees_{line}"] * MICRO == micro
 
@@ -315,7 +315,7 @@ def test_buckets_of_a_run() -> None:
     full, in_sample, out_of_sample = measure_run(run, ann=252.0, rf=0.0, in_sample=(0, 2), out_of_sample=(2, 5))
     assert in_sample is not None
     assert out_of_sample is not None
-    assert full.tobytes() == compute_metrics(run, ann=252.0, rf=0.0).tobytes()
+    assert full.tobytes() == measure_run(run, ann=252.0, rf=0.0)[0].tobytes()
     assert out_of_sample.tobytes() == measure(facts_of(run), (2, 5), ann=252.0, rf=0.0, benchmark=None).tobytes()
     trades, opened = METRIC_NAMES.index("trades"), METRIC_NAMES.index("open_trades")
     assert (in_sample[trades], out_of_sample[trades]) == (1.0, 0.0)

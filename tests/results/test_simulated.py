@@ -14,8 +14,9 @@ from farm.shard.calendar import Calendar
 from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
-from farm.spec.resolve import resolve, resolved_hash
+from farm.spec.resolve import resolve
 from farm.values.arrays import readonly
+from farm.values.canon import fingerprint
 from farm.values.metrics import METRIC_NAMES
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, iso
 
@@ -120,7 +121,7 @@ def run_of(held: Market, *tickers: str, batch_rows: int | None = None) -> tuple[
     resolved = resolve(load_study(document(*tickers)), {}, None)
     program = compile_trial(resolved)
     signals = evaluate(program, held, SeriesStore(1 << 24))
-    return simulate(program, held, signals, batch_rows=batch_rows), resolved_hash(resolved)
+    return simulate(program, held, signals, batch_rows=batch_rows), fingerprint(resolved)
 
 
 def kept(run: Run, spec_hash: str) -> CellResult:
@@ -140,7 +141,7 @@ def test_the_metrics_agree_with_the_books(tickers: tuple[str, ...]) -> None:
     assert got["fees_slippage"] > 0
     turnover = run.traded_notional_micro / (2 * run.equity.mean()) * 252 / SESSIONS
     assert got["turnover"] == pytest.approx(turnover, rel=1e-12)
-    assert got["exposure"] == pytest.approx(run.exposure.mean(), rel=1e-12)
+    assert got["exposure"] == pytest.approx((run.position / run.equity).mean(), rel=1e-12)
     assert got["tim"] == run.market_bars.sum() / run.decision_bars.sum()
     gained = int(run.trades["pnl_micro"].sum() + run.open_trades["pnl_micro"].sum())
     assert run.equity_end_micro == run.cash_micro + gained

@@ -150,17 +150,7 @@ def test_a_day_lies_within_its_span(date: datetime.date) -> None:
 
 
 def test_keys_read_back() -> None:
-    sha = "ab" * 32
-    assert layout.parse_shard_key(layout.shard_key("stock_daily", "1d", "2010s", sha)) == (
-        "stock_daily",
-        "1d",
-        "2010s",
-        sha,
-    )
     assert layout.parse_ref_key(layout.ref_key("main", 42)) == ("main", 42)
-    for key in ("data/x.parquet", "refs/main/1.json"):
-        with pytest.raises(DataError):
-            layout.parse_shard_key(key)
     for name in ("", "a/b", ".hidden", "x" * 65, "ü"):
         with pytest.raises(UsageError, match=r"not a dataset name"):
             layout.check_dataset(name)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.spec.parse import load_resolved, load_study
-from farm.spec.resolve import Resolver, resolve, resolved_hash, study_identity, template
+from farm.spec.resolve import Resolver, resolve, study_identity, template
 from farm.values.canon import canonical_json, fingerprint
 from farm.values.errors import SpecError
 from tests.generators import permuted_pairs, specs
@@ -62,7 +62,7 @@ def test_resolved_spec_is_a_fixed_point(document: dict[str, Any]) -> None:
     resolved = resolve(load_study(document), {}, None)
     again = load_resolved(json.dumps(resolved))
     assert resolve(again, {}, None) == resolved
-    assert Resolver(again).trial({}).cell_hash(None) == resolved_hash(resolved)
+    assert Resolver(again).trial({}).cell_hash(None) == fingerprint(resolved)
 
 
 @given(specs())
@@ -109,8 +109,8 @@ def test_any_semantic_edit_changes_the_hash(document: dict[str, Any], data: st.D
             ]
         )
     )
-    before = resolved_hash(resolve(load_study(document), {}, None))
-    after = resolved_hash(resolve(load_study(edited(path, value, document)), {}, None))
+    before = fingerprint(resolve(load_study(document), {}, None))
+    after = fingerprint(resolve(load_study(edited(path, value, document)), {}, None))
     assert before != after
 
 
