@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from farm.engine.events import simulate
@@ -138,6 +139,7 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
                 yield "a multiplier"
 
 
+@pytest.mark.slow
 def test_the_generator_reaches_everything() -> None:
     """Whatever a run can contain is in some of the generated ones; nothing that cannot be is there."""
     found: Counter[str] = Counter()
