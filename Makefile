@@ -7,9 +7,10 @@ PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.complete
 LOCKS := requirements-build.lock requirements.lock
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup minio demo demo-minio test bench soak lint format lock clean
+.PHONY: help setup minio demo demo-minio quick test bench soak lint format lock clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 20
@@ -44,12 +45,15 @@ demo: $(STAMP) ## real bars, a local farm, a study, a report
 demo-minio: minio ## the same against a real MinIO bucket
 	@$(PY) -m infra.demo --minio
 
-test: $(STAMP) ## everything the tests need, then the tests
+quick: $(STAMP) ## the fast tier of the tests: no Ray, no server, no network; under a minute
+	@FARM_TESTS=quick $(PY) -m pytest $(PYTEST_ARGS)
+
+test: $(STAMP) ## everything the tests need, then all tests
 	@$(MAKE) --no-print-directory minio || [ "$$CI" != true ]
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-bench: $(STAMP) ## how fast: a table and JSON
-	@$(PY) -m tests.bench
+bench: $(STAMP) ## how fast: a table and JSON; BENCH_ARGS="--only loop help" for some rows
+	@$(PY) -m tests.bench $(BENCH_ARGS)
 
 soak: $(STAMP) ## 10,000 seeds of the scheduler's simulator
 	@$(PY) -m cluster.sim --seeds 10000

@@ -68,9 +68,6 @@ def _run(arguments: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal without our lines and bars shows question marks
-    from farm.kernels.startup import start_numba
-
-    start_numba()
     from cluster.commands import make_app
     from farm.cli import call, print_error
     from farm.store.patience import let_go_on_interrupt

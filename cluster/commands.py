@@ -32,6 +32,7 @@ def run(
     snapshot: cli.SnapshotOption = "",
     as_json: cli.JsonOption = False,
 ) -> None:
+    cli.start_kernels()
     from farm import api
 
     settings = cli.settings_of(store)

@@ -30,9 +30,9 @@ from cluster.messages import (
 )
 from cluster.state import State, next_wake_s
 from cluster.submission import Submission
-from farm.values.errors import FarmError
+from farm.values.errors import DataError, FarmError, UsageError
 
-Load = Callable[[Entry], Submission]
+LoadSubmission = Callable[[Entry], Submission]
 """Entry of the inbox -> the study as the queue sees it: its record, minus the segments in the catalog."""
 
 
@@ -59,7 +59,7 @@ class Driver:
         self,
         backend: Backend,
         inbox: Inbox,
-        load: Load,
+        load: LoadSubmission,
         limits: Limits,
         *,
         epoch: str,
@@ -79,9 +79,17 @@ class Driver:
         self._observe = observe
 
     def recover(self) -> None:
-        """Queue what the inbox holds: the same at a first start and after a crash."""
-        for entry in self.inbox.pending():
-            self.enqueue(entry)
+        """Queue what the inbox holds: the same at a first start and after a crash.
+
+        What cannot be read of a study is its own error, in ``refused``; the others are queued.
+        """
+        entries, damaged = self.inbox.survey()
+        self.refused.update(damaged)
+        for entry in entries:
+            try:
+                self.enqueue(entry)
+            except (DataError, UsageError) as error:
+                self.refused[entry.study] = error
 
     def enqueue(self, entry: Entry) -> None:
         """Queue a submission that is in the inbox."""

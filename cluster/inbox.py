@@ -14,22 +14,23 @@ with quarantined blocks, means to try them again.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
 from cluster.submission import BlockSet, members
-from farm.shard.layout import inbox_key, lease_key, leases_prefix, study_prefix
+from farm.results.leases import LeaseRecord, read_leases
+from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
 from farm.study.block import ranges_of
 from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, FarmError, NotFound
+from farm.work.progress import total_seconds
 
 FORMAT = "farm-inbox-1"
-READS_IN_FLIGHT = 16
+_REMOVE = "remove it and submit the study again"
 
 
 @dataclass(frozen=True)
@@ -68,32 +69,45 @@ class Inbox:
 
     def pending(self) -> list[Entry]:
         """Return the submissions that have not ended, in the order of submission."""
-        entries = [self._entry(meta.key) for meta in self.store.list("inbox/")]
-        waiting = [entry for entry in entries if entry is not None and not self._clear_if_ended(entry)]
-        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study))
+        return self.survey()[0]
+
+    def survey(self) -> tuple[list[Entry], dict[str, DataError]]:
+        """Return the submissions that have not ended, in the order of submission, and by study the error of each one
+        that cannot be read: it is the error of that study, and of no other."""
+        waiting: list[Entry] = []
+        damaged: dict[str, DataError] = {}
+        for meta in self.store.list("inbox/"):
+            study = parse_inbox_key(meta.key)
+            if study is None:
+                continue
+            try:
+                entry = self._entry(meta.key)
+            except DataError as error:
+                damaged[study] = error
+                continue
+            if entry is not None and not self._clear_if_ended(entry):
+                waiting.append(entry)
+        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study)), damaged
 
     def record(self, run: RunLease) -> None:
         """Record an attempt that is about to be sent."""
-        self.store.put_if_absent(lease_key(run.study, run.lease), canonical_json(_record(run) | {"outcome": "sent"}))
+        record = _record(run)
+        self.store.put_if_absent(record.key, record.to_bytes())
 
     def note(self, note: NoteLease) -> None:
         """Record how an attempt ended."""
-        self.store.put(lease_key(note.run.study, note.run.lease), canonical_json(_record(note.run) | _ending(note)))
-
-    def leases(self, study: str) -> list[dict[str, Any]]:
-        """Return the lease records of a study, in the order they were made."""
-        keys = [meta.key for meta in self.store.list(leases_prefix(study))]
-        with ThreadPoolExecutor(READS_IN_FLIGHT, "leases") as pool:
-            return [record for record in pool.map(self._read, keys) if record is not None]
+        record = _ended(note)
+        self.store.put(record.key, record.to_bytes())
 
     def failures(self, study: str, nonce: str) -> dict[int, tuple[int, str]]:
-        """Return how often each block has failed in this submission, and its last error."""
+        """Return how often each block has failed in this submission, and its last error; DataError for a damaged
+        record: a block that kills its workers would be tried again and again."""
         found: dict[int, tuple[int, str]] = {}
-        for record in self.leases(study):
-            if record.get("nonce") == nonce:
-                for block, error in record.get("failed", {}).items():
-                    count = found.get(int(block), (0, ""))[0]
-                    found[int(block)] = count + 1, str(error["message"])
+        for record in read_leases(self.store, study):
+            if record.nonce == nonce:
+                for block, error in record.failed.items():
+                    count = found.get(block, (0, ""))[0]
+                    found[block] = count + 1, error["message"]
         return found
 
     def finish(self, end: EndStudy) -> None:
@@ -114,17 +128,18 @@ class Inbox:
         if record is None:
             return None
         try:
-            return Entry(
+            entry = Entry(
                 str(record["study"]),
                 str(record["nonce"]),
                 str(record["submitter"]),
                 int(record["priority"]),
                 int(record["at_ns"]),
             )
-        except (KeyError, ValueError) as error:
-            raise DataError(
-                f"not a submission: {error}", place=key, hint="remove it and submit the study again"
-            ) from error
+            if inbox_key(entry.study) != key:
+                raise ValueError(f"it is that of {entry.study}")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not a submission: {error}", place=key, hint=_REMOVE) from error
+        return entry
 
     def _clear_if_ended(self, entry: Entry) -> bool:
         try:
@@ -140,9 +155,9 @@ class Inbox:
         except NotFound:
             return None  # somebody cleared it in the meantime
         except ValueError as error:
-            raise DataError("not JSON", place=key, hint="remove it and submit the study again") from error
+            raise DataError("not JSON", place=key, hint=_REMOVE) from error
         if not isinstance(record, dict):
-            raise DataError("not an object", place=key, hint="remove it and submit the study again")
+            raise DataError("not an object", place=key, hint=_REMOVE)
         return record
 
 
@@ -154,36 +169,30 @@ def _ranges(blocks: BlockSet) -> list[list[int]]:
     return ranges_of(list(members(blocks)))
 
 
-def _record(run: RunLease) -> dict[str, Any]:
-    return {
-        "format": "farm-lease-1",
-        "lease": run.lease,
-        "study": run.study,
-        "nonce": run.nonce,
-        "worker": run.worker,
-        "reason": run.reason,
-        "attempt": run.attempt,
-        "blocks": list(members(run.blocks)),
-    }
+def _record(run: RunLease) -> LeaseRecord:
+    return LeaseRecord(
+        study=run.study,
+        worker=run.worker,
+        reason=run.reason,
+        attempt=run.attempt,
+        blocks=tuple(members(run.blocks)),
+        lease=run.lease,
+        nonce=run.nonce,
+    )
 
 
-def _ending(note: NoteLease) -> dict[str, Any]:
-    seconds: dict[str, float] = {}
-    for report in note.reports:
-        for stage, spent in report.stages.items():
-            seconds[stage] = round(seconds.get(stage, 0.0) + spent, 6)
-    ending: dict[str, Any] = {
-        "outcome": note.outcome,
-        "cells": sum(report.cells for report in note.reports if report.error is None),
-        "bytes_fetched": sum(report.bytes_fetched for report in note.reports),
-        "seconds": seconds,
-        "wall_s": round(sum(report.seconds for report in note.reports), 6),
-        "failed": _errors(note.failed),
-    }
-    if note.error is not None:
-        ending["error"] = note.error.to_json()
-    return ending
+def _ended(note: NoteLease) -> LeaseRecord:
+    return replace(
+        _record(note.run),
+        outcome=note.outcome,
+        cells=sum(report.cells for report in note.reports if report.error is None),
+        bytes_fetched=sum(report.bytes_fetched for report in note.reports),
+        seconds=total_seconds(report.stages for report in note.reports),
+        wall_s=round(sum(report.seconds for report in note.reports), 6),
+        failed={block: error.to_json() for block, error in note.failed.items()},
+        error=None if note.error is None else note.error.to_json(),
+    )
 
 
-def _errors(errors: Mapping[int, FarmError] | Iterable[tuple[int, FarmError]]) -> dict[str, dict[str, str]]:
-    return {str(block): error.to_json() for block, error in dict(errors).items()}
+def _errors(errors: Mapping[int, FarmError]) -> dict[str, dict[str, str]]:
+    return {str(block): error.to_json() for block, error in errors.items()}

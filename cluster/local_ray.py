@@ -71,7 +71,7 @@ def run_on_workers(
         stop=stop,
     )
     with clock.stage("plan"):
-        submission = run.submit(spec, farm.store, snapshot=snapshot, fresh=fresh)
+        submission = run.submit(spec, farm.store, snapshot=snapshot, fresh=fresh, settings=farm.settings.cache)
     tally = Tally()
     if submission.waiting:
         tally = _serve(farm, submission, progress, clock)
@@ -81,8 +81,8 @@ def run_on_workers(
             cells_computed=submission.cells_waiting,
             cells_reused=submission.study.cells - submission.cells_waiting,
             workers=workers,
-            bytes_fetched=tally.bytes_fetched,
             bytes_needed=submission.bytes_needed,
+            bytes_fetched=submission.metered.take() + tally.bytes_fetched,
             affinity_hits=tally.affinity_hits,
             affinity_misses=tally.affinity_misses,
         )

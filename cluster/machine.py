@@ -23,13 +23,13 @@ from cluster.messages import (
     CancelLease,
     Cancelled,
     Command,
+    Ending,
     EndStudy,
     Event,
     GiveUp,
     LeaseCrashed,
     LeaseEnded,
     NoteLease,
-    Outcome,
     Reason,
     RefuseStudy,
     RunLease,
@@ -221,7 +221,7 @@ class _Draft:
         self.served_s[study.submitter] += spent_s - held.expected_s
         for block, error in failed.items():
             self.fail(run.study, block, error)
-        outcome: Outcome = "cancelled" if study.is_cancelled else "done"
+        outcome: Ending = "cancelled" if study.is_cancelled else "done"
         self.commands.append(NoteLease(run, outcome, event.reports, failed))
         self.tell("ended", run=run)
 
@@ -252,7 +252,7 @@ class _Draft:
                 blocks |= held.run.blocks
         return blocks
 
-    def suspect(self, held: Lease, outcome: Outcome, error: FarmError, *, is_alone: bool) -> None:
+    def suspect(self, held: Lease, outcome: Ending, error: FarmError, *, is_alone: bool) -> None:
         """A lease brought its worker down, or was with it when it fell: try its blocks alone, halved if they were."""
         run, study = held.run, self.studies[held.run.study]
         failed: dict[int, FarmError] = {}

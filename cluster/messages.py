@@ -16,7 +16,7 @@ from cluster.submission import BlockSet, Submission
 from farm.values.errors import FarmError
 
 Reason: TypeAlias = Literal["warm", "home", "backlog", "replica", "overdue", "retry"]
-Outcome: TypeAlias = Literal["done", "crashed", "expired", "cancelled"]
+Ending: TypeAlias = Literal["done", "crashed", "expired", "cancelled"]
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class NoteLease:
     """Record how a lease ended. ``failed``: blocks whose failure counts against them, with the error."""
 
     run: RunLease
-    outcome: Outcome
+    outcome: Ending
     reports: tuple[BlockAnswer, ...] = ()
     failed: Mapping[int, FarmError] = field(default_factory=dict)
     error: FarmError | None = None

@@ -21,7 +21,7 @@ from typing import Protocol
 import numpy as np
 
 from cluster.messages import BlockAnswer
-from farm.columns.process import configure, process_cache
+from farm.columns.process import process_cache
 from farm.kernels import reduce, rolling, transcend
 from farm.store.base import Store
 from farm.store.open import open_store
@@ -47,7 +47,6 @@ MakeRunner = Callable[[Store, FarmSettings], Runner]
 
 def farm_runner(store: Store, settings: FarmSettings) -> Runner:
     """Return the runner of real workers."""
-    configure(settings.cache)
     return run.BlockRunner(store, settings=settings.cache)
 
 

@@ -8,7 +8,8 @@
 
 Rules: functions take settings (where the store is, how patient to be with it) and values, and return values; nothing
 is printed. A spec is a path, JSON text, a JSON object or a parsed spec; a study is named by its id, by the first 8 or
-more digits of it, or by its spec. ``run`` computes in this process; workers are the business of ``cluster``.
+more digits of it, or by its spec. ``run`` computes in this process; workers are the business of ``cluster``. What a
+function needs beyond the grammar it imports itself: ``check_spec`` loads no Arrow, ``status`` and ``ingest`` no numba.
 """
 
 from __future__ import annotations
@@ -19,37 +20,22 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from farm.results.catalog import Catalog, parse_block_name
-from farm.results.remarks import ordered, remarks
-from farm.results.results import assumed_text, counted_text
-from farm.results.segment import parsed
-from farm.shard.dataset import Dataset
-from farm.shard.layout import leases_prefix
-from farm.shard.snapshot import read_head
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.open import open_store
-from farm.store.probe import probe_conditional_put
-from farm.study.plan import Plan, needs_of
-from farm.study.reads import BARS
+from farm.store.probe import Proven
 from farm.study.space import grid
-from farm.study.trials import FRESH, Study
 from farm.values.errors import UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
-from farm.values.units import MICRO, iso
-from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
-from farm.work.run import BlockRunner, Outcome, Progress, Spec, open_study, run_in_process
-from farm.work.run import plan as plan_run
 
 if TYPE_CHECKING:
     from farm.shard.ingest import IngestSummary
+    from farm.study.plan import Plan
+    from farm.work.run import Outcome, Progress, Spec
 
-__all__ = [
-    "Outcome", "Plan", "Progress", "Spec", "at", "check_spec", "explain", "ingest", "ingest_sample",
-    "plan", "report", "results", "run", "status",
-]  # fmt: skip
+__all__ = ["at", "check_spec", "explain", "ingest", "ingest_sample", "plan", "report", "results", "run", "status"]
 
 
 def at(url: str) -> FarmSettings:
@@ -63,15 +49,13 @@ def store_of(settings: FarmSettings) -> Store:
 
 
 def written_to(settings: FarmSettings) -> Store:
-    """Return the store that the settings name, proven to keep what it is given first.
+    """Return the store that the settings name, proven at the first write to keep what it is given first.
 
     Refs, study records and segments stand on conditional puts, which some S3 servers ignore without a word. A directory
     and a dictionary are known to honour them.
     """
     store = store_of(settings)
-    if store.url.startswith("s3:"):
-        probe_conditional_put(store)
-    return store
+    return Proven(store) if store.url.startswith("s3:") else store
 
 
 def ingest(
@@ -97,7 +81,7 @@ def ingest(
 
     Errors: UsageError for flags, DataError for rows, StoreError; the dataset is then as it was.
     """
-    from farm.shard import ingest as shard_ingest  # what runs studies needs no parsers
+    from farm.shard import ingest as shard_ingest
 
     take = shard_ingest.ingest_file if isinstance(source, (str, Path)) else shard_ingest.ingest_table
     return take(
@@ -159,7 +143,7 @@ def only(spec: Spec, trial: int | str, settings: FarmSettings, *, snapshot: str 
         outcome = results(parsed, settings, snapshot=snapshot)
         if outcome.ranking is None:
             raise UsageError("the study has no objective, hence no best trial", place="--trial", hint="give a number")
-        study, number = outcome.study, int(outcome.ranking.order[0])
+        study, number = outcome.study, int(outcome.ranking.trials[0])
     else:
         study = plan(parsed, settings, snapshot=snapshot).study
         if not str(trial).isdecimal() or int(trial) >= study.trials:
@@ -173,7 +157,9 @@ def only(spec: Spec, trial: int | str, settings: FarmSettings, *, snapshot: str 
 
 def plan(spec: Spec, settings: FarmSettings, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
     """Return what running the study now would read, prune and compute; nothing is run or stored."""
-    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh)
+    from farm.work.run import plan as plan_run
+
+    return plan_run(spec, store_of(settings), snapshot=snapshot, fresh=fresh, settings=settings.cache)
 
 
 def run(
@@ -186,6 +172,8 @@ def run(
     progress: Progress | None = None,
 ) -> Outcome:
     """Run a study in this process, or find it finished. ``fresh`` computes every cell again and compares."""
+    from farm.work.run import run_in_process
+
     return run_in_process(
         spec,
         written_to(settings),
@@ -202,72 +190,21 @@ def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None)
 
     Errors: UsageError for an unknown study; DataError for one that is not finished.
     """
+    from farm.work.run import open_study
+
     return open_study(study, store_of(settings), snapshot=snapshot)
 
 
 def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
-    """Return the datasets and studies of the store, or one study with its blocks, as JSON values."""
+    """Return the datasets and studies of the store, or one study with its blocks, as JSON values.
+
+    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects
+    among refs and studies whose names no farm gives.
+    """
+    from farm.results.overview import store_status, study_status
+
     store = store_of(settings)
-    catalog = Catalog(store)
-    if study is not None:
-        return {"store": store.url, "studies": [_study_status(catalog, catalog.read_study(study).name, full=True)]}
-    datasets = sorted({meta.key.split("/")[1] for meta in store.list("refs/")})
-    return {
-        "store": store.url,
-        "datasets": [_dataset_status(store, name) for name in datasets],
-        "studies": [_study_status(catalog, name, full=False) for name in catalog.study_names()],
-    }
-
-
-def _dataset_status(store: Store, name: str) -> dict[str, Any]:
-    snapshot = read_head(store, name)
-    dataset = Dataset(store, snapshot)
-    kinds: dict[str, dict[str, int]] = {}
-    for ref in snapshot.shards:
-        kind = kinds.setdefault(ref.kind, {"shards": 0, "rows": 0, "bytes": 0})
-        kind["shards"] += 1
-        kind["rows"] += ref.rows
-        kind["bytes"] += ref.bytes
-    instruments = []
-    for instrument in dataset.instruments().values():
-        months = dataset.months(BARS, instrument.id)
-        instruments.append(
-            {
-                "id": instrument.id,
-                "symbol": instrument.symbol,
-                "type": instrument.type,
-                "bars": sum(month.rows for month in months),
-                "first": iso(months[0].first_day) if months else None,
-                "last": iso(months[-1].last_day) if months else None,
-            }
-        )
-    return {
-        "dataset": name,
-        "snapshot": snapshot.id,
-        "kinds": kinds,
-        "calendars": sorted(snapshot.calendars),
-        "instruments": instruments,
-    }
-
-
-def _study_status(catalog: Catalog, name: str, *, full: bool) -> dict[str, Any]:
-    study = catalog.read_study(name)
-    finished = catalog.finished_blocks(study)
-    waiting = sum(block.cells for block in study.blocks if block.index not in finished)
-    found: dict[str, Any] = {
-        "study": study.id,
-        "fresh": study.name.endswith(FRESH),
-        "name": study.spec.get("name", ""),
-        "dataset": study.dataset,
-        "snapshot": study.snapshot,
-        "trials": study.trials,
-        "cells": {"total": study.cells, "done": study.cells - waiting},
-        "blocks": {"total": len(study.blocks), "finished": len(finished)},
-    }
-    if full:
-        found["waiting"] = [block.index for block in study.blocks if block.index not in finished]
-        found["leases"] = [meta.key for meta in catalog.store.list(leases_prefix(study.name))]
-    return found
+    return store_status(store) if study is None else study_status(store, study)
 
 
 def report(
@@ -280,10 +217,11 @@ def report(
     """
     from farm.report.briefing import report_of
     from farm.report.report import report_html
+    from farm.work.run import open_study
 
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)
-    data = report_html(report_of(outcome, store, trial=trial)).encode()
+    data = report_html(report_of(outcome, store, trial=trial, settings=settings.cache)).encode()
     _write_file(Path(output), data)
     return len(data)
 
@@ -316,89 +254,6 @@ def explain(cell: str, settings: FarmSettings, *, study: str | None = None) -> d
 
     Errors: UsageError when no study (or not ``study``) has such a cell.
     """
-    store = store_of(settings)
-    runner = BlockRunner(store, settings=settings.cache)
-    owner, trial, position = _find_cell(runner.catalog, cell, study)
-    context = runner.context(owner)
-    number = trial * len(owner.cell_instruments) + position
-    read = owner.read(trial, position)
-    names = () if read.instrument is None else (read.instrument,)
-    plans = needs_of(owner, context.dataset, context.spec, names)
-    return {
-        "cell": owner.keys[number].hex(),
-        "study": owner.id,
-        "trial": trial,
-        "params": owner.params(trial),
-        "instrument": read.instrument,
-        "key": {
-            "is": "SHA-256 of the canonical JSON of these parts",
-            "parts": dict(zip(KEY_PARTS, owner.key_parts(trial, position), strict=True)),
-            "template_covers": {"semantics": SEMANTICS_VERSION, "numerics": NUMERICS_PROFILE},
-        },
-        "reads": {
-            "snapshot": owner.snapshot,
-            "history": iso(read.first_day),
-            "start": iso(context.spec.run.start_day),
-            "end": iso(context.spec.run.end_day),
-            "bars_in_window": read.bars,
-            "bars_read": read.rows,
-            "anchors": context.anchors(trial, position) if read.bars else {},
-            "access": [plan.to_json() for plan in plans],
-            "bytes": sum(plan.bytes_needed for plan in plans),
-        },
-        **_explain_result(runner.catalog, owner, context.spec, number),
-    }
+    from farm.work.explain import explain_cell
 
-
-KEY_PARTS = ("kind", "template", "split", "instrument", "read_set", "sessions", "params")
-
-
-def _find_cell(catalog: Catalog, cell: str, study: str | None) -> tuple[Study, int, int]:
-    """Return study, trial and position of the cell; of several studies that have it, the first by name."""
-    place = "cell"
-    if len(cell) < 8 or not set(cell.lower()) <= set("0123456789abcdef"):
-        raise UsageError(f"not a cell key: {cell!r}", place=place, allowed="8 to 64 hex digits of a key")
-    names = [study] if study is not None else catalog.study_names()
-    found: tuple[Study, int] | None = None
-    for owner in map(catalog.read_study, names):
-        for number, key in enumerate(owner.keys):
-            if not key.hex().startswith(cell.lower()):
-                continue
-            if found is not None and found[0].keys[found[1]] != key:
-                raise UsageError(f"several cells begin with {cell}", place=place, hint="give more digits")
-            found = found or (owner, number)
-    if found is None:
-        raise UsageError(
-            f"no such cell: {cell}",
-            place=f"study {study}" if study is not None else catalog.store.url,
-            hint="keys stand in farm results STUDY --json",
-        )
-    return found[0], *divmod(found[1], len(found[0].cell_instruments))
-
-
-def _explain_result(catalog: Catalog, owner: Study, spec: StudySpec, number: int) -> dict[str, Any]:
-    """Return what is stored for a cell, and by whom it was computed."""
-    found = catalog.lookup(owner.family, [owner.keys[number]])
-    if not found.count:
-        return {"result": None, "computed": None}
-    [key] = found.segments
-    [segment] = catalog.read_segments([key])
-    row = int(found.row[0])
-    name, block = parse_block_name(key)
-    trial, position = divmod(number, len(owner.cell_instruments))
-    instrument = owner.cell_instruments[position]
-    counts = ordered(parsed(counted_text(segment.counts[row], owner.cell_counts[position])))
-    has_traded = not segment.simulated[row] or bool(segment.full[row, segment.metrics.index("fills")] > 0)
-    leases = [lease for lease in catalog.leases(name) if block in lease["blocks"]]
-    return {
-        "result": {
-            "verdict": segment.verdict[row] or None,
-            "equity_end": int(segment.equity_end_micro[row]) / MICRO if segment.simulated[row] else None,
-            "ledger": segment.ledger[row].tobytes().hex() if segment.simulated[row] else None,
-            "stats": segment.stats[row].tobytes().hex(),
-            "assumptions": parsed(assumed_text(segment.assumptions[row], owner.assumptions)),
-            "counts": counts,
-            "remarks": remarks(owner, spec, trial, instrument, counts, has_traded=has_traded),
-        },
-        "computed": {"segment": key, "study": name, "block": block, "is_reused": name != owner.name, "leases": leases},
-    }
+    return explain_cell(cell, store_of(settings), study=study, settings=settings.cache)

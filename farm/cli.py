@@ -212,6 +212,13 @@ def ingest(
     say(as_line(document) if as_json else show.ingest_text(document))
 
 
+def start_kernels() -> None:
+    """Load numba the quick way, before a command imports what is built on kernels."""
+    from farm.kernels.startup import start_numba
+
+    start_numba()
+
+
 def parse_map(text: str) -> dict[str, str]:
     """Return ``ours=theirs,...`` as a mapping; ``ours=`` is a column without a name, as an index often is.
 
@@ -239,6 +246,7 @@ def plan(
     snapshot: SnapshotOption = "",
     as_json: JsonOption = False,
 ) -> None:
+    start_kernels()
     from farm import api
 
     document = api.plan(read_spec(spec), settings_of(store), snapshot=snapshot or None).to_json()
@@ -265,6 +273,7 @@ def results(
     top: Annotated[int, typer.Option(min=1, help="rows of the leaderboard")] = 10,
     as_json: JsonOption = False,
 ) -> None:
+    start_kernels()
     from farm import api
 
     outcome = api.results(study_or_spec(study), settings_of(store), snapshot=snapshot or None)
@@ -280,6 +289,7 @@ def report(
     snapshot: SnapshotOption = "",
     as_json: JsonOption = False,
 ) -> None:
+    start_kernels()
     from farm import api
 
     size = api.report(study_or_spec(study), settings_of(store), output, snapshot=snapshot or None)
@@ -293,6 +303,7 @@ def explain(
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:
+    start_kernels()
     from farm import api
     from farm.show_cell import explain_text
 

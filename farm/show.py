@@ -14,6 +14,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
+from farm.values.metrics import ABSENT, BUCKETS, METRICS
+
 if TYPE_CHECKING:
     from farm.work.run import Outcome
 
@@ -63,15 +65,6 @@ def seconds_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def number_text(value: float | None, digits: int = 4) -> str:
-    """Return a metric for people: a dash where it is undefined, whole numbers without a point."""
-    if value is None:
-        return "-"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    return f"{value:,.{digits}f}"
 
 
 def progress_text(event: ProgressLike, per_second: float, eta_s: float | None) -> str:
@@ -255,7 +248,10 @@ def plan_text(plan: Mapping[str, Any]) -> str:
                 ("window", f"{window['start']} to {window['end']}, {counted(window['sessions'], 'session')}"),
                 ("history from", window["history"]),
                 ("columns", ", ".join(plan["columns"])),
-                ("bytes to read", f"{bytes_text(plan['bytes'])}, once per worker" if cells["missing"] else ""),
+                (
+                    "bytes to read",
+                    f"{bytes_text(plan['bytes'])}, once per worker that does not hold it" if cells["missing"] else "",
+                ),
                 ("expected", f"{seconds_text(plan['seconds'])} on one core" if cells["missing"] else ""),
             ]
         ),
@@ -302,25 +298,20 @@ def _bucket_and_metric(head: str) -> tuple[str, str]:
 
 
 def _leader_cell(head: str, value: object) -> str:
-    """Return a parameter as it was written, a count whole, any other metric with four decimals."""
+    """Return a parameter as it was written, a metric as the registry says, a rank as it is."""
     if head.startswith("params."):
         return short(value if isinstance(value, str) else json.dumps(value), 20)
-    if value is None or not isinstance(value, float):
-        return "-" if value is None else str(value)
-    return number_text(value, 1) if head.partition(".")[2] in COUNTS else f"{value:,.4f}"
-
-
-COUNTS = ("dd_duration", "dd_duration_days", "orders", "fills", "trades", "open_trades")
-"""Metrics that are whole numbers (their median over cells may be a half)."""
-
-BUCKETS = {"is": "in sample", "oos": "out of sample", "full": "whole window"}
+    metric = METRICS.get(head.partition(".")[2])
+    if metric is not None and (value is None or isinstance(value, float)):
+        return metric.text(value)
+    return ABSENT if value is None else str(value)
 
 
 def outcome_text(outcome: Outcome, top: int) -> str:
     """Return what ``farm run`` and ``farm results`` print: counts, the leaderboard, the winner, what was assumed."""
     from farm.results.remarks import incidents_of_trial, remarks_of_trial  # the compiler, which help does without
 
-    study, stats, order = outcome.study, outcome.stats, outcome.ranking
+    study, stats, ranking = outcome.study, outcome.stats, outcome.ranking
     size = counted(study.trials, "trial")
     if study.instruments is not None:
         size += f" on {counted(len(study.instruments), 'instrument')} = {counted(study.cells, 'cell')}"
@@ -329,6 +320,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     inside = {stage: spent for stage, spent in stats.seconds.items() if stage.startswith("worker_")}
     spent_here = {stage: spent for stage, spent in stats.seconds.items() if stage not in inside}
     fetched = f"{bytes_text(stats.bytes_fetched)}; needed {bytes_text(stats.bytes_needed)}"
+    fetched += f", of which {bytes_text(stats.bytes_cached)} from the cache" if stats.bytes_cached else ""
     lines = [
         f"study {study.name}",
         fields(
@@ -346,14 +338,14 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     ]
     leaders = outcome.leaders(top)
     title, objective = "Trials", ""
-    if order is not None:
-        over = f", {order.over} over {counted(len(study.instruments), 'instrument')}" if study.instruments else ""
-        title = f"Leaderboard: {order.direction} {order.metric}, {BUCKETS[order.bucket]}{over}"
-        objective = f"{order.bucket}.{order.metric}"
+    if ranking is not None:
+        over = f", {ranking.over} over {counted(len(study.instruments), 'instrument')}" if study.instruments else ""
+        title = f"Leaderboard: {ranking.direction} {ranking.metric}, {BUCKETS[ranking.bucket]}{over}"
+        objective = f"{ranking.bucket}.{ranking.metric}"
     lines += ["", leaderboard_text(leaders, title, objective)]
     if study.trials > len(leaders):
         lines.append(f"  and {study.trials - len(leaders):,} more")
-    best = int(order.order[0]) if order is not None else 0
+    best = int(ranking.trials[0]) if ranking is not None else 0
     said = [("note", line) for line in remarks_of_trial(outcome.results, outcome.spec, best)]
     said += [("counted", line) for line in incidents_of_trial(outcome.results, best)]
     assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
@@ -362,7 +354,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
         first = leaders[0]
         params = ", ".join(f"{name} {value}" for name, value in study.params(first["trial"]).items())
         which = f"trial {first['trial']}" + (f": {params}" if params else "")
-        ending = [("winner" if order else "first", which), ("fingerprint", first["fingerprint"]), *ending]
+        ending = [("winner" if ranking else "first", which), ("fingerprint", first["fingerprint"]), *ending]
         cell = study.keys[first["trial"] * len(study.cell_instruments)].hex()
         ending.append(("look closer", f"farm report {study.id[:12]}, farm explain {cell[:12]}"))
     return "\n".join([*lines, "", fields(wrapped(ending), "")])
@@ -377,6 +369,9 @@ def status_text(status: Mapping[str, Any]) -> str:
     """Return the datasets and studies of a store (``api.status``)."""
     lines = [f"store {status['store']}"]
     for dataset in status.get("datasets", ()):
+        if "error" in dataset:
+            lines += ["", f"dataset {dataset['dataset']}", *_error_lines(dataset["error"])]
+            continue
         kinds = ", ".join(f"{kind}: {counted(held['rows'], 'row')}" for kind, held in dataset["kinds"].items())
         lines += ["", f"dataset {dataset['dataset']}  ({kinds})", f"  snapshot {dataset['snapshot']}"]
         lines.append(
@@ -392,27 +387,39 @@ def status_text(status: Mapping[str, Any]) -> str:
         if len(dataset["instruments"]) > INSTRUMENTS_MAX:
             lines.append(f"  and {len(dataset['instruments']) - INSTRUMENTS_MAX:,} more")
     lines.append("")
+    intact = [one for one in status["studies"] if "error" not in one]
     if not status["studies"]:
         lines.append("no studies yet: farm run study.json" if status["datasets"] else "nothing here yet: farm ingest")
-        return "\n".join(lines)
-    lines.append(
-        table(
-            ["study", "name", "trials", "cells", "done", "blocks"],
-            [
+    if intact:
+        lines.append(
+            table(
+                ["study", "name", "trials", "cells", "done", "blocks"],
                 [
-                    one["study"][:16] + (" fresh" if one["fresh"] else ""),
-                    short(one["name"], 40),
-                    f"{one['trials']:,}",
-                    f"{one['cells']['total']:,}",
-                    f"{one['cells']['done']:,}",
-                    f"{one['blocks']['finished']}/{one['blocks']['total']}",
-                ]
-                for one in status["studies"]
-            ],
-            left=2,
+                    [
+                        one["study"][:16] + (" fresh" if one["fresh"] else ""),
+                        short(one["name"], 40),
+                        f"{one['trials']:,}",
+                        f"{one['cells']['total']:,}",
+                        f"{one['cells']['done']:,}",
+                        f"{one['blocks']['finished']}/{one['blocks']['total']}",
+                    ]
+                    for one in intact
+                ],
+                left=2,
+            )
         )
-    )
+    for one in status["studies"]:
+        if "error" in one:
+            lines += [f"study {one['study'][:16]}", *_error_lines(one["error"])]
+    if status.get("strangers"):
+        lines.append(
+            f"passed over: {counted(status['strangers'], 'object')} in refs/ and studies/ whose names no farm gives"
+        )
     return "\n".join(lines)
+
+
+def _error_lines(error: Mapping[str, str]) -> list[str]:
+    return [f"  error: {error['place']}: {error['message']}", f"  hint: {error['hint']}"]
 
 
 def json_text(value: object, width: int = 100, indent: str = "") -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from farm.results.leases import IN_PROCESS, SENT
 from farm.results.remarks import ASSUMPTIONS
 from farm.results.remarks import counted as count_text
 from farm.show import bytes_text, counted, fields, reads_text, stages_text
@@ -17,9 +18,16 @@ REASONS = {
     "replica": "waiting for the home of this data would have cost more than loading it here",
     "overdue": "the study had waited too long for a better place",
     "retry": "an earlier attempt had failed",
-    "in process": "the command was run without workers",
+    IN_PROCESS: "the command was run without workers",
 }
 """Why a lease went where it went."""
+ENDINGS = {
+    SENT: "nobody has seen it end",
+    "crashed": "the worker died",
+    "expired": "it took too long",
+    "cancelled": "it was stopped",
+}
+"""How a lease ended that is not done."""
 
 
 def explain_text(cell: Mapping[str, Any]) -> str:
@@ -56,13 +64,12 @@ def _computed_text(computed: Mapping[str, Any] | None) -> str:
     lines = []
     for lease in computed["leases"]:
         why = REASONS.get(lease["reason"], lease["reason"])
-        who = "in the process of the command" if lease["worker"] == "in process" else f"by worker {lease['worker']}"
-        lines.append(f"  {who}, since {why}" + (f" ({lease['reason']})" if lease["worker"] != "in process" else ""))
-        ended = {"crashed": "the worker died", "expired": "it took too long", "cancelled": "it was stopped"}
-        did = ended.get(lease.get("outcome", ""), f"{counted(lease.get('cells', 0), 'cell')} done")
-        fetched = f"{bytes_text(lease.get('bytes_fetched', 0))} fetched"
+        who = "in the process of the command" if lease["worker"] == IN_PROCESS else f"by worker {lease['worker']}"
+        lines.append(f"  {who}, since {why}" + (f" ({lease['reason']})" if lease["worker"] != IN_PROCESS else ""))
+        did = ENDINGS.get(lease["outcome"], f"{counted(lease['cells'], 'cell')} done")
+        fetched = f"{bytes_text(lease['bytes_fetched'])} fetched beside what it held"
         lines.append(f"  lease {lease['lease']}, attempt {lease['attempt']}: {did}, {fetched}")
-        if lease.get("seconds"):
+        if lease["seconds"]:
             lines.append(f"  {stages_text(lease['seconds'])}")
     if not lines:
         lines.append("  nobody wrote down by whom")

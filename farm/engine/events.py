@@ -20,15 +20,15 @@ from farm.kernels import loop, records
 from farm.kernels.records import Table, Tables
 from farm.market.panel import InstrumentSeries, Market
 from farm.market.tape import Tape, make_tape
-from farm.program.program import Program, RulesProgram
+from farm.program.program import Program, RulesProgram, Size
 from farm.signals.evaluate import Signals
 from farm.spec.spec import RunSpec
 from farm.values.arrays import F64, I64, U8, readonly
 from farm.values.errors import CapacityError, DataError, SpecError
 from farm.values.units import MICRO, NS_PER_DAY, iso
 
-SESSIONS_TTL = 1
-"""Sessions of the instrument's own calendar that an order works for before it lapses (domain.md 2.3)."""
+EXIT_TTL = 1
+"""Sessions of the instrument's own calendar that an exit works for before it lapses (domain.md 2.3)."""
 _RULES = {"cash": records.IN_CASH, "reg_t": records.REG_T, "linear": records.LINEAR}
 _SIZES = {
     "qty": records.BY_QTY,
@@ -114,7 +114,7 @@ class Simulator:
         sleeves = len(self._groups)
         positions = self._position_table()
         count, dividends = positions.shape[0], self.tape.dividends
-        rows = _RECORDS_MIN + 8 * count + dividends * sleeves
+        rows = _RECORDS_MIN + 16 * count + dividends * sleeves
         stops = self._stop_table()
         asset, of_asset = self._asset_table(positions)
         return RunState(
@@ -128,7 +128,7 @@ class Simulator:
                 of_asset=of_asset,
                 held=np.zeros(count, records.LINK),
                 working=np.zeros(count, records.LINK),
-                queue=np.zeros(2 * count, records.LINK),
+                queue=np.zeros(3 * count, records.LINK),
                 receivable=np.zeros(dividends * sleeves, records.AMOUNT),
                 order=np.empty(rows * (1 + stops.shape[0]), records.ORDER),
                 fill=np.empty(rows, records.FILL),
@@ -201,8 +201,10 @@ class Simulator:
                     allowed='"long"',
                     hint='set run.account to "reg_t" or "linear"',
                 )
-            if not self.tape.has_range and any(stop.type != "time" for stop in sleeve.stops):
-                raise DataError("high and low were not loaded", place=sleeve.id, hint="stops are tested against them")
+            looks_inside = sleeve.limit is not None or any(stop.type != "time" for stop in sleeve.stops)
+            if looks_inside and not self.tape.has_range:
+                hint = "stops and limits are tested against them"
+                raise DataError("high and low were not loaded", place=sleeve.id, hint=hint)
 
     def _bars_of(self, instrument: int) -> tuple[slice, I64]:
         """Return the own bars of an instrument that are on the tape, and their rows there."""
@@ -223,15 +225,17 @@ class Simulator:
                     said = said << 2
                 elif sleeve.side == "both":
                     said = said | (one.enter_short[window] << 2) | (one.exit_short[window] << 3)
+                if one.add is not None:
+                    said = said | (one.add[window] << 4)
                 signals[w, rows] = said
         return readonly(signals)
 
     def _lay_out_numbers(self) -> F64:
-        """Return the numbers (w, 1 + levels, bars): the preference, then the stop levels; no bars if nobody has any."""
-        levels = max(len(sleeve.levels) for sleeve in self.program.sleeves)
-        is_used = levels > 0 or any(sleeve.prefer is not None for sleeve in self.program.sleeves)
+        """Return the numbers (w, rows, bars): preference, stop levels, limit; no bars if no sleeve has any."""
+        last = max(_limit_row(sleeve) for sleeve in self.program.sleeves)
+        is_used = last > 1 or any(sleeve.prefer or sleeve.limit for sleeve in self.program.sleeves)
         bars = self.tape.tables.bars.shape[0] if is_used else 0
-        numbers = np.full((len(self._groups), 1 + levels, bars), np.nan)
+        numbers = np.full((len(self._groups), 1 + last, bars), np.nan)
         if is_used:
             for w, group in enumerate(self._groups):
                 for one in group:
@@ -240,6 +244,8 @@ class Simulator:
                         numbers[w, records.PREFER, rows] = one.prefer[window]
                     for number, level in enumerate(one.stop_levels):
                         numbers[w, 1 + number, rows] = level[window]
+                    if one.limit is not None:
+                        numbers[w, _limit_row(self.program.sleeves[w]), rows] = one.limit[window]
         return readonly(numbers)
 
     def _account(self) -> Table:
@@ -250,7 +256,7 @@ class Simulator:
         account["max_gross"] = run.max_gross or 0.0
         account["kept"] = 1.0 - run.exec.reserve_pct
         account["reserves_fees"] = run.exec.reserve_fees
-        account["ttl"] = SESSIONS_TTL
+        account["ttl"] = EXIT_TTL
         return account
 
     def _position_table(self) -> Table:
@@ -265,14 +271,17 @@ class Simulator:
         positions["exit_row"] = records.NEVER
         positions["sleeve"] = [w for w, _, _ in flat]
         positions["asset"] = [asset for _, _, asset in flat]
-        positions["qty_lots"] = [self._qty_lots(sleeve, asset) for _, sleeve, asset in flat]
+        positions["qty_lots"] = [self._qty_lots(sleeve.size, asset) for _, sleeve, asset in flat]
+        positions["add_lots"] = [
+            self._qty_lots(sleeve.add.size, asset) if sleeve.add is not None else 0 for _, sleeve, asset in flat
+        ]
         return positions
 
-    def _qty_lots(self, sleeve: RulesProgram, asset: int) -> int:
+    def _qty_lots(self, size: Size, asset: int) -> int:
         """Whole lots in ``qty`` shares as written: 0.29 shares are 290,000 millionths, not one less."""
-        if sleeve.size.mode != "qty":
+        if size.mode != "qty":
             return 0
-        return int(Decimal(repr(sleeve.size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
+        return int(Decimal(repr(size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
 
     def _asset_table(self, positions: Table) -> tuple[Table, Table]:
         run = self.program.run
@@ -300,16 +309,16 @@ class Simulator:
         sleeves = np.zeros(len(self._groups), records.SLEEVE)
         end = 0
         for row, sleeve in zip(sleeves, self.program.sleeves, strict=True):
-            size = sleeve.size
-            row["size"] = _SIZES[size.mode]
-            row["weight"] = (
-                size.v if size.mode == "notional" else sleeve.alloc if size.mode == "equal" else sleeve.alloc * size.v
-            )
-            row["among"] = sleeve.max_positions if size.mode == "equal" else 1
+            row["size"], row["weight"], row["among"] = _size(sleeve, sleeve.size)
+            if sleeve.add is not None:
+                row["add_max"] = sleeve.add.max
+                row["add_size"], row["add_weight"], row["add_among"] = _size(sleeve, sleeve.add.size)
             row["max_positions"] = sleeve.max_positions
             row["cooldown"] = sleeve.cooldown_bars
             row["time_bars"] = min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0)
             row["prefers"] = sleeve.prefer is not None
+            row["limit"] = 0 if sleeve.limit is None else _limit_row(sleeve)
+            row["ttl"] = sleeve.ttl
             row["first_stop"] = end
             end += sum(stop.type != "time" for stop in sleeve.stops)
             row["end_stop"] = end
@@ -317,7 +326,7 @@ class Simulator:
 
     def _stop_table(self) -> Table:
         inside = [stop for sleeve in self.program.sleeves for stop in sleeve.stops if stop.type != "time"]
-        rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level) for stop in inside]
+        rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level, stop.follows) for stop in inside]
         return np.array(rules, records.STOP_RULE)
 
     def _overflow(self, state: RunState) -> CapacityError:
@@ -355,6 +364,20 @@ def simulate(
         for last in simulator.tape.cuts(batch_rows):
             simulator.advance(state, last)
     return simulator.finish(state)
+
+
+def _size(sleeve: RulesProgram, size: Size) -> tuple[int, float, float]:
+    """What a size is counted in, its weight, and by how many it is divided."""
+    if size.mode == "notional":
+        return _SIZES[size.mode], size.v, 1.0
+    if size.mode == "equal":
+        return _SIZES[size.mode], sleeve.alloc, float(sleeve.max_positions)
+    return _SIZES[size.mode], sleeve.alloc * size.v, 1.0
+
+
+def _limit_row(sleeve: RulesProgram) -> int:
+    """The row of a sleeve's numbers that holds its limit, if it has one: after preference and stop levels."""
+    return 1 + len(sleeve.levels)
 
 
 def _instrument(one: Signals) -> int:

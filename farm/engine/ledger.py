@@ -40,6 +40,7 @@ class OrderKind(IntEnum):
     TARGET = records.TARGET
     TRAIL = records.TRAIL
     RUINED = records.RUINED
+    ADD = records.ADD
     SPLIT = records.SPLIT  # less than one lot was left of the position
 
 
@@ -51,6 +52,7 @@ class Status(IntEnum):
     SCALED = records.SCALED
     LAPSED = records.LAPSED
     REJECTED = records.REJECTED
+    CANCELLED = records.CANCELLED
 
 
 class CashKind(IntEnum):
@@ -68,7 +70,7 @@ def _published(whole: np.dtype[np.void], names: str) -> np.dtype[np.void]:
 
 ORDER = _published(
     records.ORDER,
-    "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price",
+    "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price limit_price",
 )
 """An order that was sent; its row is its number. Guards that were never sent are not listed."""
 

@@ -24,6 +24,7 @@ from farm.kernels.records import (
     DIVIDEND_EX,
     DIVIDEND_PAY,
     FILLED,
+    LEVEL,
     NONE,
     REJECTED,
     REVERSE,
@@ -199,14 +200,21 @@ def end_trade(b: Row, x: int, number: int, kind: int, price: float, fee: float, 
 
 
 @helper
-def close_position(b: Row, x: int, row: int, kind: int, bar: int) -> None:
-    """Close the position by order ``row`` in the own bar ``bar``: fill, commission, trade. Ruin costs nothing."""
-    o = tables.order(b, row)
-    lots = flatten(b, x, row)
-    fee = 0.0 if kind == RUINED else fee_of(tables.asset(b, o.instrument), o.at, lots)
+def close_lots(b: Row, x: int, row: int, lots: float, kind: int, bar: int) -> None:
+    """Close ``lots`` of a position by order ``row`` in the own bar ``bar``: fill and commission; ruin costs nothing.
+
+    What is left goes on as it was, with its average entry and its guards; without a rest the trade is over.
+    """
+    o, p = tables.order(b, row), tables.position(b, x)
+    fee = 0.0 if kind == RUINED else fee_of(tables.asset(b, p.asset), o.at, lots)
+    p.pnl += write_fill(b, x, row, -float(p.side) * lots, 0) - fee
+    p.fees += fee
+    p.lots -= p.side * int(lots)
     charge(b, row, fee)
     settle(b, row, FILLED, lots)
-    end_trade(b, x, o.number, kind, o.at, fee, bar)
+    if p.lots == 0:
+        _let_go(b, x)
+        end_trade(b, x, o.number, kind, o.at, 0.0, bar)
 
 
 @helper
@@ -222,6 +230,9 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
     p.dividends = 0.0
     p.entry_lots = int(lots)
     p.entry_notional = abs(flow)
+    p.num = 1.0
+    p.den = 1.0
+    p.adds = 0
     p.entry_order = o.number
     p.entry_ts = account.ts
     p.entry_session = account.session
@@ -230,14 +241,39 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
     tables.held(b, account.held).row = x
     account.held += 1
     if o.guards > 0:
-        _set_guards(b, x, row)
+        _set_guards(b, x, row, NONE)
 
 
 @helper
-def _set_guards(b: Row, x: int, row: int) -> None:
-    """Give the guards of a new position their levels, and hang them on the asset as one group (domain.md 3.4).
+def add_to_position(b: Row, x: int, row: int, lots: float, fee: float) -> None:
+    """Buy (or sell short) more by order ``row``: the average entry moves, and what is measured from it."""
+    o, p = tables.order(b, row), tables.position(b, x)
+    flow = write_fill(b, x, row, float(o.side) * lots, 1)
+    before = formula.restated_price(p.entry_price, p.num, p.den)
+    p.entry_price = formula.average(before, float(abs(p.lots)), o.at, lots)
+    p.entry_lots = int(formula.restated_lots(float(p.entry_lots), p.num, p.den) + lots)
+    p.entry_notional += abs(flow)
+    p.num = 1.0
+    p.den = 1.0
+    p.adds += 1
+    p.lots += o.side * int(lots)
+    p.pnl += flow - fee
+    p.fees += fee
+    bound(tables.account(b), float(p.lots))
+    bound(tables.account(b), p.entry_notional)
+    if o.guards > 0:
+        old = p.guard
+        release(b, x)
+        _set_guards(b, x, row, old)
+
+
+@helper
+def _set_guards(b: Row, x: int, row: int, old: int) -> None:
+    """Give the guards of an opening their levels, and hang them on the asset as one group (domain.md 3.4).
 
     Multiples of the initial risk come last: the risk is the distance from the entry to the nearest stop or trail.
+    After an addition the group takes the place of the ``old`` one, and keeps of it what the entry has fixed: peaks,
+    multiples of the risk, and levels that do not follow additions.
     """
     entry, p = tables.order(b, row), tables.position(b, x)
     first, count = row + 1, entry.guards
@@ -252,10 +288,17 @@ def _set_guards(b: Row, x: int, row: int) -> None:
                 if not risk <= distance:  # the first one too: risk is NaN
                     risk = distance
     risk = formula.on_grid(risk)
+    rules = tables.sleeve(b, p.sleeve)
     for at in range(first, first + count):
         o = tables.order(b, at)
         if o.unit == R:
             o.level = _level_from(p, o, risk)
+        if old != NONE:
+            kept = tables.order(b, old + at - first)
+            follows = tables.stop_rule(b, rules.first_stop + at - first).follows == 1
+            o.peak = kept.peak
+            if o.kind == TRAIL or o.unit == R or (o.unit == LEVEL and not follows):
+                o.level = kept.level
     p.guard = first
     tables.order(b, first).guards = count - 1
     link(b, first)
@@ -274,13 +317,14 @@ def level_of(o: Row) -> float:
 
 
 @helper
-def admit(b: Row, row: int) -> None:
-    """Fill an opening with the lots that are covered; a reversal ends its old trade first, and both share its fee."""
+def admit(b: Row, row: int, bar: int) -> None:
+    """Fill an opening, in the own bar ``bar``, with the lots that are covered; a reversal ends its old trade first, and
+    both share its fee."""
     account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
     x = o.position
     p = tables.position(b, x)
     asset = tables.asset(b, p.asset)
-    lots, closed, bar = float(o.fit), float(o.closed), asset.row + 1
+    lots, closed = float(o.fit), float(o.closed)
     fee = 0.0
     share = 0.0
     if lots + closed > 0.0:
@@ -294,7 +338,10 @@ def admit(b: Row, row: int) -> None:
     tally.scaled += 1 if status == SCALED else 0
     tally.rejected += 1 if status == REJECTED else 0
     drop(b, row)
-    if lots > 0.0:
+    if p.lots != 0:
+        if lots > 0.0:
+            add_to_position(b, x, row, lots, fee)
+    elif lots > 0.0:
         open_position(b, x, row, lots, fee - share, bar)
     else:
         tables.sleeve(b, p.sleeve).held -= 1
@@ -350,6 +397,8 @@ def _split(b: Row, x: int, action: Row) -> None:
             p.pnl += flow
             write_cash(b, SPLIT_CASH, p.sleeve, p.asset, action.day, flow, 0.0)
         p.lots = p.side * int(lots)
+        p.num *= num
+        p.den *= den
         if lots == 0.0:
             account.was_held = 1
             _let_go(b, x)
@@ -381,7 +430,7 @@ def ruin(b: Row) -> None:
             row = append_order(b, x, RUINED, -p.side, abs(p.lots), asset.mark)
             tables.order(b, row).ref = asset.mark
             tables.order(b, row).at = asset.mark
-            close_position(b, x, row, RUINED, asset.row)
+            close_lots(b, x, row, float(abs(p.lots)), RUINED, asset.row)
     for k in range(b.payments_end):
         pay(b, k)
     account.gross = 0.0

@@ -9,8 +9,10 @@ import numpy as np
 from farm.kernels import formula, tables
 from farm.kernels.book import value_of
 from farm.kernels.jit import helper, inlined
-from farm.kernels.orders import bound, send
+from farm.kernels.orders import bound, cancel, send, waits_for_limit
 from farm.kernels.records import (
+    ADD,
+    ADD_MORE,
     BY_EQUITY,
     BY_NOTIONAL,
     BY_QTY,
@@ -45,6 +47,8 @@ def decide(b: Row, first: int, last: int, w: int, said: int) -> None:
     """Let sleeve ``w`` decide on the bars [first, last), which close now and say ``said``."""
     if tables.sleeve(b, w).held > 0:
         _leave(b, first, last, w)
+        if said & ADD_MORE != 0:
+            _add(b, first, last, w)
     if said & (ENTER_LONG | ENTER_SHORT) != 0:
         n = _candidates(b, first, last, w)
         if n > 0:
@@ -62,7 +66,10 @@ def _position_of(b: Row, asset: Row, w: int) -> int:
 
 @inlined
 def _are_known(b: Row, rules: Row, w: int, k: int) -> bool:
-    """Whether the levels of an entry at bar ``k`` are known: a position without its stop is never opened."""
+    """Whether the prices of an entry at bar ``k`` are known: a position without its stop is never opened."""
+    if rules.limit != 0 and np.isnan(tables.number(b, w, rules.limit, k)):
+        tables.tally(b).limit_unknown += 1
+        return False
     for s in range(rules.first_stop, rules.end_stop):
         if tables.stop_rule(b, s).unit == LEVEL and np.isnan(tables.number(b, w, tables.stop_rule(b, s).number, k)):
             tables.tally(b).level_unknown += 1
@@ -71,21 +78,20 @@ def _are_known(b: Row, rules: Row, w: int, k: int) -> bool:
 
 
 @helper
-def _size(b: Row, rules: Row, x: int, held: int) -> int:
+def _size(b: Row, size: int, weight: float, among: float, qty_lots: int, asset: Row, held: int) -> int:
     """Lots to open, from equity and prices as they are now, floored; ``held``: lots that the same order closes."""
-    account, p = tables.account(b), tables.position(b, x)
-    asset = tables.asset(b, p.asset)
+    account = tables.account(b)
     kept = account.kept * (account.equity / 1e6)
-    lots = float(p.qty_lots)
-    if rules.size != BY_QTY:
-        budget = rules.weight if rules.size == BY_NOTIONAL else (rules.weight * kept) / rules.among
+    lots = float(qty_lots)
+    if size != BY_QTY:
+        budget = weight if size == BY_NOTIONAL else (weight * kept) / among
         lots = formula.lots_for(budget, asset.mark, asset.multiplier, asset.lots_up, asset.lots_down)
     bound(account, lots)
     if not lots < LIMIT:
         lots = 0.0
-    if rules.size == BY_EQUITY and account.reserves_fees == 1:
+    if size == BY_EQUITY and account.reserves_fees == 1:
         lots = formula.lots_with_fees(
-            lots, float(held), rules.weight, kept, rules.among, asset.mark, asset.lot_micro, asset.multiplier,
+            lots, float(held), weight, kept, among, asset.mark, asset.lot_micro, asset.multiplier,
             asset.bps, asset.per_share, asset.per_order, asset.fee_min,
         )  # fmt: skip
     tables.tally(b).too_small += 1 if lots == 0.0 else 0
@@ -103,17 +109,21 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
             continue
         asset = tables.asset(b, tables.bar(b, k).asset)
         x = _position_of(b, asset, w)
-        if x == NONE or tables.position(b, x).lots == 0 or tables.position(b, x).order != NONE:
+        if x == NONE or tables.position(b, x).lots == 0:
             continue
         p = tables.position(b, x)
+        waits = waits_for_limit(b, p.order)
+        if p.order != NONE and not waits:
+            continue
         against = said & (ENTER_SHORT if p.lots > 0 else ENTER_LONG) != 0
         if said & ENTER_SHORT != 0 and said & ENTER_LONG != 0:
             tables.tally(b).entry_conflict += 1
             against = False
         lots = abs(p.lots)
         opens = 0
+        against = against and not waits  # while an entry works, further ones are ignored
         if against and rules.cooldown == 0 and _are_known(b, rules, w, k):
-            opens = _size(b, rules, x, lots)
+            opens = _size(b, rules.size, rules.weight, rules.among, p.qty_lots, asset, lots)
         kind = 0
         if opens > 0:
             kind = REVERSE
@@ -122,7 +132,28 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
         elif rules.time_bars > 0 and asset.row - p.entry_row + 1 >= rules.time_bars:
             kind = TIME
         if kind != 0:
+            if waits:
+                cancel(b, p.order)
             send(b, x, kind, -p.side, opens, lots)
+
+
+@helper
+def _add(b: Row, first: int, last: int, w: int) -> None:
+    """Additions to what one sleeve holds, in id order: not to what an order works on."""
+    rules = tables.sleeve(b, w)
+    for k in range(first, last):
+        if tables.said(b, w, k) & ADD_MORE == 0:
+            continue
+        asset = tables.asset(b, tables.bar(b, k).asset)
+        x = _position_of(b, asset, w)
+        if x == NONE:
+            continue
+        p = tables.position(b, x)
+        if p.lots == 0 or p.order != NONE or p.adds >= rules.add_max or not _are_known(b, rules, w, k):
+            continue
+        lots = _size(b, rules.add_size, rules.add_weight, rules.add_among, p.add_lots, asset, 0)
+        if lots > 0:
+            send(b, x, ADD, p.side, lots, 0)
 
 
 @helper
@@ -173,7 +204,7 @@ def _enter(b: Row, w: int, n: int) -> None:
         x = tables.queue(b, at).row
         p = tables.position(b, x)
         if p.ranked == 1.0:
-            lots = _size(b, rules, x, 0)
+            lots = _size(b, rules.size, rules.weight, rules.among, p.qty_lots, tables.asset(b, p.asset), 0)
             if lots > 0:
                 is_long = tables.said(b, w, tables.asset(b, p.asset).bar) & ENTER_LONG != 0
                 send(b, x, ENTER, 1 if is_long else -1, lots, 0)
@@ -182,13 +213,13 @@ def _enter(b: Row, w: int, n: int) -> None:
 @helper
 def check_margin(b: Row) -> None:
     """Reg T at a session close: below the maintenance requirement the largest one is closed first, then the lower id,
-    at the next open, until equity covers what remains. Positions that an order works on are left to it."""
+    at the next open, until equity covers what remains. Positions that a market order works on are left to it."""
     account = tables.account(b)
     total = 0.0
     for at in range(account.held):
         p = tables.position(b, tables.held(b, at).row)
         p.ranked = 0.0
-        if p.order == NONE:
+        if p.order == NONE or waits_for_limit(b, p.order):
             asset = tables.asset(b, p.asset)
             p.ranked = formula.maintenance(value_of(asset, asset.mark, float(p.lots)))
             total += p.ranked
@@ -206,4 +237,6 @@ def check_margin(b: Row) -> None:
         p = tables.position(b, worst)
         total -= p.ranked
         p.ranked = 0.0
+        if p.order != NONE:
+            cancel(b, p.order)
         send(b, worst, FORCED, -p.side, 0, abs(p.lots))

@@ -88,6 +88,18 @@ def slipped(ref: float, side: float, up: float, down: float) -> float:
 
 
 @inlined
+def is_within(side: float, price: float, limit: float) -> bool:
+    """Whether a print is at the limit of an order or better: a limit order fills at such an opening."""
+    return side * price <= side * limit
+
+
+@inlined
+def is_beyond(side: float, low: float, high: float, limit: float) -> bool:
+    """Whether a bar goes through the limit of an order: touched is not filled."""
+    return low < limit if side > 0.0 else high > limit
+
+
+@inlined
 def on_grid(x: float) -> float:
     """The decimal that a computed order price stands for (domain.md 3.4): rint(x 10**g) / 10**g, which has the bits of
     a print at that price. g is 12, lowered until five bits are left for the roundings of the chain behind ``x``."""
@@ -137,6 +149,12 @@ def restated_price(price: float, num: float, den: float) -> float:
 def restated_level(level: float, num: float, den: float) -> float:
     """An order price on that basis."""
     return on_grid(restated_price(level, num, den))
+
+
+@inlined
+def average(price: float, lots: float, other: float, more: float) -> float:
+    """Average price of ``lots`` at one price and ``more`` at another."""
+    return (price * lots + other * more) / (lots + more)
 
 
 @inlined

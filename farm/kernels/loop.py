@@ -32,7 +32,7 @@ _BOOKS = Array(from_dtype(records.BOOKS), 1, "C")
 
 
 @inlined
-def _open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, state: Tables) -> None:
+def open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, state: Tables) -> None:
     """Write down where everything is."""
     b.instants = tape.instants.ctypes.data
     b.actions = tape.actions.ctypes.data
@@ -90,14 +90,14 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
     Order:   that of domain.md 3.1; after the last instant of the tape the run is ended.
     """
     b = books[0]
-    _open_books(b, tape, signals, numbers, state)
+    open_books(b, tape, signals, numbers, state)
     account = tables.account(b)
-    # The most that one instant can write: to each position four orders (and the guards of two), fills, trades and
+    # The most that one instant can write: to each position four orders (and the guards of two), eight fills, trades and
     # commissions, and two lines for each corporate action and pay date; a ruin may pay all dividends at once.
     n = b.positions
     order_room = state.order.shape[0] - 4 * n - 2 * n * b.stops
-    fill_room, trade_room = state.fill.shape[0] - 4 * n, state.trade.shape[0] - 4 * n
-    cash_room = state.cash.shape[0] - 4 * n - 2 * n * b.payments_end
+    fill_room, trade_room = state.fill.shape[0] - 8 * n, state.trade.shape[0] - 8 * n
+    cash_room = state.cash.shape[0] - 8 * n - 2 * n * b.payments_end
     for i in range(account.next, last):
         instant = tables.instant(b, i)
         if account.orders > order_room or account.fills > fill_room or account.trades > trade_room:

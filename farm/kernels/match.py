@@ -7,10 +7,10 @@ closing bar, guards are tested: stops before targets, each by order of the entry
 import numpy as np
 
 from farm.kernels import formula, tables
-from farm.kernels.book import admit, close_position, fee_of, flatten, level_of, mark, value_of
+from farm.kernels.book import admit, close_lots, fee_of, flatten, level_of, mark, value_of
 from farm.kernels.jit import helper, inlined
-from farm.kernels.orders import drop, settle, trigger
-from farm.kernels.records import ENTER, IN_CASH, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
+from farm.kernels.orders import drop, leave_alone, settle, trigger
+from farm.kernels.records import ADD, ENTER, IN_CASH, IN_WORK, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
 
 # --- opening prints ---------------------------------------------------------------------------------------------------
 
@@ -26,19 +26,25 @@ def at_open(b: Row, first: int, last: int) -> None:
         while row != NONE:
             o = tables.order(b, row)
             if o.number != NONE and print_.volume > 0.0:
-                o.ref = print_.price
-                o.at = formula.slipped(o.ref, float(o.side), asset.up, asset.down)
-                n = _queue(b, n, row)
+                side = float(o.side)
+                if o.limit == 0.0:
+                    o.ref = print_.price
+                    o.at = formula.slipped(o.ref, side, asset.up, asset.down)
+                    n = _queue(b, 0, n, row)
+                elif formula.is_within(side, print_.price, o.limit):
+                    o.ref = print_.price
+                    o.at = o.ref
+                    n = _queue(b, 0, n, row)
             row = o.next
     if n > 0:
-        _fill(b, n)
+        _fill(b, n, 1)
 
 
 @inlined
-def _queue(b: Row, n: int, row: int) -> int:
-    """Insert ``row`` into the ascending queue of ``n``; return its new length."""
-    at = n
-    while at > 0 and tables.queue(b, at - 1).row > row:
+def _queue(b: Row, start: int, n: int, row: int) -> int:
+    """Insert ``row`` into the ascending queue of ``n`` that begins at ``start``; return its new length."""
+    at = start + n
+    while at > start and tables.queue(b, at - 1).row > row:
         tables.queue(b, at).row = tables.queue(b, at - 1).row
         at -= 1
     tables.queue(b, at).row = row
@@ -46,8 +52,9 @@ def _queue(b: Row, n: int, row: int) -> int:
 
 
 @helper
-def _fill(b: Row, n: int) -> None:
-    """Fill the ``n`` orders in the queue: what closes first, then the openings."""
+def _fill(b: Row, n: int, ahead: int) -> None:
+    """Fill the ``n`` orders in the queue: what closes first, then the openings. They are in the bar that has closed
+    last (``ahead`` 0), or in the one that opens now (1)."""
     account = tables.account(b)
     for at in range(n):
         row = tables.queue(b, at).row
@@ -61,8 +68,8 @@ def _fill(b: Row, n: int) -> None:
             o.held_fee = fee_of(tables.asset(b, p.asset), o.at, float(o.closed))
             account.cash -= o.held_fee
             tables.sleeve(b, p.sleeve).held += 1  # its place stays taken
-        elif o.works_as != ENTER:
-            close_position(b, o.position, row, o.kind, tables.asset(b, p.asset).row + 1)
+        elif o.works_as not in (ENTER, ADD):
+            close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + ahead)
             drop(b, row)
     m = 0
     for at in range(n):
@@ -74,7 +81,7 @@ def _fill(b: Row, n: int) -> None:
             settle(b, row, REJECTED, 0.0)
             tables.tally(b).no_place += 1
             drop(b, row)
-        elif o.works_as == ENTER or o.works_as == REVERSE:
+        elif o.works_as in (ENTER, REVERSE, ADD):
             rules.held += 1 if o.works_as == ENTER else 0
             tables.queue(b, m).row = row
             m += 1
@@ -86,7 +93,8 @@ def _fill(b: Row, n: int) -> None:
         else:
             _share(b, m, available)
         for at in range(m):
-            admit(b, tables.queue(b, at).row)
+            row = tables.queue(b, at).row
+            admit(b, row, tables.asset(b, tables.order(b, row).instrument).row + ahead)
 
 
 @helper
@@ -196,14 +204,15 @@ def _share(b: Row, n: int, available: float) -> None:
 
 @helper
 def in_bars(b: Row, first: int, last: int) -> None:
-    """Test the guards of all positions whose instruments close a bar now; phase 3 of domain.md 3.1.
+    """Match what works on the instruments that close a bar now; phase 3 of domain.md 3.1.
 
-    Stops come before targets, each in the order in which the positions were opened. A stop becomes a market order, a
-    target is a limit and does not slip.
+    Stops come before targets, each in the order in which the positions were opened, then entries at their limits. A
+    stop becomes a market order; a target is a limit and does not slip. Who enters inside a bar may be stopped out.
     """
-    half = b.positions
+    n = b.positions
     stops = 0
     targets = 0
+    entries = 0
     for k in range(first, last):
         bar = tables.bar(b, k)
         if not bar.volume > 0.0:
@@ -216,12 +225,18 @@ def in_bars(b: Row, first: int, last: int) -> None:
                 if met != NONE and tables.order(b, met).kind != TARGET:
                     stops = _queue_by_entry(b, 0, stops, met)
                 elif met != NONE:
-                    targets = _queue_by_entry(b, half, targets, met)
+                    targets = _queue_by_entry(b, n, targets, met)
+            elif o.limit > 0.0 and formula.is_beyond(float(o.side), bar.low, bar.high, o.limit):
+                o.ref = o.limit
+                o.at = o.limit
+                entries = _queue(b, 2 * n, entries, row)
             row = o.next
     for at in range(stops):
         _execute(b, tables.queue(b, at).row)
     for at in range(targets):
-        _execute(b, tables.queue(b, half + at).row)
+        _execute(b, tables.queue(b, n + at).row)
+    if entries > 0:
+        _enter_inside(b, entries)
 
 
 @inlined
@@ -278,10 +293,47 @@ def _met(b: Row, first: int, bar: Row) -> int:
 
 
 @helper
+def _enter_inside(b: Row, entries: int) -> None:
+    """Fill entries whose limits were met inside bars, and test the stops of those that opened: not their targets, and
+    not with the bar's open or far end, which may have been before the entry."""
+    n = b.positions
+    m = 0
+    for at in range(entries):
+        row = tables.queue(b, 2 * n + at).row
+        if tables.order(b, row).status == IN_WORK:  # else a stop of this very bar has left it nothing to do
+            tables.queue(b, m).row = row
+            m += 1
+    _fill(b, m, 0)
+    for at in range(entries):
+        o = tables.order(b, tables.queue(b, 2 * n + at).row)
+        p = tables.position(b, o.position)
+        if p.guard == NONE or p.entry_order != o.number:
+            continue
+        bar = tables.bar(b, tables.asset(b, p.asset).bar)
+        side = float(p.side)
+        low = bar.low if side > 0.0 else -bar.high
+        first = p.guard
+        nearest = np.nan
+        met = NONE
+        for row in range(first, first + tables.order(b, first).guards + 1):
+            guard = tables.order(b, row)
+            level = side * level_of(guard)
+            if guard.kind != TARGET and not nearest >= level and not np.isnan(level):
+                nearest = level
+                met = row
+        if met != NONE and low <= nearest:
+            tables.order(b, met).ref = side * nearest
+            _execute(b, met)
+
+
+@helper
 def _execute(b: Row, row: int) -> None:
     """Send a guard whose price is met, and close its position."""
     o = tables.order(b, row)
     asset = tables.asset(b, o.instrument)
     o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, float(o.side), asset.up, asset.down)
     trigger(b, row, o.ref)
-    close_position(b, o.position, row, o.kind, asset.row)
+    p = tables.position(b, o.position)
+    close_lots(b, o.position, row, float(abs(p.lots)), o.kind, asset.row)
+    if p.order != NONE:
+        leave_alone(b, p.order)

@@ -11,6 +11,8 @@ from farm.kernels import tables
 from farm.kernels.formula import on_grid, restated_level, restated_lots, restated_price
 from farm.kernels.jit import helper, inlined
 from farm.kernels.records import (
+    ADD,
+    CANCELLED,
     ENTER,
     IN_WORK,
     LAPSED,
@@ -50,12 +52,15 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     o.fee_micro = 0
     o.price = price
     o.number = account.sent
+    o.limit_price = 0.0
     o.works_as = kind
     o.position = x
     o.next = NONE
     o.working_at = NONE
     o.guards = 0
     o.sessions = 0
+    o.lasts = account.ttl
+    o.limit = 0.0
     o.opens = 0
     o.unit = PCT
     o.value = 0.0
@@ -117,19 +122,24 @@ def unlink(b: Row, row: int) -> None:
 
 
 @helper
-def opens_new(kind: int) -> bool:
-    """Whether an order of this kind opens a position (a reversal closes one and opens another)."""
-    return kind in (ENTER, REVERSE)
+def opens_lots(kind: int) -> bool:
+    """Whether an order of this kind opens lots (a reversal closes a position and opens another)."""
+    return kind in (ENTER, REVERSE, ADD)
 
 
 @helper
 def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
-    """Admit a market order: it works from now on, closes ``closes`` lots and opens ``opens``; return its row."""
+    """Admit an order: it works from now on, closes ``closes`` lots and opens ``opens``; return its row."""
     account, p = tables.account(b), tables.position(b, x)
     row = append_order(b, x, kind, side, opens + closes, tables.asset(b, p.asset).mark)
     o = tables.order(b, row)
     o.opens = opens
-    if opens_new(kind):
+    if opens_lots(kind):
+        rules = tables.sleeve(b, p.sleeve)
+        o.lasts = rules.ttl
+        if rules.limit != 0:
+            o.limit = on_grid(tables.number(b, p.sleeve, rules.limit, tables.asset(b, p.asset).bar))
+            o.limit_price = o.limit
         append_guards(b, row)
     p.order = row
     o.working_at = account.working
@@ -144,7 +154,7 @@ def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
 def _count_in(rules: Row, kind: int, change: int) -> None:
     if kind == ENTER:
         rules.entering += change
-    elif kind != REVERSE:
+    elif kind not in (REVERSE, ADD):
         rules.leaving += change
 
 
@@ -189,8 +199,34 @@ def lapse_old(b: Row, closed: int) -> None:
         o = tables.order(b, row)
         if (closed >> tables.asset(b, o.instrument).calendar) & 1 == 1:
             o.sessions += 1
-            if o.sessions >= account.ttl:
+            if o.sessions >= o.lasts:
                 lapse(b, row)
+
+
+@helper
+def cancel(b: Row, row: int) -> None:
+    """Something else takes the place of an order that waits for its limit."""
+    settle(b, row, CANCELLED, 0.0)
+    tables.tally(b).cancelled += 1
+    drop(b, row)
+
+
+@inlined
+def waits_for_limit(b: Row, row: int) -> bool:
+    """Whether there is an order in this row, and it may wait long."""
+    return row != NONE and tables.order(b, row).limit > 0.0
+
+
+@helper
+def leave_alone(b: Row, row: int) -> None:
+    """The position that an order was to close is gone: a reversal only enters now, and what has nothing left to do
+    lapses."""
+    o = tables.order(b, row)
+    if o.works_as == REVERSE:
+        o.works_as = ENTER
+        tables.sleeve(b, o.sleeve).entering += 1
+    if o.works_as != ENTER or o.opens == 0:
+        lapse(b, row)
 
 
 @helper
@@ -237,17 +273,12 @@ def restate_guards(b: Row, first: int, count: int, num: float, den: float) -> No
 
 @helper
 def restate_order(b: Row, row: int, num: float, den: float) -> None:
-    """A waiting order on the basis after a split that its position has gone through: lots are floored, and what has
-    nothing left to do lapses."""
+    """A waiting order on the basis after a split that its position has gone through: lots are floored."""
     o = tables.order(b, row)
-    p = tables.position(b, o.position)
     bound(tables.account(b), o.opens * num)
     o.opens = int(restated_lots(float(o.opens), num, den))
+    if o.limit > 0.0:
+        o.limit = restated_level(o.limit, num, den)
     restate_guards(b, row + 1, o.guards, num, den)
-    if p.lots != 0:
-        return
-    if o.works_as == REVERSE:
-        o.works_as = ENTER
-        tables.sleeve(b, p.sleeve).entering += 1
-    if o.works_as != ENTER or o.opens == 0:
-        lapse(b, row)
+    if tables.position(b, o.position).lots == 0:
+        leave_alone(b, row)

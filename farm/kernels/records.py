@@ -31,15 +31,15 @@ IN_CASH, REG_T, LINEAR = range(3)
 """Rules of the account."""
 BY_QTY, BY_NOTIONAL, BY_EQUITY = range(3)
 """What the size of a sleeve is counted in."""
-ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT = range(1, 11)
+ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT, ADD = range(1, 12)
 """Kinds of orders: why they were sent; and reasons for which trades end."""
-IN_WORK, FILLED, SCALED, LAPSED, REJECTED = range(5)
+IN_WORK, FILLED, SCALED, LAPSED, REJECTED, CANCELLED = range(6)
 """How an order stands."""
 PCT, ABS, LEVEL, R = range(4)
 """Units of a stop: fraction of the entry price, distance in price, a price, multiples of the initial risk."""
 COMMISSION, DIVIDEND_EX, DIVIDEND_PAY, SPLIT_CASH = range(1, 5)
 """Kinds of cash lines."""
-ENTER_LONG, EXIT_LONG, ENTER_SHORT, EXIT_SHORT = 1, 2, 4, 8
+ENTER_LONG, EXIT_LONG, ENTER_SHORT, EXIT_SHORT, ADD_MORE = 1, 2, 4, 8, 16
 """Bits of the signals: one byte for each sleeve and closing bar."""
 PREFER = 0
 """Row of the numbers of a sleeve that holds its preference; stop levels follow."""
@@ -102,7 +102,7 @@ ACCOUNT = np.dtype(
         ("max_gross", "<f8"),  # LINEAR: gross value allowed, in multiples of equity
         ("kept", "<f8"),  # share of equity that percent sizing may use
         ("reserves_fees", "<i8"),  # 1: percent sizing also keeps the commission back
-        ("ttl", "<i8"),  # sessions of its instrument that a market order works for
+        ("ttl", "<i8"),  # sessions of its instrument that an exit works for
         ("next", "<i8"),  # the next instant of the tape
         ("ts", "<i8"),  # the instant at hand
         ("session", "<i8"),  # the session at hand
@@ -140,6 +140,8 @@ TALLY = np.dtype(
         ("prefer_unknown", "<i8"),  # or their preference
         ("margin_call", "<i8"),
         ("pay_date_assumed", "<i8"),
+        ("limit_unknown", "<i8"),  # entries not ordered because their limit was unknown
+        ("cancelled", "<i8"),  # reversals that waited for their limit when an exit or a margin call came
     ]
 )
 """Sums in micro-units, and counted incidents."""
@@ -177,6 +179,12 @@ SLEEVE = np.dtype(
         ("cooldown", "<i8"),  # own bars that an instrument rests for after a close
         ("time_bars", "<i8"),  # bars after which a position is closed; 0: never
         ("prefers", "<i8"),  # 1: entries compete by a number
+        ("limit", "<i8"),  # the row of its numbers that holds the limit of its entries; 0: they are market orders
+        ("ttl", "<i8"),  # sessions of the instrument that an entry works for
+        ("add_max", "<i8"),  # additions to one position; 0: none
+        ("add_size", "<i8"),  # size, weight and divisor of an addition
+        ("add_weight", "<f8"),
+        ("add_among", "<f8"),
         ("first_stop", "<i8"),  # its rules in the table of stops
         ("end_stop", "<i8"),
         ("held", "<i8"),  # positions not flat, and openings that were let in
@@ -191,6 +199,7 @@ STOP_RULE = np.dtype(
         ("unit", "<i8"),  # PCT, ABS, LEVEL or R
         ("value", "<f8"),  # in that unit
         ("number", "<i8"),  # LEVEL: its row in the numbers of the sleeve
+        ("follows", "<i8"),  # LEVEL: 1: an addition to the position freezes it anew
     ]
 )
 
@@ -204,8 +213,11 @@ POSITION = np.dtype(
         ("pnl", "<f8"),  # cash flows of the trade so far: what is realised, less what was paid for what is held
         ("fees", "<f8"),
         ("dividends", "<f8"),
-        ("entry_lots", "<i8"),  # lots opened, on the share basis of the entry
+        ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
         ("entry_notional", "<f8"),
+        ("num", "<f8"),  # new shares
+        ("den", "<f8"),  # for so many old ones, by the splits since the last opening
+        ("adds", "<i8"),  # additions so far
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),
         ("entry_session", "<i8"),
@@ -214,7 +226,8 @@ POSITION = np.dtype(
         ("held_at", "<i8"),  # where it stands in the list of positions held
         ("order", "<i8"),  # the order that works to open or close it, or -1
         ("guard", "<i8"),  # the first order of the group that protects it, or -1
-        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry
+        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry,
+        ("add_lots", "<i8"),  # and of an addition
         ("ranked", "<f8"),  # scratch: margin that it needs; 1.0 once picked for an entry
     ]
 )
@@ -234,13 +247,16 @@ ORDER = np.dtype(
         ("done_ts", "<i8"),  # when it was filled, lapsed or rejected
         ("fee_micro", "<i8"),
         ("price", "<f8"),  # the last close when it was decided; of a stop, the price that it was triggered at
+        ("limit_price", "<f8"),  # the limit that it was sent with; 0: it takes any price
         ("number", "<i8"),  # its number among the orders sent, by which fills name it; -1: it guards, and is not sent
         ("works_as", "<i8"),  # its kind, but a reversal whose position has vanished only enters
         ("position", "<i8"),
         ("next", "<i8"),  # the next order that works on this asset, or -1
         ("working_at", "<i8"),  # where it stands in the list of working orders
         ("guards", "<i8"),  # rows after it that will guard (or after the first, do guard) the position
-        ("sessions", "<i8"),  # sessions of its instrument that have closed while it worked
+        ("sessions", "<i8"),  # sessions of its instrument that have closed while it worked,
+        ("lasts", "<i8"),  # and after how many it lapses
+        ("limit", "<f8"),  # its limit on the share basis of now; 0: it takes any price
         ("opens", "<i8"),  # lots that it opens beyond what it closes
         ("unit", "<i8"),  # a guard: how its rule measures, PCT .. R
         ("value", "<f8"),  # a guard: what its rule says, in that unit
@@ -290,7 +306,7 @@ TRADE = np.dtype(
         ("sleeve", "<i8"),
         ("instrument", "<i8"),
         ("side", "<i8"),
-        ("lots", "<i8"),  # opened, on the share basis of the entry
+        ("lots", "<i8"),  # opened; like the entry price on the share basis of the last opening
         ("entry_order", "<i8"),
         ("entry_ts", "<i8"),
         ("entry_session", "<i8"),
@@ -303,7 +319,7 @@ TRADE = np.dtype(
         ("pnl_micro", "<i8"),  # net of all its lines, dividends from the ex-date on
         ("fees_micro", "<i8"),
         ("dividends_micro", "<i8"),
-        ("entry_price", "<f8"),  # on the share basis of the entry
+        ("entry_price", "<f8"),  # average over its openings
         ("exit_price", "<f8"),  # of an open trade, the last mark
     ]
 )
@@ -340,7 +356,7 @@ class Tables(NamedTuple):
     """Everything that changes in a run, and the rules that it changes by.
 
     account, tally (1,); asset (k,); sleeve (w,); stop (rules,); position (n,); of_asset (n,): the positions in each
-    asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue (2 n,):
+    asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue (3 n,):
     scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one for each.
     """
 

@@ -7,7 +7,7 @@ are combined as ``((0+1)+(2+3))+((4+5)+(6+7))``; eight-wide vector code and a pl
 undefined is NaN, which becomes null in documents: never 0, never infinity.
 
 Powers live in ``transcend.py``: the two growth factors come in as arguments, and alpha leaves as the mean residual per
-session, which ``results/metrics.py`` compounds.
+session, which ``results/measure.py`` compounds.
 """
 
 import math
@@ -18,20 +18,14 @@ from numba.core.types import Array, float64, int32, int64
 from farm.kernels.jit import helper, kernel
 from farm.values.arrays import F64, I32, I64
 
-METRICS = (
-    "total_return", "pct_change", "cagr", "vol", "sharpe", "sortino", "max_dd", "calmar", "dd_duration",
-    "dd_duration_days", "ulcer", "var95", "cvar95", "tail_ratio", "beta", "alpha", "tracking_error", "ir", "orders",
-    "fills", "trades", "open_trades", "win_rate", "profit_factor", "expectancy", "expectancy_pct", "tim", "timar",
-    "timar_geo", "exposure", "turnover", "fees", "fees_commission", "fees_slippage", "fees_borrow", "fees_exercise",
-)  # fmt: skip
-"""The fixed order of the metric vector, whose bits enter the stats digest: new metrics at the end, none ever moved."""
-
 (
     TOTAL_RETURN, PCT_CHANGE, CAGR, VOL, SHARPE, SORTINO, MAX_DD, CALMAR, DD_DURATION, DD_DURATION_DAYS, ULCER, VAR95,
     CVAR95, TAIL_RATIO, BETA, ALPHA, TRACKING_ERROR, IR, ORDERS, FILLS, TRADES, OPEN_TRADES, WIN_RATE, PROFIT_FACTOR,
     EXPECTANCY, EXPECTANCY_PCT, TIM, TIMAR, TIMAR_GEO, EXPOSURE, TURNOVER, FEES, FEES_COMMISSION, FEES_SLIPPAGE,
     FEES_BORROW, FEES_EXERCISE,
-) = range(len(METRICS))  # fmt: skip
+) = range(36)  # fmt: skip
+"""Where each metric stands in the vector: the order of ``values/metrics.py``, which a test compares. Written out, since
+kernels depend on nothing that the digest of their sources does not cover."""
 
 TOTALS = (
     "orders",
@@ -375,7 +369,7 @@ def session_metrics(
     growth_market: float,
     out: F64,
 ) -> int:
-    """Write every metric into ``out`` (len(METRICS),), NaN where undefined; return -1, or the first session in error.
+    """Write every metric into ``out`` (36,), NaN where undefined; return -1, or the first session in error.
 
     Shapes:  equity, day, position (n,), n >= 1; benchmark (n,) with NaN where it has no return, or (0,) without one;
              pnl, notional (closed trades,); totals in the order of ``TOTALS``.

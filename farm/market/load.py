@@ -15,12 +15,13 @@ from typing import Final
 
 import numpy as np
 
-from farm.columns.cache import Column, ColumnCache, ColumnKey, Load
+from farm.columns.cache import ColumnCache, Load
 from farm.market.adjust import dividend_steps, factors, ratios, split_steps
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.calendar import Calendar
 from farm.shard.dataset import Dataset, Instrument
-from farm.shard.reader import Rows, read_columns, read_rows
+from farm.shard.kinds import BAR_COLUMNS, STOCK_DAILY
+from farm.shard.reader import ColumnKey, Rows, Values, read_columns, read_rows
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import DataError
 from farm.values.units import iso
@@ -28,9 +29,7 @@ from farm.values.units import iso
 ALWAYS: Final = frozenset({"open", "close", "volume"})
 """Bar columns that every run needs: orders fill at opens, positions are marked at closes, no volume means no fill."""
 
-BAR_COLUMNS: Final = ("open", "high", "low", "close", "volume")
-
-_BARS: Final = "stock_daily"
+_BARS: Final = STOCK_DAILY.name
 _SPLITS: Final = ("numerator", "denominator")
 _DIVIDENDS: Final = ("amount", "pay_day", "pay_day_valid")
 
@@ -84,10 +83,10 @@ def load_market(
 class _Held:
     """Columns of this run, held while its rows are cut out: even a cache smaller than the run fetches each once."""
 
-    columns: Mapping[ColumnKey, Column]
+    columns: Mapping[ColumnKey, Values]
     cache: ColumnCache
 
-    def get_many(self, keys: Sequence[ColumnKey], load: Load) -> dict[ColumnKey, Column]:
+    def get_many(self, keys: Sequence[ColumnKey], load: Load) -> dict[ColumnKey, Values]:
         if all(key in self.columns for key in keys):
             return {key: self.columns[key] for key in keys}
         return self.cache.get_many(keys, load)
@@ -95,7 +94,7 @@ class _Held:
 
 def _one_wave(
     dataset: Dataset, cache: ColumnCache, since: Mapping[str, int], end_day: int, wanted: Sequence[str]
-) -> dict[ColumnKey, Column]:
+) -> dict[ColumnKey, Values]:
     """Return every column of the run, loaded by a single call of the reader."""
     by_day: dict[int, list[str]] = {}
     for name, day in since.items():

@@ -19,6 +19,7 @@ import numpy as np
 
 from farm.kernels.records import ACTION, BAR, INSTANT, OPENING, PAYMENT, Table, TapeTables
 from farm.market.panel import InstrumentSeries, Market
+from farm.shard.kinds import BAR_COLUMNS
 from farm.values.arrays import I64, readonly
 from farm.values.errors import CapacityError, DataError
 from farm.values.units import iso
@@ -155,7 +156,7 @@ def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple
         table = np.empty(window.stop - window.start, BAR)
         table["asset"] = asset
         table["row"] = np.arange(window.start, window.stop)
-        for name in ("open", "high", "low", "close", "volume"):
+        for name in BAR_COLUMNS:
             values = getattr(one, name)
             table[name] = values[window] if values.shape == one.day.shape else np.nan
         tables.append(table)

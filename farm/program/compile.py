@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from farm.program.expr import Expressions, Node
-from farm.program.program import Program, RulesProgram, Size, StopRule
+from farm.program.program import Addition, Program, RulesProgram, Size, StopRule
+from farm.spec.fields import FIELDS
 from farm.spec.parse import load_resolved
 from farm.spec.resolve import ResolvedTrial
-from farm.spec.spec import Document, RunSpec
+from farm.spec.spec import JsonObject, RunSpec
 from farm.values.units import parse_date
 
-_COLUMN = {"close_raw": "close", "close_tr": "close"}
 _FILLS = frozenset(("open", "close", "volume"))
 _INTRABAR = frozenset(("high", "low"))
 # The indicators max and min look back in time; the operations of the same names compare their parts.
@@ -42,18 +42,18 @@ def compile_trial(
     return program if instrument is None else program.on(instrument)
 
 
-def _program(strategy: Document, run: RunSpec, table: Expressions) -> Program:
+def _program(strategy: JsonObject, run: RunSpec, table: Expressions) -> Program:
     universes = {universe["id"]: tuple(universe["tickers"]) for universe in strategy["universes"]}
     sleeves = tuple(_sleeve(sleeve, universes, table) for sleeve in strategy["sleeves"])
     roots = tuple(root for sleeve in sleeves for root in sleeve.roots())
     columns = set(_FILLS)
-    if any(stop.unit != "bars" for sleeve in sleeves for stop in sleeve.stops):
+    if any(sleeve.limit or any(stop.unit != "bars" for stop in sleeve.stops) for sleeve in sleeves):
         columns |= _INTRABAR
     history: dict[str, int] = {}
     for root in roots:
         for node, before in _walk(root, 0, run):
             if node.op == "field":
-                columns.add(_COLUMN.get(str(node.values[0]), str(node.values[0])))
+                columns.add(FIELDS[str(node.values[0])].column)
                 if node.sym:
                     history[node.sym] = max(history.get(node.sym, 0), before + SYM_MARGIN)
     return Program(
@@ -75,10 +75,11 @@ def _walk(node: Node, before: int, run: RunSpec) -> Iterator[tuple[Node, int]]:
         yield from _walk(part, before + own, run)
 
 
-def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: Expressions) -> RulesProgram:
+def _sleeve(sleeve: JsonObject, universes: Mapping[str, tuple[str, ...]], table: Expressions) -> RulesProgram:
     def optional(key: str) -> Node | None:
         return truth_node(sleeve[key], table) if key in sleeve else None
 
+    order, add = sleeve.get("order", {}), sleeve.get("add")
     levels = [stop["level"] for stop in sleeve["stops"] if "level" in stop]
     return RulesProgram(
         id=sleeve["id"],
@@ -89,23 +90,30 @@ def _sleeve(sleeve: Document, universes: Mapping[str, tuple[str, ...]], table: E
         exit=optional("exit"),
         enter_short=optional("enter_short"),
         exit_short=optional("exit_short"),
-        size=Size(sleeve["size"]["mode"], float(sleeve["size"].get("v", 1.0))),
+        size=_size(sleeve["size"]),
         stops=_stops(sleeve["stops"]),
         levels=tuple(numeric_node(level, table) for level in levels),
         max_positions=int(sleeve["max_positions"]),
         prefer=numeric_node(sleeve["prefer"], table) if "prefer" in sleeve else None,
+        limit=numeric_node(order["limit"], table) if "limit" in order else None,
+        ttl=int(order.get("ttl", "1d").removesuffix("d")),
+        add=Addition(int(add["max"]), truth_node(add["when"], table), _size(add["size"])) if add else None,
         cooldown_bars=int(sleeve["cooldown_bars"]),
         alloc=float(sleeve["alloc"]),
     )
 
 
-def _stops(stops: list[Document]) -> tuple[StopRule, ...]:
+def _size(size: JsonObject) -> Size:
+    return Size(size["mode"], float(size.get("v", 1.0)))
+
+
+def _stops(stops: list[JsonObject]) -> tuple[StopRule, ...]:
     rules: list[StopRule] = []
     levels = 0
     for stop in stops:
         unit = next(key for key in ("pct", "abs", "r", "level", "bars") if key in stop)
         if unit == "level":
-            rules.append(StopRule(stop["type"], unit, 0.0, levels))
+            rules.append(StopRule(stop["type"], unit, 0.0, levels, stop["from"] == "last_fill"))
             levels += 1
         else:
             rules.append(StopRule(stop["type"], unit, float(stop[unit])))

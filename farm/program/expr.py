@@ -16,13 +16,14 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from farm.spec import grammar
+from farm.spec.fields import FIELDS
 from farm.spec.spec import Warmup
 from farm.values.canon import sha256_hex
 from farm.values.indicators import INDICATORS
 
 Scalar: TypeAlias = int | float | str | bool
 
-_FIELD_BASIS = {"volume": (-1, "split"), "close_raw": (0, ""), "close_tr": (1, "tr")}
 MONTH_BARS_MAX = 31
 """Most daily bars in a calendar month: an anchor may move that far when it snaps to the month's first session."""
 
@@ -123,17 +124,15 @@ def _own_lookback(op: str, values: tuple[Scalar, ...]) -> int:
     return 1 if op in ("cross_up", "cross_dn") else 0
 
 
-TRUTHS = frozenset(
-    ("gt", "ge", "lt", "le", "between", "cross_up", "cross_dn", "all", "any", "not", "for", "within", "truth",
-     "dow", "month", "date")
-)  # fmt: skip
+TRUTHS = frozenset((*grammar.TRUTH_HEADS, "truth"))
 """Operations with a three-valued result."""
 
 
 def _scale(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> tuple[int, str]:
     """Return (power, basis) of the result. Parts that cannot be combined are read in today's basis, so power 0."""
     if op == "field":
-        return _FIELD_BASIS.get(str(values[0]), (1, "split"))
+        field = FIELDS[str(values[0])]
+        return field.power, field.basis
     if op in TRUTHS or not args:
         return 0, ""
     if op in INDICATORS:

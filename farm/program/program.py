@@ -31,19 +31,31 @@ class StopRule:
             "level" (a price frozen at the entry), "bars" (time only; the entry bar counts 1).
     value:  in that unit; 0.0 for "level".
     level:  for unit "level", its index in ``RulesProgram.levels`` and ``Signals.stop_levels``; else -1.
+    follows: for unit "level", whether an addition to the position freezes it anew.
     """
 
     type: str
     unit: str
     value: float
     level: int = -1
+    follows: bool = False
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a position is added to by: at most ``max`` times, when ``when`` is true, ``size`` each."""
+
+    max: int
+    when: Node
+    size: Size
 
 
 @dataclass(frozen=True)
 class RulesProgram:
     """One sleeve of rules. ``universe`` are tickers, sorted; an ``each`` program has none until ``Program.on``.
 
-    An absent signal (None) is never true. ``prefer``: higher first, None without a preference.
+    An absent signal (None) is never true. ``prefer``: higher first, None without a preference. ``limit``: the price of
+    limit entries, None for market orders; ``ttl``: sessions of the instrument that an entry works for.
     """
 
     id: str
@@ -59,13 +71,17 @@ class RulesProgram:
     levels: tuple[Node, ...]
     max_positions: int
     prefer: Node | None
+    limit: Node | None
+    ttl: int
+    add: Addition | None
     cooldown_bars: int
     alloc: float
 
     def roots(self) -> tuple[Node, ...]:
         """Return every expression that is evaluated for this sleeve."""
-        optional = (self.enter, self.exit, self.enter_short, self.exit_short, self.prefer, *self.levels)
-        return tuple(node for node in optional if node is not None)
+        optional = (self.enter, self.exit, self.enter_short, self.exit_short, self.prefer, self.limit, *self.levels)
+        more = () if self.add is None else (self.add.when,)
+        return tuple(node for node in (*optional, *more) if node is not None)
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from farm.store.base import Store
 from farm.study.ranking import over_cells
 from farm.study.split import chronological
 from farm.values.arrays import F64, I32
+from farm.values.metrics import BUCKETS, HEADLINES
+from farm.values.settings import CacheSettings
 from farm.values.units import MICRO, iso
 from farm.work.context import CellMarket, Scored
 from farm.work.run import BlockRunner, Outcome
-
-BUCKET_WORDS = {"full": "over the whole run", "is": "in sample", "oos": "out of sample"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +39,17 @@ class WinnerCell:
     shared: CellMarket | None
 
 
-def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> ReportInput:
+def report_of(
+    outcome: Outcome, store: Store, *, trial: int | None = None, settings: CacheSettings | None = None
+) -> ReportInput:
     """Return what the report of a finished study says: of its winner, or of another trial.
 
     The trial's cells are computed again and compared with what is stored (ResultConflict).
     """
     study = outcome.study
     if trial is None:
-        trial = int(outcome.ranking.order[0]) if outcome.ranking is not None else 0
-    runner = BlockRunner(store)
+        trial = int(outcome.ranking.trials[0]) if outcome.ranking is not None else 0
+    runner = BlockRunner(store, settings=settings)
     context = runner.context(study)
     cells = []
     for position in range(len(study.cell_instruments)):
@@ -60,11 +62,11 @@ def report_of(outcome: Outcome, store: Store, *, trial: int | None = None) -> Re
 
 
 def brief(
-    results: Results, order: Ranking | None, spec: StudySpec, trial: int, cells: Sequence[WinnerCell]
+    results: Results, ranking: Ranking | None, spec: StudySpec, trial: int, cells: Sequence[WinnerCell]
 ) -> ReportInput:
     """Return the report of ``trial``, whose ``cells`` stand in the order of the study's instruments."""
     study = results.study
-    numbers = [trial] + [int(other) for other in _order(results, order) if other != trial]
+    numbers = [trial] + [int(other) for other in _numbers(results, ranking) if other != trial]
     assumptions = sorted({name for text in results.assumptions for name in parsed(text)})
     return ReportInput(
         title=spec.name or f"Study {study.id[:12]}",
@@ -72,13 +74,13 @@ def brief(
         snapshot=study.snapshot,
         fingerprint=results.fingerprints[trial],
         trial_key=study.trial_key(trial),
-        objective=_objective(results, order),
-        objective_metric=order.metric if order else "total_return",
-        direction=order.direction if order else "max",
+        objective=_objective(results, ranking),
+        objective_metric=ranking.metric if ranking else "total_return",
+        direction=ranking.direction if ranking else "max",
         parameters=study.names,
         cells=tuple(_cell(results, spec, trial, position, cell) for position, cell in enumerate(cells)),
-        trials=_trials(results, order, numbers),
-        trial_metrics=tuple(_trial_metrics(results, order)),
+        trials=_trials(results, ranking, numbers),
+        trial_metrics=tuple(_trial_metrics(results, ranking)),
         counts=tuple(_counts(results)),
         settings=tuple(_settings(spec.run, study.sessions)),
         assumptions=tuple(ASSUMPTIONS.get(name, name) for name in assumptions),
@@ -88,34 +90,32 @@ def brief(
     )
 
 
-def _order(results: Results, order: Ranking | None) -> list[int]:
-    return list(order.order.tolist()) if order is not None else list(range(results.study.trials))
+def _numbers(results: Results, ranking: Ranking | None) -> list[int]:
+    return list(ranking.trials.tolist()) if ranking is not None else list(range(results.study.trials))
 
 
-def _objective(results: Results, order: Ranking | None) -> str:
-    if order is None:
+def _objective(results: Results, ranking: Ranking | None) -> str:
+    if ranking is None:
         return "no objective"
     width = len(results.study.cell_instruments)
-    over = f", {order.over} over {width} instruments" if results.study.instruments else ""
-    return f"{order.direction}imise {order.metric} {BUCKET_WORDS[order.bucket]}{over}"
+    over = f", {ranking.over} over {width} instruments" if results.study.instruments else ""
+    return f"{ranking.direction}imise {ranking.metric}, {BUCKETS[ranking.bucket]}{over}"
 
 
-def _trial_metrics(results: Results, order: Ranking | None) -> list[tuple[str, str]]:
+def _trial_metrics(results: Results, ranking: Ranking | None) -> list[tuple[str, str]]:
     """Return (title, metric) of the columns beside the objective; their values are those of ``_trials``."""
     last = "oos" if results.out_of_sample is not None else "full"
-    first = order.metric if order is not None and last == "oos" else "sharpe"
-    return [
-        (f"{name}, {BUCKET_WORDS[last]}", name) for name in dict.fromkeys((first, "total_return", "max_dd", "trades"))
-    ]
+    first = (ranking.metric,) if ranking is not None and last == "oos" else ()
+    return [(f"{name}, {BUCKETS[last]}", name) for name in dict.fromkeys((*first, *HEADLINES))]
 
 
-def _trials(results: Results, order: Ranking | None, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
+def _trials(results: Results, ranking: Ranking | None, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
     bucket = "oos" if results.out_of_sample is not None else "full"
-    over = order.over if order is not None else "median"
+    over = ranking.over if ranking is not None else "median"
     columns = [
-        nullable(over_cells(results.column(name, bucket), over)) for _, name in _trial_metrics(results, order)
+        nullable(over_cells(results.column(name, bucket), over)) for _, name in _trial_metrics(results, ranking)
     ]  # fmt: skip
-    objective = nullable(order.value) if order is not None else [None] * results.study.trials
+    objective = nullable(ranking.value) if ranking is not None else [None] * results.study.trials
     return tuple(
         TrialRow(
             number=trial,

@@ -12,93 +12,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from farm.values import metrics
 from farm.values.arrays import F64, I32, I64
 from farm.values.units import month_of
 
 CURVE_POINTS_MAX = 300
 
-PERCENT = frozenset(
-    [
-        "total_return",
-        "cagr",
-        "vol",
-        "max_dd",
-        "ulcer",
-        "var95",
-        "cvar95",
-        "alpha",
-        "tracking_error",
-        "win_rate",
-        "expectancy_pct",
-        "tim",
-        "timar",
-        "timar_geo",
-        "exposure",
-    ]
-)
-COUNT = frozenset(["dd_duration", "dd_duration_days", "orders", "fills", "trades", "open_trades"])
-MONEY = frozenset(["expectancy", "fees", "fees_commission", "fees_slippage", "fees_borrow", "fees_exercise"])
-LABELS = {
-    "total_return": "Total return",
-    "pct_change": "Change in percent",
-    "cagr": "Growth a year (CAGR)",
-    "vol": "Volatility",
-    "sharpe": "Sharpe",
-    "sortino": "Sortino",
-    "max_dd": "Maximum drawdown",
-    "calmar": "Calmar",
-    "dd_duration": "Longest drawdown, sessions",
-    "dd_duration_days": "Longest drawdown, days",
-    "ulcer": "Ulcer index",
-    "var95": "Value at risk, 95 %",
-    "cvar95": "Expected shortfall, 95 %",
-    "tail_ratio": "Tail ratio",
-    "beta": "Beta",
-    "alpha": "Alpha",
-    "tracking_error": "Tracking error",
-    "ir": "Information ratio",
-    "orders": "Orders",
-    "fills": "Fills",
-    "trades": "Closed trades",
-    "open_trades": "Open trades",
-    "win_rate": "Win rate",
-    "profit_factor": "Profit factor",
-    "expectancy": "Mean profit per trade",
-    "expectancy_pct": "Mean profit per trade, of entry",
-    "tim": "Time in market",
-    "timar": "CAGR / time in market",
-    "timar_geo": "Growth a year while in market",
-    "exposure": "Mean exposure",
-    "turnover": "Turnover a year",
-    "fees": "Costs",
-    "fees_commission": "Commission",
-    "fees_slippage": "Slippage",
-    "fees_borrow": "Borrow",
-    "fees_exercise": "Exercise",
-}
 ABSENT = "–"
 MINUS = "−"
 
 
 def metric_text(name: str, value: float | None) -> str:
-    """Return a metric for people: percent, count, money or plain number by its name; a dash where undefined."""
-    if value is None or not math.isfinite(value):
+    """Return a metric as the registry shows it, with a true minus sign and a dash that looks like one."""
+    said = metrics.METRICS[name].text(value)
+    if said == metrics.ABSENT:
         return ABSENT
-    if name in PERCENT:
-        return signed(value * 100, ".2f") + " %"
-    if name in COUNT:
-        return signed(value, ",.0f")
-    if name in MONEY:
-        return signed(value, ",.2f")
-    return signed(value, ",.3f")
+    return MINUS + said[1:] if said.startswith("-") else said
 
 
 def signed(value: float, form: str) -> str:
     """Return ``value`` formatted, with a true minus sign and without a negative zero."""
-    text = format(value, form)
-    if not text.startswith("-"):
-        return text
-    return MINUS + text[1:] if any(digit in "123456789" for digit in text) else text[1:]
+    text = format(value, f"z{form}")
+    return MINUS + text[1:] if text.startswith("-") else text
 
 
 def thin(values: F64, points: int = CURVE_POINTS_MAX) -> I64:

@@ -15,15 +15,15 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from farm.kernels.reduce import METRICS
 from farm.report import charts, figures, page
 from farm.values.arrays import F64, I32
+from farm.values.metrics import HEADLINES, METRIC_NAMES, METRICS
 from farm.values.units import iso
 
 TRADES_MAX = 1000
 LEADERS_MAX = 25
-RISK_ROWS = tuple(name for name in METRICS[: METRICS.index("orders")] if name != "pct_change")
-TRADING_ROWS = METRICS[METRICS.index("orders") :]
+RISK_ROWS = tuple(name for name in METRIC_NAMES[: METRIC_NAMES.index("orders")] if name != "pct_change")
+TRADING_ROWS = METRIC_NAMES[METRIC_NAMES.index("orders") :]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class CellView:
 
     Shapes:  day int32 (n,), days since 1970-01-01; equity (n,) at session closes and ``cash`` before the first one, in
              currency; comparison (n,) in the same unit, or None; full, in_sample, out_of_sample: metric vectors in the
-             order of METRICS with NaN for null, None without a split.
+             order of METRIC_NAMES with NaN for null, None without a split.
     Fields:  ``comparison_name`` such as "SPY" or "AAPL, bought and held"; ``out_of_sample_day``: the first day of the
              out-of-sample bucket; ``verdict``: why a cell has no numbers ("no_data"), else None.
     """
@@ -85,7 +85,7 @@ class TrialRow:
 class ReportInput:
     """Everything the report says.
 
-    Fields: ``objective`` in words ("maximise sharpe in sample, median over 5 instruments"), ``objective_metric`` its
+    Fields: ``objective`` in words ("maximise sharpe, in sample, median over 5 instruments"), ``objective_metric`` its
     name in METRICS, ``direction`` "max" or "min"; ``parameters`` names; ``trials`` ranked, best first: the first one is
     the winner, whose cells are ``cells``; ``trial_metrics`` pairs (column title, metric name); ``counts`` pairs such as
     ("Trials tried", 420): the best of N is worth nothing without N; ``settings`` pairs of text (window, money, costs);
@@ -215,11 +215,11 @@ def _overview(report: ReportInput) -> str:
     """All cells of the winner side by side."""
     split = any(cell.in_sample is not None for cell in report.cells)
     buckets = (("in sample", _in_sample), ("out of sample", _out_of_sample)) if split else (("", _full),)
-    columns = ["total_return", "sharpe", "max_dd", "trades"]
+    columns = list(HEADLINES)
     if report.objective_metric not in columns:
         columns.insert(0, report.objective_metric)
     head = ["Instrument"]
-    head += [f"{text(figures.LABELS[name])}<br>{bucket}" for name in columns for bucket, _ in buckets]
+    head += [f"{text(METRICS[name].label)}<br>{bucket}" for name in columns for bucket, _ in buckets]
     rows = [
         _row(cell.name, [_metric(bucket(cell), name) for name in columns for _, bucket in buckets])
         for cell in report.cells
@@ -243,7 +243,7 @@ def _out_of_sample(cell: CellView) -> F64 | None:
 
 
 def _metric(vector: F64 | None, name: str) -> str:
-    return figures.metric_text(name, None if vector is None else float(vector[METRICS.index(name)]))
+    return figures.metric_text(name, None if vector is None else float(vector[METRIC_NAMES.index(name)]))
 
 
 def _cell(cell: CellView, at: int, drawings: dict[str, charts.Figure]) -> str:
@@ -268,11 +268,11 @@ def _cell(cell: CellView, at: int, drawings: dict[str, charts.Figure]) -> str:
 
 
 def _tiles(cell: CellView) -> str:
-    tiles = [(figures.LABELS[name], _metric(cell.full, name)) for name in ("total_return", "cagr", "sharpe", "max_dd")]
+    tiles = [(METRICS[name].label, _metric(cell.full, name)) for name in ("total_return", "cagr", "sharpe", "max_dd")]
     if cell.comparison is not None and len(cell.comparison) and cell.cash > 0:
         gained = figures.metric_text("total_return", float(cell.comparison[-1]) / cell.cash - 1.0)
         tiles.insert(1, (cell.comparison_name, gained))
-    tiles.append((figures.LABELS["trades"], _metric(cell.full, "trades")))
+    tiles.append((METRICS["trades"].label, _metric(cell.full, "trades")))
     return (
         '<div class="tiles">'
         + "".join(f'<div class="tile"><b>{text(v)}</b><span>{text(n)}</span></div>' for n, v in tiles)
@@ -290,7 +290,7 @@ def _metric_tables(cell: CellView) -> str:
         for name in names:
             values = [_metric(vector, name) for _, vector in buckets]
             if any(value != figures.ABSENT for value in values):
-                rows.append(_row(figures.LABELS[name], values))
+                rows.append(_row(METRICS[name].label, values))
         return f'<div class="wide">{_table([title, *(name for name, _ in buckets)], rows)}</div>'
 
     return (
@@ -358,7 +358,7 @@ def _parameters(report: ReportInput, drawings: dict[str, charts.Figure]) -> str:
     found = figures.parameter_map(report.parameters, points, report.trials[0].values, report.direction)
     if found is None:
         return ""
-    label = figures.LABELS[report.objective_metric]
+    label = METRICS[report.objective_metric].label
     drawings["map"] = charts.parameter_figure(found, label, report.direction)
     rest = ""
     if found.best_of_rest:
@@ -370,7 +370,7 @@ def _parameters(report: ReportInput, drawings: dict[str, charts.Figure]) -> str:
 def _leaders(report: ReportInput) -> str:
     if len(report.trials) < 2:
         return ""
-    head = ["Rank", *map(text, report.parameters), f"{text(figures.LABELS[report.objective_metric])}<br>objective"]
+    head = ["Rank", *map(text, report.parameters), f"{text(METRICS[report.objective_metric].label)}<br>objective"]
     head += [text(title) for title, _ in report.trial_metrics] + ["Fingerprint"]
     rows = []
     for rank, trial in enumerate(report.trials[:LEADERS_MAX], 1):

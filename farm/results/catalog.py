@@ -6,50 +6,36 @@
 Rules: everything is created with ``put_if_absent`` and never changed. Who finds an object already there compares
 content: equal is a success (determinism makes it the normal case), different is a ``ResultConflict``. The catalog of a
 family is the union of its segments; a cell that several of them hold must have one fingerprint. A damaged object is a
-``DataError`` that names it, never a cell that is silently computed again.
+``DataError`` that names it for whoever needs it, never a cell that is silently computed again: the record of its study
+tells which cells a damaged segment held. What has another name than these is not looked at.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from farm.results.results import Results, gather
 from farm.results.segment import Segment, decode, encode
-from farm.shard.layout import lease_key, leases_prefix, results_prefix, segment_key, study_key
+from farm.shard.layout import parse_segment_key, parse_study_key, results_prefix, segment_key, study_key
 from farm.store.base import Store
 from farm.study.trials import FRESH, Study, study_from_bytes
 from farm.values.arrays import I32
-from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
 READS_IN_FLIGHT = 16
 STUDY_DIGITS_MIN = 8
-LEASE_FORMAT = "farm-lease-1"
-
-_SEGMENT_NAME = re.compile(r"(?P<study>[^/]+)-(?P<block>\d{6,})\.parquet$")
 
 
 def block_name(study: str, block: int) -> str:
     """Return the name of a block's segment within its family."""
     return f"{study}-{block:06d}"
-
-
-def parse_block_name(key: str) -> tuple[str, int]:
-    """Return the study's name and the block of a segment's key; DataError for another key."""
-    found = _SEGMENT_NAME.search(key)
-    if found is None:
-        raise DataError("not the key of a result segment", place=key)
-    return found["study"], int(found["block"])
 
 
 @dataclass(frozen=True)
@@ -112,11 +98,8 @@ class Catalog:
 
     def study_names(self, prefix: str = "") -> list[str]:
         """Return the names of the stored studies that begin with ``prefix``, in bytewise order."""
-        names = []
-        for meta in self.store.list(f"studies/{prefix}"):
-            if meta.key.endswith("/study.json"):
-                names.append(meta.key.split("/")[1])
-        return names
+        keys = (meta.key for meta in self.store.list(f"studies/{prefix}"))
+        return [name for key in keys if (name := parse_study_key(key)) is not None]
 
     def put_study(self, study: Study) -> Study:
         """Store the study's record if it has none; return the stored one, which decides about blocks."""
@@ -125,28 +108,6 @@ class Catalog:
         except AlreadyExists:
             return self.read_study(study.name)
         return study
-
-    def leases(self, name: str) -> list[dict[str, Any]]:
-        """Return the lease records of a study: who ran which blocks, and why; DataError for a damaged one."""
-        records = []
-        for meta in self.store.list(leases_prefix(name)):
-            try:
-                record = dict(json.loads(self.store.get(meta.key)))
-                records.append(record | {"blocks": [int(block) for block in record["blocks"]]})
-            except (ValueError, KeyError, TypeError) as error:
-                raise DataError(f"lease record cannot be read: {error}", place=meta.key) from error
-        return records
-
-    def put_lease(self, name: str, prefix: str, record: Mapping[str, Any]) -> None:
-        """Store a lease record of a study under the next free number after ``prefix``."""
-        number = sum(1 for _ in self.store.list(leases_prefix(name) + prefix))
-        while True:
-            lease = f"{prefix}-{number:06d}"
-            body = {"format": LEASE_FORMAT, "lease": lease, "study": name, **record}
-            try:
-                return self.store.put_if_absent(lease_key(name, lease), canonical_json(body))
-            except AlreadyExists:
-                number += 1
 
     # Segments
 
@@ -159,7 +120,11 @@ class Catalog:
         try:
             self.store.put_if_absent(key, encode(segment))
         except AlreadyExists:
-            stored = decode(self.store.get(key), key)
+            try:
+                stored = decode(self.store.get(key), key)
+            except DataError as error:
+                hint = "delete this object and run the same command again"
+                raise DataError(error.message, place=key, hint=hint) from error
             if stored.digest() != segment.digest():
                 raise _conflict(stored, segment, key, study) from None
             return False
@@ -169,18 +134,27 @@ class Catalog:
         """Return the blocks of the study that have a segment."""
         finished = set()
         for meta in self.store.list(f"{results_prefix(study.family)}{study.name}-"):
-            found = _SEGMENT_NAME.search(meta.key)
-            if found and found["study"] == study.name:
-                finished.add(int(found["block"]))
+            found = parse_segment_key(meta.key)
+            if found is not None and found[0] == study.name:
+                finished.add(found[1])
         return frozenset(finished)
 
     def read_segments(self, keys: Sequence[str]) -> list[Segment]:
-        """Return the segments under ``keys``, in order; NotFound, DataError.
+        """Return the segments under ``keys``, in order; NotFound, DataError."""
+        segments = []
+        for found in self._read(keys):
+            if isinstance(found, DataError):
+                raise found
+            segments.append(found)
+        return segments
+
+    def _read(self, keys: Sequence[str]) -> list[Segment | DataError]:
+        """Return the segments under ``keys``, in order, or why one cannot be used; NotFound.
 
         They are fetched concurrently and decoded one after the other: decoding is short and holds the interpreter, so
         threads would only wait for one another.
         """
-        found: dict[str, Segment] = {}
+        found: dict[str, Segment | DataError] = {}
         with self._lock:
             for key in keys:
                 kept = self._kept.segments.get(key)
@@ -189,8 +163,13 @@ class Catalog:
                     found[key] = kept[1]
         missing = [key for key in dict.fromkeys(keys) if key not in found]
         for key, data in zip(missing, self._fetch(missing), strict=True):
-            found[key] = decode(data, key)
-            self._keep(key, len(data), found[key])
+            try:
+                segment = decode(data, key)
+            except DataError as error:
+                found[key] = error
+                continue
+            found[key] = segment
+            self._keep(key, len(data), segment)
         return [found[key] for key in keys]
 
     def _fetch(self, keys: Sequence[str]) -> Iterator[bytes]:
@@ -214,17 +193,23 @@ class Catalog:
     def lookup(self, family: str, keys: Sequence[bytes]) -> Found:
         """Return where the cells with these keys are stored in the family.
 
-        Errors: ResultConflict when two segments hold one of them with different fingerprints; DataError.
+        Errors: ResultConflict when two segments hold one of them with different fingerprints; DataError when a damaged
+        one held a cell that no other has.
         """
-        names = tuple(meta.key for meta in self.store.list(results_prefix(family)))
-        return self._locate(keys, names)
+        listed = (meta.key for meta in self.store.list(results_prefix(family)))
+        return self._locate(keys, tuple(key for key in listed if parse_segment_key(key) is not None))
 
     def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
         number = {key: cell for cell, key in enumerate(keys)}
         place = np.full(len(keys), -1, np.int32)
         row = np.zeros(len(keys), np.int32)
-        segments = self.read_segments(names)
-        for index, segment in enumerate(segments):
+        segments: dict[int, Segment] = {}
+        damaged: list[DataError] = []
+        for index, segment in enumerate(self._read(names)):
+            if isinstance(segment, DataError):
+                damaged.append(segment)
+                continue
+            segments[index] = segment
             for position, key in enumerate(segment.keys()):
                 cell = number.get(key)
                 if cell is None:
@@ -235,10 +220,29 @@ class Catalog:
                     _compare(
                         segments[place[cell]], int(row[cell]), segment, position, (names[place[cell]], names[index])
                     )
+        if damaged:
+            absent = {keys[cell] for cell in np.flatnonzero(place < 0).tolist()}
+            for error in damaged:
+                self._check_unneeded(error, absent)
         used = sorted({int(index) for index in place if index >= 0})
         renumber = np.full(len(names) + 1, -1, np.int32)
         renumber[used] = np.arange(len(used), dtype=np.int32)
         return Found(tuple(names[index] for index in used), renumber[place], row)
+
+    def _check_unneeded(self, error: DataError, absent: Collection[bytes]) -> None:
+        """Raise ``error``, of a damaged segment, if one of the ``absent`` cells was or may have been in it."""
+        if not absent:
+            return
+        named = parse_segment_key(error.place)
+        assert named is not None, "only segments are read here"
+        try:
+            owner = self.find_study(named[0])
+        except DataError:
+            owner = None  # nobody knows what it held
+        if owner is None or named[1] >= len(owner.blocks):
+            raise error
+        if any(owner.keys[cell] in absent for cell in owner.cells_of(owner.blocks[named[1]])):
+            raise error
 
     def results(self, study: Study) -> Results:
         """Return the results of every cell of a finished study.
@@ -249,8 +253,8 @@ class Catalog:
         own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
         try:
             found = self._locate(study.keys, study.segments + own)
-        except NotFound:
-            # A segment was deleted, or a block is not finished; the cells may well be in others of the family.
+        except (NotFound, DataError):
+            # A segment was deleted or damaged, or a block is not finished; the cells may well be in others.
             found = self.lookup(study.family, study.keys)
         absent = int((found.place < 0).sum())
         if absent:

@@ -19,10 +19,8 @@ from farm.results.results import Ranking, Results
 from farm.results.segment import parsed, split_bytes
 from farm.study.coverage import coverage_json
 from farm.values.arrays import F64
+from farm.values.metrics import METRICS
 from farm.values.units import MICRO
-
-COUNTED = frozenset(("dd_duration", "dd_duration_days", "orders", "fills", "trades", "open_trades"))
-"""Metrics that are whole numbers, and printed as such."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,8 @@ class FarmStats:
     """How the results came about: nothing of it is part of a result.
 
     ``cells_computed`` counts the cells simulated for this answer, ``cells_reused`` those found finished.
-    ``bytes_needed``: distinct bytes that the computed cells read, indexes included; ``seconds``: by stage.
+    ``bytes_needed``: distinct bytes that the computed cells read, indexes included; ``bytes_fetched``: what came over
+    the wire for it, planning and gaps between ranges included; ``seconds``: by stage.
     """
 
     cells_total: int
@@ -44,6 +43,11 @@ class FarmStats:
     affinity_misses: int = 0
     seconds: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def bytes_cached(self) -> int:
+        """Needed bytes that did not come over the wire: the process held them from an earlier study."""
+        return max(0, self.bytes_needed - self.bytes_fetched)
+
     def to_json(self) -> dict[str, Any]:
         """Return the part ``farm`` of the document."""
         return {
@@ -54,19 +58,19 @@ class FarmStats:
                 "failed": self.cells_failed,
             },
             "workers": self.workers,
-            "bytes": {"fetched": self.bytes_fetched, "needed": self.bytes_needed},
+            "bytes": {"fetched": self.bytes_fetched, "needed": self.bytes_needed, "cached": self.bytes_cached},
             "affinity": {"hits": self.affinity_hits, "misses": self.affinity_misses},
             "seconds": {stage: round(seconds, 6) for stage, seconds in self.seconds.items()},
         }
 
 
-def document(results: Results, order: Ranking | None, stats: FarmStats) -> dict[str, Any]:
-    """Return the document; without an objective (``order`` None) each trial's objective is null."""
+def document(results: Results, ranking: Ranking | None, stats: FarmStats) -> dict[str, Any]:
+    """Return the document; without an objective (``ranking`` None) each trial's objective is null."""
     study = results.study
     with _no_collection():
         cells = _cells(results)
     width = len(study.cell_instruments)
-    objectives = [None] * study.trials if order is None else nullable(order.value)
+    objectives = [None] * study.trials if ranking is None else nullable(ranking.value)
     trials = [
         {
             "key": study.trial_key(trial),
@@ -144,7 +148,7 @@ def _rows(matrix: F64 | None, names: Sequence[str]) -> list[tuple[Any, ...]]:
 
 def _column(values: F64, name: str) -> list[Any]:
     absent = np.isnan(values)
-    if name in COUNTED:
+    if METRICS[name].is_count:
         whole: list[Any] = np.where(absent, 0.0, values).astype(np.int64).tolist()
     else:
         whole = values.tolist()

@@ -28,11 +28,13 @@ from functools import cache
 import numpy as np
 
 from farm.engine.ledger import Records, Run
-from farm.results.metrics import METRICS, Stretch, Vectors, measure_run
+from farm.results.measure import Stretch, Vectors, measure_run
 from farm.values.arrays import F64, I64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
+from farm.values.metrics import METRIC_NAMES
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
+_ORDER = "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price"
 _TRADE = (
     "sleeve instrument side lots entry_order entry_ts entry_session entry_notional_micro exit_order exit_kind exit_ts"
     " exit_session bars pnl_micro fees_micro dividends_micro entry_price exit_price"
@@ -41,7 +43,10 @@ FORMAT = "ledger-2"
 FIELDS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(names.split())
     for kind, names in (
-        ("orders", "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price"),
+        (
+            "orders",
+            "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price limit_price",
+        ),
         ("fills", "ts session order sleeve instrument lots amount_micro slippage_micro opens price ref_price"),
         ("cash_events", "ts session kind sleeve instrument ref cash_micro receivable_micro"),
         ("trades", _TRADE),
@@ -49,7 +54,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     )
 }
 """The fields of each kind of record in the order in which they are hashed, whatever their order in memory."""
-PRICES = frozenset(("price", "ref_price", "entry_price", "exit_price"))
+PRICES = frozenset(("price", "limit_price", "ref_price", "entry_price", "exit_price"))
 """The fields that are float64."""
 _ONE = readonly(np.array([0, -1], np.int64))  # of a run on one instrument: every place is where it was
 
@@ -78,7 +83,7 @@ def cell_result(
 ) -> CellResult:
     """Return what is kept of ``run``; ``spec_hash`` is the hash of the cell's resolved spec.
 
-    Shapes and units as for ``farm.results.metrics.measure_run``. A run that met ruin says so among its assumptions'
+    Shapes and units as for ``farm.results.measure.measure_run``. A run that met ruin says so among its assumptions'
     neighbours, the counts: ``ruin`` is 1.
     """
     vectors = measure_run(
@@ -105,7 +110,7 @@ def stats_digest(vector: F64) -> str:
     return sha256_hex(canonical_array_bytes(vector))
 
 
-NULL_STATS = stats_digest(np.full(len(METRICS), np.nan))
+NULL_STATS = stats_digest(np.full(len(METRIC_NAMES), np.nan))
 """The stats digest of a cell that was not simulated (verdict ``no_data``): every metric null."""
 
 

@@ -72,7 +72,7 @@ class Ranking:
     over: str
     direction: str
     value: F64
-    order: I64
+    trials: I64
 
 
 def ranking(results: Results, *, metric: str, bucket: str, over: str, direction: str) -> Ranking:

@@ -10,6 +10,7 @@ from farm.results.record import NULL_STATS, CellResult
 from farm.results.segment import Segment, join_bytes
 from farm.study.trials import OF_SNAPSHOT, Study
 from farm.values.canon import canonical_json
+from farm.values.metrics import BUCKETS
 
 NO_DATA = "no_data"
 """Verdict of a cell whose instrument is known but has no bar in the window: not simulated, no metrics."""
@@ -26,7 +27,7 @@ class BlockRows:
         self._equity = np.zeros(count, np.int64)
         self._simulated = np.zeros(count, np.bool_)
         has_split = study.split is not None
-        self._buckets = [np.full((count, width), np.nan) if name == "full" or has_split else None for name in _NAMES]
+        self._buckets = [np.full((count, width), np.nan) if name == "full" or has_split else None for name in BUCKETS]
         self._ledger = [bytes(32)] * count
         self._stats = [b""] * count
         self._assumptions = [""] * count
@@ -93,6 +94,3 @@ class BlockRows:
             counts=tuple(self._counts),
             verdict=tuple(self._verdict),
         )
-
-
-_NAMES = ("full", "is", "oos")

@@ -34,7 +34,6 @@ from farm.values.canon import canonical_array_bytes
 from farm.values.errors import DataError
 
 FORMAT = "farm-segment-1"
-BUCKETS = ("full", "is", "oos")
 _TEXT = ("instrument", "params", "assumptions", "counts", "verdict")
 
 
@@ -151,7 +150,9 @@ def decode(data: bytes, place: str) -> Segment:
 
 def _damaged(place: str, what: str) -> DataError:
     return DataError(
-        f"result segment {what}", place=place, hint="delete this object; the cells it held are computed again"
+        f"result segment {what}",
+        place=place,
+        hint="run with --fresh, or delete this object; the cells it held are computed again",
     )
 
 

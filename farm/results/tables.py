@@ -15,12 +15,11 @@ from farm.results.segment import split_bytes
 from farm.study.ranking import over_cells
 from farm.study.trials import Study
 from farm.values.arrays import F64, I64
+from farm.values.metrics import HEADLINES
 from farm.values.units import MICRO
 
-LEADER_METRICS = ("total_return", "sharpe", "max_dd", "trades")
 
-
-def cell_table(results: Results, order: Ranking | None) -> pa.Table:
+def cell_table(results: Results, ranking: Ranking | None) -> pa.Table:
     """Return one row per cell: trial, rank, objective, instrument, parameters, equity, metrics by bucket, digests.
 
     Parameters are columns ``params.<name>``, metrics ``full.<name>``, ``is.<name>``, ``oos.<name>``.
@@ -29,8 +28,8 @@ def cell_table(results: Results, order: Ranking | None) -> pa.Table:
     width = len(study.cell_instruments)
     columns: dict[str, Any] = {
         "trial": pa.array(np.repeat(np.arange(study.trials, dtype=np.int32), width)),
-        "rank": pa.array(np.repeat(_ranks(study, order), width), pa.int32(), from_pandas=True),
-        "objective": _nullable(np.repeat(_values(study, order), width)),
+        "rank": pa.array(np.repeat(_ranks(study, ranking), width), pa.int32(), from_pandas=True),
+        "objective": _nullable(np.repeat(_values(study, ranking), width)),
         "instrument": pa.array(study.cell_instruments * study.trials, pa.string()),
     }
     for position, name in enumerate(study.names):
@@ -47,21 +46,21 @@ def cell_table(results: Results, order: Ranking | None) -> pa.Table:
     return pa.table(columns)
 
 
-def leader_rows(results: Results, order: Ranking | None, top: int) -> list[dict[str, Any]]:
+def leader_rows(results: Results, ranking: Ranking | None, top: int) -> list[dict[str, Any]]:
     """Return the best ``top`` trials, best first (by number without an objective): rank, trial, parameters, objective,
     a few metrics of the ranking's bucket over their cells, fingerprint. Undefined numbers are None.
 
     With a split the objective's metric is also given out of sample (``oos.<metric>``).
     """
     study = results.study
-    trials = (order.order if order is not None else np.arange(study.trials))[:top]
-    bucket, over = (order.bucket, order.over) if order is not None else ("full", "median")
+    trials = (ranking.trials if ranking is not None else np.arange(study.trials))[:top]
+    bucket, over = (ranking.bucket, ranking.over) if ranking is not None else ("full", "median")
     numbers: dict[str, F64] = {}
-    if order is not None:
-        numbers["objective"] = order.value
+    if ranking is not None:
+        numbers["objective"] = ranking.value
         if results.out_of_sample is not None and bucket != "oos":
-            numbers[f"oos.{order.metric}"] = over_cells(results.column(order.metric, "oos"), over)
-    for metric in LEADER_METRICS:
+            numbers[f"oos.{ranking.metric}"] = over_cells(results.column(ranking.metric, "oos"), over)
+    for metric in HEADLINES:
         numbers[f"{bucket}.{metric}"] = over_cells(results.column(metric, bucket), over)
     return [
         {"rank": rank, "trial": trial}
@@ -72,21 +71,21 @@ def leader_rows(results: Results, order: Ranking | None, top: int) -> list[dict[
     ]
 
 
-def leader_table(results: Results, order: Ranking | None, top: int) -> pa.Table:
+def leader_table(results: Results, ranking: Ranking | None, top: int) -> pa.Table:
     """Return ``leader_rows`` as an Arrow table."""
-    return pa.Table.from_pylist(leader_rows(results, order, top))
+    return pa.Table.from_pylist(leader_rows(results, ranking, top))
 
 
-def _ranks(study: Study, order: Ranking | None) -> F64:
+def _ranks(study: Study, ranking: Ranking | None) -> F64:
     """Return the rank of each trial from 1, NaN without an objective."""
     ranks = np.full(study.trials, np.nan)
-    if order is not None:
-        ranks[order.order] = np.arange(1, study.trials + 1)
+    if ranking is not None:
+        ranks[ranking.trials] = np.arange(1, study.trials + 1)
     return ranks
 
 
-def _values(study: Study, order: Ranking | None) -> F64:
-    return np.full(study.trials, np.nan) if order is None else order.value
+def _values(study: Study, ranking: Ranking | None) -> F64:
+    return np.full(study.trials, np.nan) if ranking is None else ranking.value
 
 
 def _nullable(values: F64 | I64) -> Any:

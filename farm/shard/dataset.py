@@ -1,17 +1,16 @@
 """A snapshot as planners see it: instruments, calendars, months and their digests, access plans. No column is read.
 
-Indexes, the master and calendars are fetched once, verified against their content names, and kept: a ``Dataset`` is
-cheap to ask and safe for many threads. What it answers depends on the snapshot alone.
+Indexes, the master and calendars are fetched once by a process, verified against their content names, and kept: a
+``Dataset`` is cheap to make and to ask, and safe for many threads. What it answers depends on the snapshot alone.
 """
 
 from __future__ import annotations
 
 import difflib
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from farm.shard.calendar import Calendar, calendar_from_bytes
 from farm.shard.index import MonthRows, ShardIndex, decode_index, merge_months
+from farm.shard.kept import read_once
 from farm.shard.kinds import INSTRUMENTS, Kind, kind_of
 from farm.shard.layout import calendar_key, index_key
 from farm.shard.plan import AccessPlan, plan_access
@@ -27,6 +27,7 @@ from farm.shard.snapshot import ShardRef, Snapshot
 from farm.store.base import Store
 from farm.values.canon import sha256_hex
 from farm.values.errors import BucketNotFound, DataError, NotFound, SpecError
+from farm.values.shared import Shared
 
 INDEX_FETCHES_MAX = 8
 CLOSE_NAMES_MAX = 5
@@ -58,38 +59,40 @@ class Dataset:
     def __init__(self, store: Store, snapshot: Snapshot) -> None:
         self.store = store
         self.snapshot = snapshot
-        self._lock = threading.Lock()
         self._refs = {ref.sha256: ref for ref in snapshot.shards}
-        self._indexes: dict[str, ShardIndex] = {}
-        self._calendars: dict[str, Calendar] = {}
+        # Whole: each holds at most what the snapshot names.
+        self._indexes: Shared[str, ShardIndex] = Shared(len(self._refs))
+        self._calendars: Shared[str, Calendar] = Shared(len(snapshot.calendars))
+        self._master: Shared[None, Mapping[str, Instrument]] = Shared(1)
+        self._symbols: Shared[None, Mapping[str, str]] = Shared(1)
         self._months: dict[tuple[str, str], list[MonthRows]] = {}
 
     def instruments(self) -> Mapping[str, Instrument]:
         """Return the master, by permanent id in bytewise order."""
-        return self._instruments
+        return self._master.get(None, self._read_master)
 
-    @cached_property
-    def _instruments(self) -> Mapping[str, Instrument]:
+    def _read_master(self) -> Mapping[str, Instrument]:
         found: dict[str, Instrument] = {}
         for ref in self.snapshot.of_kind(INSTRUMENTS.name):
             [index] = self._load([ref])
-            for row in read_table(self.store, ref).to_pylist():
-                if row["id"] in found:
-                    raise DataError(f"the instrument {row['id']} is there twice", place=ref.key)
-                found[row["id"]] = _instrument(row, index.scale_of(row["id"]))
+            for instrument in read_once(self.store, ("master", ref), partial(_master, self.store, index)):
+                if instrument.id in found:
+                    raise DataError(f"the instrument {instrument.id} is there twice", place=ref.key)
+                found[instrument.id] = instrument
         return MappingProxyType(dict(sorted(found.items())))
 
-    @cached_property
-    def _symbols(self) -> Mapping[str, str]:
-        by_id = {name: name for name in self._instruments}
-        return by_id | {instrument.symbol: instrument.id for instrument in self._instruments.values()}
+    def _by_symbol(self) -> Mapping[str, str]:
+        """Return the id of each symbol; an id stands for itself where it is no symbol."""
+        by_id = {name: name for name in self.instruments()}
+        return by_id | {instrument.symbol: instrument.id for instrument in self.instruments().values()}
 
     def resolve(self, symbol: str, place: str) -> str:
         """Return the permanent id of ``symbol``; SpecError at ``place`` that lists close names."""
-        found = self._symbols.get(symbol)
+        known = self._symbols.get(None, self._by_symbol)
+        found = known.get(symbol)
         if found is not None:
             return found
-        names = sorted(self._symbols)
+        names = sorted(known)
         close = difflib.get_close_matches(symbol.upper(), names, n=CLOSE_NAMES_MAX, cutoff=0.5)
         shown = close or names[:CLOSE_NAMES_MAX]
         more = "" if len(shown) == len(names) else f" (of {len(names)})"
@@ -102,10 +105,9 @@ class Dataset:
 
     def calendar(self, name: str) -> Calendar:
         """Return the frozen calendar ``name``; DataError that lists those in the snapshot."""
-        with self._lock:
-            found = self._calendars.get(name)
-        if found is not None:
-            return found
+        return self._calendars.get(name, lambda: self._read_calendar(name))
+
+    def _read_calendar(self, name: str) -> Calendar:
         ref = self.snapshot.calendars.get(name)
         if ref is None:
             raise DataError(
@@ -115,25 +117,24 @@ class Dataset:
                 hint="calendars are frozen when instruments that use them are ingested",
             )
         key = calendar_key(ref.sha256)
+        return read_once(self.store, key, lambda: (self._fetch_calendar(ref.sha256, key), ref.bytes))
+
+    def _fetch_calendar(self, sha256: str, key: str) -> Calendar:
         data = _get(self.store, key, "calendar")
-        if sha256_hex(data) != ref.sha256:
+        if sha256_hex(data) != sha256:
             raise DataError(
                 "the calendar is damaged: its bytes are not those it is named by", place=key, hint="restore the object"
             )
-        calendar = calendar_from_bytes(data, place=key)
-        with self._lock:
-            return self._calendars.setdefault(name, calendar)
+        return calendar_from_bytes(data, place=key)
 
     def months(self, kind: str, instrument_id: str) -> list[MonthRows]:
         """Return the months in which the instrument has rows of ``kind``, in time order, merged over shards."""
         key = (kind, instrument_id)
-        with self._lock:
-            found = self._months.get(key)
+        found = self._months.get(key)
         if found is None:
             indexes = self._load(self.snapshot.of_kind(kind_of(kind).name))
             found = merge_months([month for index in indexes for month in index.months_of(instrument_id)])
-            with self._lock:
-                self._months[key] = found
+            self._months[key] = found
         return list(found)
 
     def read_set(self, kind: str, instrument_id: str, first_day: int, last_day: int) -> tuple[str, ...]:
@@ -170,27 +171,26 @@ class Dataset:
     @property
     def metadata_bytes(self) -> int:
         """Bytes of the indexes, calendars and master rows that have been loaded so far."""
-        with self._lock:
-            indexes = sum(self._refs[sha].index_bytes for sha in self._indexes)
-            calendars = sum(self.snapshot.calendars[name].bytes for name in self._calendars)
+        indexes = sum(self._refs[sha].index_bytes for sha in self._indexes.sizes())
+        calendars = sum(self.snapshot.calendars[name].bytes for name in self._calendars.sizes())
         return indexes + calendars + sum(ref.bytes for ref in self.snapshot.of_kind(INSTRUMENTS.name))
 
     def _load(self, refs: Iterable[ShardRef]) -> list[ShardIndex]:
-        wanted = list(refs)
-        # The lock is held over the fetch: a second thread that wants the same indexes waits for them.
-        with self._lock:
-            missing = [ref for ref in wanted if ref.sha256 not in self._indexes]
-            if len(missing) > 1:
-                with ThreadPoolExecutor(min(len(missing), INDEX_FETCHES_MAX)) as pool:
-                    loaded = list(pool.map(self._fetch_index, missing))
-            else:
-                loaded = [self._fetch_index(ref) for ref in missing]
-            self._indexes.update((index.ref.sha256, index) for index in loaded)
-            return [self._indexes[ref.sha256] for ref in wanted]
+        return list(self._indexes.get_many([ref.sha256 for ref in refs], self._fetch_indexes).values())
+
+    def _fetch_indexes(self, shards: Sequence[str]) -> Mapping[str, ShardIndex]:
+        refs = [self._refs[sha256] for sha256 in shards]
+        if len(refs) == 1:
+            return {refs[0].sha256: self._fetch_index(refs[0])}
+        with ThreadPoolExecutor(min(len(refs), INDEX_FETCHES_MAX)) as pool:
+            return dict(zip(shards, pool.map(self._fetch_index, refs), strict=True))
 
     def _fetch_index(self, ref: ShardRef) -> ShardIndex:
-        key = index_key(ref.index_sha256)
-        return decode_index(_get(self.store, key, f"index of {ref.key}"), ref, place=key)
+        def read() -> tuple[ShardIndex, int]:
+            key = index_key(ref.index_sha256)
+            return decode_index(_get(self.store, key, f"index of {ref.key}"), ref, place=key), ref.index_bytes
+
+        return read_once(self.store, ("index", ref), read)
 
 
 def _may_hold(kind: Kind, span: str, first_day: int, last_day: int) -> bool:
@@ -223,6 +223,11 @@ def read_table(store: Store, ref: ShardRef) -> pa.Table:
         )
     # Not read_table: its dataset module imports pandas.
     return pq.ParquetFile(pa.BufferReader(data)).read()
+
+
+def _master(store: Store, index: ShardIndex) -> tuple[tuple[Instrument, ...], int]:
+    rows = read_table(store, index.ref).to_pylist()
+    return tuple(_instrument(row, index.scale_of(row["id"])) for row in rows), index.ref.bytes
 
 
 def _instrument(row: Mapping[str, Any], scale: int) -> Instrument:

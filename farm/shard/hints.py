@@ -9,7 +9,15 @@ import datetime
 import re
 from collections.abc import Sequence
 
+from farm.shard.kinds import BAR_COLUMNS
+
 _AS_NUMBER = "write numbers like 1234.5, without separators"
+_AS_TYPE = {
+    "text": "give text, or numbers to be taken as text",
+    "number": "give integers, floats, decimals, or text like 1234.5",
+    "date": "give dates of the years 1 to 9999, or text like 2020-01-31",
+    "date or timestamp": "give dates, timestamps, integers like 20200131, or text like 2020-01-31T16:00:00",
+}
 _AS_DATE = "dates are YYYY-MM-DD or YYYYMMDD, timestamps ISO 8601: 2020-01-31T16:00:00, with Z or +01:00 at will"
 
 _SIGN = "[$€£¥₹]|[A-Z]{3}"
@@ -38,7 +46,6 @@ _DATES = tuple(
 )
 _EPOCHS = (("seconds", "s", 0), ("milliseconds", "ms", 3), ("microseconds", "us", 6), ("nanoseconds", "ns", 9))
 _VALUE = re.compile(r"[+-]?(\d[\d.,:/-]*|\.\d+)([eE][+-]?\d+)?")
-_BAR_COLUMNS = ("symbol", "open", "high", "low", "close", "volume")
 _BAR_WORDS = re.compile(r"open|high|low|close|last|price|vol|adj", re.IGNORECASE)
 _TWO_LEVELS = re.compile(r"\(('.*'|\".*\"), ('.*'|\".*\")\)")
 NAMES_SHOWN = 24
@@ -61,6 +68,11 @@ def date_hint(text: str) -> str:
     return _seen(_DATES, text, _AS_DATE)
 
 
+def type_hint(ours: str, wanted: str) -> str:
+    """Return which types can hold what is ``wanted`` for ``ours``, and how to name another column."""
+    return f"{_AS_TYPE[wanted]}; if another column holds it, name that one: --map {ours}=THEIRS"
+
+
 def _seen(patterns: Sequence[tuple[re.Pattern[str], str]], text: str, how: str) -> str:
     for pattern, seen in patterns:
         if pattern.fullmatch(text):
@@ -76,7 +88,7 @@ def column_hint(names: Sequence[str], ours: str, otherwise: str) -> str:
         return "the names have two levels; keep one: frame.columns = frame.columns.get_level_values(0)"
     if len(names) == 1:
         return "one column is seen: columns are set apart by a comma, a semicolon, a tab or |"
-    if ours in _BAR_COLUMNS and len(names) > 2 and not any(_BAR_WORDS.search(name) for name in names):
+    if ours in ("symbol", *BAR_COLUMNS) and len(names) > 2 and not any(_BAR_WORDS.search(name) for name in names):
         return f"{otherwise}; if each column is a symbol, stack them: one row per symbol and day, with all prices"
     if ours == "volume":
         return f"{otherwise}; a bar without a volume is not taken"

@@ -137,6 +137,11 @@ STOCK_DAILY = Kind(
     availability="the open at the session's open, the rest at its close",
 )
 
+PRICES = tuple(column.name for column in STOCK_DAILY.columns if column.is_price)
+"""The price columns of bars."""
+BAR_COLUMNS = (*PRICES, "volume")
+"""What a bar says besides whose and when."""
+
 # New shares per old: numerator / denominator, in lowest terms.
 SPLITS = Kind(
     name="splits",

@@ -10,6 +10,7 @@
     inbox/<name>.json                                   submissions
     results/<family>/<segment>.parquet                  rows of results
 
+An object whose key does not match lies there for somebody else: readers pass it over.
 Names that people choose (datasets) are letters, digits, ``_``, ``-`` and ``.``, not starting with a dot.
 """
 
@@ -23,7 +24,11 @@ REF_DIGITS = 10
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REF = re.compile(rf"refs/(?P<dataset>[^/]+)/(?P<number>[0-9]{{{REF_DIGITS}}})\.json")
+_REF = re.compile(rf"refs/(?P<dataset>{_NAME.pattern})/(?P<number>[0-9]{{{REF_DIGITS}}})\.json")
+_STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
+_OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
+_SUBMISSION = re.compile(r"inbox/(?P<name>[^/]+)\.json")
+_RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.parquet")
 _SHARD = re.compile(r"data/(?P<kind>[^/]+)/(?P<interval>[^/]+)/(?P<span>[^/]+)/(?P<sha256>[0-9a-f]{64})\.parquet")
 
 
@@ -83,17 +88,10 @@ def ref_key(dataset: str, number: int) -> str:
     return f"{refs_prefix(dataset)}{number:0{REF_DIGITS}d}.json"
 
 
-def parse_ref_key(key: str) -> tuple[str, int]:
-    """Return dataset and number of a log entry; DataError for any other key."""
+def parse_ref_key(key: str) -> tuple[str, int] | None:
+    """Return dataset and number of a log entry; None for any other key."""
     match = _REF.fullmatch(key)
-    if match is None:
-        raise DataError(
-            "a stranger among the refs",
-            place=key,
-            allowed=f"refs/<dataset>/<{REF_DIGITS} digits>.json",
-            hint="remove what does not belong there",
-        )
-    return match["dataset"], int(match["number"])
+    return None if match is None else (match["dataset"], int(match["number"]))
 
 
 def study_prefix(study: str) -> str:
@@ -104,6 +102,17 @@ def study_prefix(study: str) -> str:
 def study_key(study: str) -> str:
     """Key of a study's record."""
     return f"{study_prefix(study)}study.json"
+
+
+def parse_study_key(key: str) -> str | None:
+    """Return the study whose record lies under ``key``; None for any other key."""
+    match = _STUDY.fullmatch(key)
+    return None if match is None else match["study"]
+
+
+def is_of_study(key: str) -> bool:
+    """Whether a key below ``studies/`` is one that the farm gives."""
+    return _OF_STUDY.fullmatch(key) is not None
 
 
 def leases_prefix(study: str) -> str:
@@ -121,6 +130,12 @@ def inbox_key(name: str) -> str:
     return f"inbox/{name}.json"
 
 
+def parse_inbox_key(key: str) -> str | None:
+    """Return the name of the submission under ``key``; None for any other key."""
+    match = _SUBMISSION.fullmatch(key)
+    return None if match is None else match["name"]
+
+
 def results_prefix(family: str) -> str:
     """Prefix of all result segments of a family."""
     return f"results/{family}/"
@@ -129,3 +144,9 @@ def results_prefix(family: str) -> str:
 def segment_key(family: str, name: str) -> str:
     """Key of one result segment."""
     return f"{results_prefix(family)}{name}.parquet"
+
+
+def parse_segment_key(key: str) -> tuple[str, int] | None:
+    """Return the study and the block whose rows a result segment holds; None for any other key."""
+    match = _RESULT.fullmatch(key)
+    return None if match is None else (match["study"], int(match["block"]))

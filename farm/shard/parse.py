@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.shard.hints import date_hint, number_hint, shortened
+from farm.shard.hints import date_hint, number_hint, shortened, type_hint
 from farm.shard.kinds import PRICE_SCALE_MAX, TICKS_MAX
 from farm.shard.source import Source
 from farm.values.arrays import BOOL, F64, I32, I64
@@ -83,6 +83,7 @@ class Field:
         return DataError(
             f"column {self.theirs!r} ({self.ours}) has type {self.column.type}, which is no {wanted}",
             place=self.source.name,
+            hint=type_hint(self.ours, wanted),
         )
 
 
@@ -155,7 +156,7 @@ def parse_positive(field: Field) -> I64:
     values = parse_integers(field)
     if (values < 1).any():
         row = int(np.argmax(values < 1))
-        raise field.refuse(row, f"{values[row]} is not positive")
+        raise field.refuse(row, f"{values[row]} is not positive", hint=f"a {field.ours} is 1 or more")
     return values
 
 

@@ -13,13 +13,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from farm.shard.kinds import PRICES
 from farm.values.errors import UsageError
 
 SAMPLE_SYMBOLS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 SAMPLE_TZ = "America/New_York"
 SPLITS_FILE = Path(__file__).with_name("sample_splits.csv")
-
-_PRICES = ("open", "high", "low", "close")
 
 
 def sample_bars() -> pa.Table:
@@ -37,7 +36,7 @@ def sample_bars() -> pa.Table:
         data = getattr(stocks, symbol)
         dates = [datetime.date.fromisoformat(text) for text in data["date"]]
         columns = {"symbol": pa.array([symbol] * len(dates)), "ts": pa.array(dates, pa.date32())}
-        columns |= {name: pa.array(data[name], pa.float64()) for name in _PRICES}
+        columns |= {name: pa.array(data[name], pa.float64()) for name in PRICES}
         parts.append(pa.table(columns | {"volume": pa.array(data["volume"], pa.int64())}))
     return pa.concat_tables(parts)
 

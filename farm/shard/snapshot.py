@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from farm.shard.kept import read_once
 from farm.shard.layout import check_sha256, parse_ref_key, ref_key, refs_prefix, shard_key, snapshot_key
 from farm.store.base import Store
 from farm.values.canon import canonical_json, sha256_hex
@@ -94,11 +95,15 @@ def _document(shards: tuple[ShardRef, ...], calendars: Mapping[str, CalendarRef]
 
 
 def read_snapshot(store: Store, snapshot_id: str, *, dataset: str = "") -> Snapshot:
-    """Return the snapshot named ``snapshot_id``, verified against that name.
+    """Return the snapshot named ``snapshot_id``, verified against that name; a process reads it once.
 
     Errors: UsageError when it is no content name; DataError when there is no such snapshot, or it is damaged.
     """
     key = snapshot_key(check_sha256(snapshot_id, "snapshot"))
+    return replace(read_once(store, key, lambda: _read_root(store, snapshot_id, key)), dataset=dataset)
+
+
+def _read_root(store: Store, snapshot_id: str, key: str) -> tuple[Snapshot, int]:
     try:
         data = store.get(key)
     except BucketNotFound:
@@ -112,15 +117,15 @@ def read_snapshot(store: Store, snapshot_id: str, *, dataset: str = "") -> Snaps
             place=key,
             hint="restore the object, or work on an older one with --snapshot",
         )
-    return _parse(json.loads(data), snapshot_id, dataset, key)
+    return _parse(json.loads(data), snapshot_id, key), len(data)
 
 
-def _parse(document: Mapping[str, Any], snapshot_id: str, dataset: str, key: str) -> Snapshot:
+def _parse(document: Mapping[str, Any], snapshot_id: str, key: str) -> Snapshot:
     if document.get("format") != _FORMAT:
         raise DataError(f"snapshot format {document.get('format')}", place=key, allowed=str(_FORMAT))
     return Snapshot(
         snapshot_id,
-        dataset,
+        "",
         tuple(ShardRef(**shard) for shard in document["shards"]),
         MappingProxyType({name: CalendarRef(**ref) for name, ref in document["calendars"].items()}),
     )
@@ -140,14 +145,10 @@ def read_head(store: Store, dataset: str) -> Snapshot:
 
 def find_head(store: Store, dataset: str) -> tuple[int, Snapshot] | None:
     """Return number and snapshot of the newest entry of ``dataset``, or None when there is none."""
-    last = ""
-    for meta in store.list(refs_prefix(dataset)):
-        parse_ref_key(meta.key)
-        last = meta.key
-    if not last:
+    numbers = [found[1] for meta in store.list(refs_prefix(dataset)) if (found := parse_ref_key(meta.key))]
+    if not numbers:
         return None
-    _, number = parse_ref_key(last)
-    return number, read_snapshot(store, _read_ref(store, last), dataset=dataset)
+    return numbers[-1], read_snapshot(store, _read_ref(store, ref_key(dataset, numbers[-1])), dataset=dataset)
 
 
 _LOG_HINT = "restore the object; to go back to the entry before it, delete it"

@@ -25,9 +25,11 @@ import numpy.typing as npt
 
 from farm.shard.hints import column_hint, listed, shortened
 from farm.shard.kinds import (
+    BAR_COLUMNS,
     DIVIDENDS,
     INSTRUMENTS,
     PRICE_SCALE_MAX,
+    PRICES,
     SPLITS,
     STOCK_DAILY,
     TICKS_MAX,
@@ -70,7 +72,7 @@ _INDEX = re.compile(r"__index_level_\d+__")
 Columns = dict[str, npt.NDArray[Any]]
 
 _TARGETS: Mapping[str, tuple[str, ...]] = {
-    STOCK_DAILY.name: ("symbol", "ts", "open", "high", "low", "close", "volume"),
+    STOCK_DAILY.name: ("symbol", "ts", *BAR_COLUMNS),
     SPLITS.name: ("symbol", "ex_date", "ratio", "numerator", "denominator", "source"),
     DIVIDENDS.name: ("symbol", "ex_date", "amount", "pay_date", "declared", "source"),
     INSTRUMENTS.name: (
@@ -262,7 +264,7 @@ def _stage_bars(
     source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None, stamp: str
 ) -> Staged:
     day, moments = _session_days(_need(source, fields, "ts"), zone, stamp)
-    prices = {name: parse_numbers(_need(source, fields, name)) for name in ("open", "high", "low", "close")}
+    prices = {name: parse_numbers(_need(source, fields, name)) for name in PRICES}
     refuse_scaled(source, prices)
     volume = parse_integers(_need(source, fields, "volume"))
     bad: list[tuple[int, str, str]] = []

@@ -27,6 +27,7 @@ from farm.program.expr import Node, is_joint, numbers
 from farm.program.program import Program, RulesProgram
 from farm.signals import series as indicator_series
 from farm.signals.store import Series, SeriesStore, nan_padded
+from farm.spec.fields import FIELDS
 from farm.spec.spec import Warmup
 from farm.values.arrays import F64, I32, I64, U8, readonly
 from farm.values.errors import DataError, SpecError
@@ -35,7 +36,6 @@ from farm.values.units import date_of, first_day_of, iso, month_of
 
 SESSIONS_STALE_MAX = 5
 """Age in sessions beyond which the last bar of a fixed instrument is unknown (domain.md 2.2)."""
-_COLUMN = {"close_raw": "close", "close_tr": "close"}
 _RELATION = {"gt": logic.GT, "ge": logic.GE, "lt": logic.LT, "le": logic.LE}
 
 
@@ -43,8 +43,9 @@ _RELATION = {"gt": logic.GT, "ge": logic.GE, "lt": logic.LT, "le": logic.LE}
 class Signals:
     """What one sleeve says about one instrument, bar by bar of ``market.series[instrument]``.
 
-    Shapes:  enter, exit, enter_short, exit_short uint8 (n,): 1 where true; 0 where false, unknown, or before the run.
-             prefer, stop_levels[k] float64 (n,), in the share basis of that bar: NaN where unknown.
+    Shapes:  enter, exit, enter_short, exit_short, add uint8 (n,): 1 where true; 0 where false, unknown, or before the
+             run.
+             prefer, limit, stop_levels[k] float64 (n,), in the share basis of that bar: NaN where unknown.
              is_enter_known: at some bar of the run it is known whether to enter, long or short.
     Anchors: label of each recursive indicator -> the day its steps began (the earliest, if it has several).
     """
@@ -58,6 +59,8 @@ class Signals:
     stop_levels: tuple[F64, ...]
     anchors: Mapping[str, str]
     is_enter_known: bool = True
+    limit: F64 | None = None
+    add: U8 | None = None
 
 
 def evaluate(program: Program, market: Market, store: SeriesStore) -> tuple[tuple[Signals, ...], ...]:
@@ -134,6 +137,8 @@ class _Scopes:
             prefer=None if sleeve.prefer is None else numeric(sleeve.prefer),
             stop_levels=tuple(numeric(level) for level in sleeve.levels),
             anchors={label: iso(day) for label, day in sorted(anchors.items())},
+            add=None if sleeve.add is None else mask(sleeve.add.when),
+            limit=None if sleeve.limit is None else numeric(sleeve.limit),
             is_enter_known=not known.isdisjoint((sleeve.enter, sleeve.enter_short)),
         )
 
@@ -219,7 +224,7 @@ class _Scope:
     # Price scales (domain.md 3.3).
 
     def _raw(self, field: str) -> F64:
-        column: F64 = getattr(self.bars, _COLUMN.get(field, field))
+        column: F64 = getattr(self.bars, FIELDS[field].column)
         if column.shape[0] != self.rows:
             raise DataError(f"column {field!r} was not loaded", place=self.bars.id, hint="load Program.columns")
         return column
@@ -232,7 +237,7 @@ class _Scope:
         raw = self._raw(field)
         if field == "close_raw":
             return raw
-        factor = self._factor("tr" if field == "close_tr" else "split")
+        factor = self._factor(FIELDS[field].basis)
 
         def make() -> Series:
             if bool((factor == 1.0).all()):

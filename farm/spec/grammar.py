@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from farm.spec.fields import FIELDS
 from farm.values.indicators import INDICATORS
 
 SPEC_VERSION = 1
@@ -22,9 +23,11 @@ SLEEVE_KINDS = ("rules",)
 SLEEVE_KINDS_NOT_BUILT = ("tree", "pair", "options")
 RULES = (
     "id", "kind", "alloc", "universe", "side", "enter", "exit", "enter_short", "exit_short", "size", "stops",
-    "max_positions", "prefer", "cooldown_bars",
+    "max_positions", "prefer", "cooldown_bars", "order", "add",
 )  # fmt: skip
-RULES_NOT_BUILT = ("order", "exit_order", "max_entries", "add")
+RULES_NOT_BUILT = ("exit_order", "max_entries")
+ADD = ("max", "when", "size")
+LEVEL_FROM = ("entry", "last_fill")
 SLEEVE_OF_OTHER_KINDS = (
     "rebalance", "root", "legs", "underlying", "when", "qty", "max_open", "filters",
 )  # fmt: skip
@@ -37,6 +40,11 @@ SIZES_NOT_BUILT = ("inverse_vol", "target_vol", "kelly", "risk", "contracts", "m
 SIZE = ("mode", "v")
 SIZE_NOT_BUILT = ("n", "cap", "start")
 
+ORDER_TYPES = ("market", "limit")
+ORDER_TYPES_NOT_BUILT = ("stop", "stop_limit", "moo", "moc", "next_close", "book_now")
+ORDER = ("type", "limit", "ttl")
+ORDER_NOT_BUILT = ("stop",)
+
 STOP_UNITS: Mapping[str, tuple[str, ...]] = {
     "stop": ("pct", "abs", "level"),
     "target": ("pct", "abs", "r", "level"),
@@ -47,8 +55,7 @@ STOPS_NOT_BUILT = ("session_end",)
 STOP = ("type", "pct", "abs", "r", "level", "bars", "from")
 STOP_NOT_BUILT = ("atr_k", "n")
 
-PRICES = ("open", "high", "low", "close")
-FIELDS = (*PRICES, "volume", "close_raw", "close_tr")
+FIELDS_BUILT = tuple(FIELDS)
 FIELDS_NOT_BUILT = ("dollar_volume", "bid", "ask", "iv")
 INDICATORS_BUILT = tuple(INDICATORS)
 INDICATORS_NOT_BUILT = (
@@ -102,12 +109,4 @@ SPLITS = ("chronological",)
 SPLITS_NOT_BUILT = ("even_odd_month", "walk_forward")
 SPLIT = ("mode", "is", "embargo")
 OBJECTIVE = ("max", "min", "on", "over")
-BUCKETS = ("is", "oos", "full")
 OVERS = ("median", "mean", "min", "max")
-METRICS = (
-    "total_return", "pct_change", "cagr", "vol", "sharpe", "sortino", "max_dd", "calmar", "dd_duration", "ulcer",
-    "var95", "cvar95", "tail_ratio", "beta", "alpha", "tracking_error", "ir", "orders", "fills", "trades",
-    "open_trades", "win_rate", "profit_factor", "expectancy", "expectancy_pct", "tim", "timar", "timar_geo",
-    "exposure", "turnover", "fees",
-)  # fmt: skip
-"""Metrics that an objective may name (domain.md 4.1)."""

@@ -19,7 +19,7 @@ from farm.spec.parse_run import parse_run
 from farm.spec.parse_sleeve import SleeveParser, parse_universes
 from farm.spec.parse_study import parse_study
 from farm.spec.reader import Reader, join, read_document, show
-from farm.spec.spec import Document, RunSpec, StrategySpec, StudyOptions, StudySpec, Universe
+from farm.spec.spec import JsonObject, RunSpec, StrategySpec, StudyOptions, StudySpec, Universe
 from farm.values.errors import SpecError
 
 
@@ -36,7 +36,7 @@ def load_resolved(source: str | bytes | Path | Mapping[str, Any]) -> StudySpec:
     return _load(read_document(source), is_resolved=True)
 
 
-def _load(document: Document, *, is_resolved: bool) -> StudySpec:
+def _load(document: JsonObject, *, is_resolved: bool) -> StudySpec:
     reader = Reader({})
     required = ("spec", "strategy", "run")
     known = required if is_resolved else grammar.TOP
@@ -51,7 +51,7 @@ def _load(document: Document, *, is_resolved: bool) -> StudySpec:
     return StudySpec(document, document.get("name", ""), strategy, run, run_document, study)
 
 
-def _strategy(document: Document, run: RunSpec, *, is_resolved: bool) -> tuple[StrategySpec, StudyOptions | None]:
+def _strategy(document: JsonObject, run: RunSpec, *, is_resolved: bool) -> tuple[StrategySpec, StudyOptions | None]:
     place = "strategy"
     known = ("universes", "sleeves") if is_resolved else grammar.STRATEGY
     value = Reader({}).object(document[place], place, known, required=("universes", "sleeves"))
@@ -77,7 +77,7 @@ def _strategy(document: Document, run: RunSpec, *, is_resolved: bool) -> tuple[S
     return StrategySpec(params, constraints, tuple(universes.values()), template), study
 
 
-def _used(universes: Mapping[str, Universe], sleeves: list[Document]) -> list[Document]:
+def _used(universes: Mapping[str, Universe], sleeves: list[JsonObject]) -> list[JsonObject]:
     """Return the universes that a sleeve trades, by id: their order means nothing."""
     used = {sleeve["universe"] for sleeve in sleeves}
     return [{"id": name, "tickers": list(universes[name].tickers)} for name in sorted(used)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from farm.spec import grammar
 from farm.spec.reader import Reader, is_hole, join, near, not_built, one_of, show
-from farm.spec.spec import Document
+from farm.spec.spec import JsonObject
 from farm.values.errors import SpecError
 from farm.values.indicators import INDICATORS
 from farm.values.units import parse_date
@@ -113,12 +113,12 @@ class ExpressionParser:
             return self._field({"f": value}, place, sym)
         return self.reader.scalar(value, place, self.reader.number)
 
-    def _field(self, value: Document, place: str, sym: str) -> Document:
+    def _field(self, value: JsonObject, place: str, sym: str) -> JsonObject:
         self.reader.object(value, place, grammar.FIELD, unbuilt=grammar.FIELD_NOT_BUILT)
         name = self.reader.scalar(
             value["f"],
             join(place, "f") if len(value) > 1 else place,
-            lambda v, p: self.reader.word(v, p, grammar.FIELDS, grammar.FIELDS_NOT_BUILT),
+            lambda v, p: self.reader.word(v, p, grammar.FIELDS_BUILT, grammar.FIELDS_NOT_BUILT),
         )
         sym = self._fixed(value["sym"], join(place, "sym")) if "sym" in value else sym
         return {"f": name, "sym": sym} if sym else {"f": name}
@@ -126,7 +126,7 @@ class ExpressionParser:
     def _fixed(self, value: Any, place: str) -> str:
         return str(self.reader.scalar(value, place, lambda v, p: self.reader.text(v, p, "a ticker")))
 
-    def _indicator(self, value: Document, place: str, sym: str) -> Document:
+    def _indicator(self, value: JsonObject, place: str, sym: str) -> JsonObject:
         reader = self.reader
         names = [
             reader.word(name, join(place, "i"), grammar.INDICATORS_BUILT, grammar.INDICATORS_NOT_BUILT)
@@ -139,7 +139,7 @@ class ExpressionParser:
             sym = self._fixed(value["sym"], join(place, "sym"))
         return {"i": value["i"], "n": bars, "of": self.numeric(value.get("of", "close"), join(place, "of"), sym)}
 
-    def _operation(self, value: Document, place: str, sym: str) -> Document:
+    def _operation(self, value: JsonObject, place: str, sym: str) -> JsonObject:
         reader = self.reader
         where = join(place, "op")
         reader.object(value, place, grammar.OP, required=("op", "a"))
@@ -197,7 +197,7 @@ class ExpressionParser:
         return isinstance(value, bool)
 
     def _no_head(
-        self, value: Document, place: str, built: tuple[str, ...], unbuilt: tuple[str, ...], other: tuple[str, ...]
+        self, value: JsonObject, place: str, built: tuple[str, ...], unbuilt: tuple[str, ...], other: tuple[str, ...]
     ) -> SpecError:
         for key in value:
             if key in unbuilt:

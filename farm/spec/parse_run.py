@@ -12,7 +12,7 @@ from typing import Any
 
 from farm.spec import grammar
 from farm.spec.reader import Reader, is_hole, join, not_built, show
-from farm.spec.spec import Costs, Document, Exec, RunSpec, Warmup
+from farm.spec.spec import Costs, Exec, JsonObject, RunSpec, Warmup
 from farm.values.errors import SpecError
 from farm.values.units import MICRO, iso, parse_date
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _ALWAYS = "24x7"
 
 
-def parse_run(reader: Reader, value: Any, place: str, *, is_resolved: bool) -> tuple[RunSpec, Document]:
+def parse_run(reader: Reader, value: Any, place: str, *, is_resolved: bool) -> tuple[RunSpec, JsonObject]:
     """Return the run, and its document as the resolved spec carries it.
 
     ``is_resolved``: the document was resolved before, so ``dataset`` is missing and stays empty.
@@ -38,7 +38,7 @@ def parse_run(reader: Reader, value: Any, place: str, *, is_resolved: bool) -> t
         raise SpecError(message, place=join(place, "end"), allowed="run.start <= run.end")
     account = reader.word(value.get("account", "cash"), join(place, "account"), grammar.ACCOUNTS)
     calendar = _name(reader, value.get("calendar", "XNYS"), join(place, "calendar"))
-    document: Document = {
+    document: JsonObject = {
         "start": iso(start),
         "end": iso(end),
         "bar": _bar(reader, value.get("bar", "1d"), join(place, "bar")),
@@ -66,7 +66,7 @@ def parse_run(reader: Reader, value: Any, place: str, *, is_resolved: bool) -> t
     return run_of(document, dataset), document
 
 
-def run_of(document: Document, dataset: str = "") -> RunSpec:
+def run_of(document: JsonObject, dataset: str = "") -> RunSpec:
     """Return the typed run of a checked document, all defaults in it."""
     costs, execution = document["costs"], document["exec"]
     match = _DURATION.fullmatch(document["warmup"])
@@ -126,7 +126,7 @@ def _ccy(reader: Reader, value: Any, place: str) -> str:
     return text
 
 
-def _max_gross(reader: Reader, value: Document, place: str, document: Document) -> None:
+def _max_gross(reader: Reader, value: JsonObject, place: str, document: JsonObject) -> None:
     where = join(place, "max_gross")
     if document["account"] == "linear":
         document["max_gross"] = reader.number(value.get("max_gross", 1), where, above=0.0, most=100.0)
@@ -142,9 +142,9 @@ def _bps(reader: Reader, value: Any, place: str) -> float:
     return bps
 
 
-def _costs(reader: Reader, value: Any, place: str) -> Document:
+def _costs(reader: Reader, value: Any, place: str) -> JsonObject:
     reader.object(value, place, grammar.COSTS, unbuilt=grammar.COSTS_NOT_BUILT)
-    costs: Document = {"bps": _bps(reader, value.get("bps", 0), join(place, "bps"))}
+    costs: JsonObject = {"bps": _bps(reader, value.get("bps", 0), join(place, "bps"))}
     for key in ("per_share", "per_order", "min"):
         costs[key] = reader.number(value.get(key, 0), join(place, key), least=0.0, most=CASH_MAX)
     for key in grammar.COSTS_ZERO:
@@ -154,7 +154,7 @@ def _costs(reader: Reader, value: Any, place: str) -> Document:
     return costs
 
 
-def _exec(reader: Reader, value: Any, place: str) -> Document:
+def _exec(reader: Reader, value: Any, place: str) -> JsonObject:
     reader.object(value, place, grammar.EXEC, unbuilt=grammar.EXEC_NOT_BUILT)
     where = join(place, "reserve")
     reserve = reader.object(value.get("reserve", {}), where, ("pct", "fees"))

@@ -6,19 +6,21 @@ Rules: what comes out is the resolved form with ``$p`` kept, and goes in again u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from farm.spec import grammar
 from farm.spec.parse_expr import ExpressionParser
-from farm.spec.reader import Check, Reader, is_hole, join, near, not_built, one_of
-from farm.spec.spec import Document, RunSpec, Universe
+from farm.spec.reader import Check, Reader, is_hole, join, near, not_built, one_of, show
+from farm.spec.spec import JsonObject, RunSpec, Universe
 from farm.values.errors import SpecError
 
 FRACTION_HINT = "rates are fractions: 5 % is 0.05"
 REG_T_GROSS = 2.0
 """Most that Regulation T lets stock be bought for, in equities (50 % initial margin)."""
 _COUNT_MAX = 1_000_000
+_SESSIONS = re.compile(r"[1-9][0-9]{0,3}d")
 
 
 def parse_universes(reader: Reader, value: Any, place: str) -> dict[str, Universe]:
@@ -70,7 +72,7 @@ class SleeveParser:
         self.run = run
         self.each = each
 
-    def sleeves(self, value: Any, place: str) -> list[Document]:
+    def sleeves(self, value: Any, place: str) -> list[JsonObject]:
         """Return the sleeves in the order written."""
         items = self.reader.items(value, place, least=1)
         taken: dict[str, None] = {}
@@ -81,7 +83,7 @@ class SleeveParser:
             found.append(sleeve)
         return found
 
-    def _sleeve(self, value: Any, place: str, taken: Mapping[str, None], *, default_alloc: float) -> Document:
+    def _sleeve(self, value: Any, place: str, taken: Mapping[str, None], *, default_alloc: float) -> JsonObject:
         reader, parser = self.reader, self.parser
         if isinstance(value, dict) and "kind" in value:
             reader.word(value["kind"], join(place, "kind"), grammar.SLEEVE_KINDS, grammar.SLEEVE_KINDS_NOT_BUILT)
@@ -105,6 +107,12 @@ class SleeveParser:
         for key in ("enter", "exit", "enter_short", "exit_short"):
             if key in value:
                 sleeve[key] = parser.truth(value[key], join(place, key))
+        if "order" in value:
+            order = self._order(value["order"], join(place, "order"))
+            if order["type"] != "market":  # which is how entries are filled anyway
+                sleeve["order"] = order
+        if "add" in value:
+            sleeve["add"] = self._add(value["add"], join(place, "add"), sleeve["size"])
         if "prefer" in value:
             sleeve["prefer"] = parser.numeric(value["prefer"], join(place, "prefer"))
         return sleeve
@@ -128,7 +136,7 @@ class SleeveParser:
             raise SpecError(message, place=place, allowed=self.each)
         return self.universes[name]
 
-    def _side(self, value: Document, place: str) -> Any:
+    def _side(self, value: JsonObject, place: str) -> Any:
         where = join(place, "side")
         side = self.reader.scalar(value["side"], where, lambda v, p: self.reader.word(v, p, grammar.SIDES))
         sides = self.reader.values_of(side, where)
@@ -141,7 +149,7 @@ class SleeveParser:
                 raise SpecError(f'{key} exists for side "both" only', place=join(place, key), hint=hint)
         return side
 
-    def _size(self, value: Any, place: str) -> Document:
+    def _size(self, value: Any, place: str) -> JsonObject:
         reader = self.reader
         reader.object(value, place, (*grammar.SIZE, *grammar.SIZE_NOT_BUILT), required=("mode",))
         where = join(place, "mode")
@@ -174,7 +182,41 @@ class SleeveParser:
             return float(self.run.max_gross or 1.0)
         return REG_T_GROSS if self.run.account == "reg_t" else 1.0
 
-    def _stops(self, value: Any, place: str) -> list[Document]:
+    def _order(self, value: Any, place: str) -> JsonObject:
+        reader = self.reader
+        reader.object(value, place, grammar.ORDER, required=("type",), unbuilt=grammar.ORDER_NOT_BUILT)
+        kind = reader.word(value["type"], join(place, "type"), grammar.ORDER_TYPES, grammar.ORDER_TYPES_NOT_BUILT)
+        if kind == "market":
+            for key in ("limit", "ttl"):
+                if key in value:
+                    raise SpecError(f"a market order takes no {key}", place=join(place, key), hint="type limit has it")
+            return {"type": kind}
+        if "limit" not in value:
+            raise SpecError("required, and missing", place=join(place, "limit"), allowed="a price, or an expression")
+        return {
+            "type": kind,
+            "limit": self.parser.numeric(value["limit"], join(place, "limit")),
+            "ttl": reader.scalar(value.get("ttl", "1d"), join(place, "ttl"), self._sessions),
+        }
+
+    def _add(self, value: Any, place: str, size: JsonObject) -> JsonObject:
+        self.reader.object(value, place, grammar.ADD, required=("max", "when"))
+        return {
+            "max": self.reader.scalar(value["max"], join(place, "max"), self._count),
+            "when": self.parser.truth(value["when"], join(place, "when")),
+            "size": self._size(value["size"], join(place, "size")) if "size" in value else dict(size),
+        }
+
+    def _sessions(self, value: Any, place: str) -> str:
+        text = self.reader.text(value, place, 'a number of sessions such as "3d"')
+        if not _SESSIONS.fullmatch(text):
+            hint = "sessions of the instrument, the one after the decision included"
+            raise SpecError(
+                f"not a number of sessions: {show(value)}", place=place, allowed='"1d" to "9999d"', hint=hint
+            )
+        return text
+
+    def _stops(self, value: Any, place: str) -> list[JsonObject]:
         stops = [self._stop(item, f"{place}[{index}]") for index, item in enumerate(self.reader.items(value, place))]
         risks = [stop for stop in stops if stop["type"] == "stop"]
         for index, stop in enumerate(stops):
@@ -183,7 +225,7 @@ class SleeveParser:
                 raise SpecError(message, place=f"{place}[{index}].r", allowed='beside exactly one {"type": "stop"}')
         return stops
 
-    def _stop(self, value: Any, place: str) -> Document:
+    def _stop(self, value: Any, place: str) -> JsonObject:
         reader = self.reader
         reader.object(value, place, grammar.STOP, required=("type",), unbuilt=grammar.STOP_NOT_BUILT)
         kind = reader.word(value["type"], join(place, "type"), grammar.STOP_UNITS, grammar.STOPS_NOT_BUILT)
@@ -196,10 +238,11 @@ class SleeveParser:
             raise SpecError(f"{len(units)} distances", place=place, allowed=f"exactly one of {one_of(allowed)}")
         unit = units[0]
         where = join(place, unit)
-        if "from" in value and (unit != "level" or value["from"] != "entry"):
-            raise not_built("'from'", join(place, "from"), ('"entry", beside level',))
+        if "from" in value and unit != "level":
+            raise SpecError("'from' says when a level is frozen", place=join(place, "from"), allowed="beside level")
         if unit == "level":
-            return {"type": kind, "level": self.parser.numeric(value[unit], where), "from": "entry"}
+            begin = reader.word(value.get("from", "entry"), join(place, "from"), grammar.LEVEL_FROM)
+            return {"type": kind, "level": self.parser.numeric(value[unit], where), "from": begin}
         return {"type": kind, unit: reader.scalar(value[unit], where, self._distance(kind, unit))}
 
     def _distance(self, kind: str, unit: str) -> Check:

@@ -9,8 +9,9 @@ from farm.spec import grammar
 from farm.spec.params import grid_values
 from farm.spec.parse_run import FRACTION_HINT
 from farm.spec.reader import Reader, join, near, not_built, one_of
-from farm.spec.spec import Document, Objective, Param, Split, StudyOptions, Universe
+from farm.spec.spec import JsonObject, Objective, Param, Split, StudyOptions, Universe
 from farm.values.errors import SpecError
+from farm.values.metrics import BUCKETS, METRIC_NAMES
 
 EMBARGO_MAX = 1_000_000
 
@@ -33,10 +34,10 @@ def parse_study(
     )
 
 
-def study_document(options: StudyOptions) -> Document:
+def study_document(options: StudyOptions) -> JsonObject:
     """Return the options as JSON, all defaults in: the form that a study's identity is hashed from."""
     split, objective = options.split, options.objective
-    document: Document = {"search": dict(options.search), "seed": options.seed}
+    document: JsonObject = {"search": dict(options.search), "seed": options.seed}
     if options.each is not None:
         document["each"] = {"instrument": options.each}
     if split is not None:
@@ -78,12 +79,12 @@ def _objective(reader: Reader, value: Any, place: str, split: Split | None) -> O
     if len(directions) != 1:
         raise SpecError("exactly one direction", place=place, allowed='{"max": metric} or {"min": metric}')
     direction = directions[0]
-    bucket = reader.word(value.get("on", "is" if split else "full"), join(place, "on"), grammar.BUCKETS)
+    bucket = reader.word(value.get("on", "is" if split else "full"), join(place, "on"), tuple(BUCKETS))
     if bucket != "full" and split is None:
         raise SpecError(f"no split, so there is no bucket {bucket!r}", place=join(place, "on"), allowed="full")
     return Objective(
         direction,
-        reader.word(value[direction], join(place, direction), grammar.METRICS),
+        reader.word(value[direction], join(place, direction), METRIC_NAMES),
         bucket,
         reader.word(value.get("over", "median"), join(place, "over"), grammar.OVERS),
     )

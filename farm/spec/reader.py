@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from farm.spec.spec import ChoiceParam, Document, IntParam, Param, Value
+from farm.spec.spec import ChoiceParam, IntParam, JsonObject, Param, Value
 from farm.values.canon import INT_MAX
 from farm.values.errors import SpecError
 
@@ -22,7 +22,7 @@ Check = Callable[[Any, str], Any]
 DEPTH_MAX = 64
 
 
-def read_document(source: str | bytes | Path | Mapping[str, Any], *, name: str = "") -> Document:
+def read_document(source: str | bytes | Path | Mapping[str, Any], *, name: str = "") -> JsonObject:
     """Return the JSON object in ``source``: a path, JSON text, or an object that was read already.
 
     ``name``: what text that is no file is called in errors.
@@ -161,7 +161,7 @@ class Reader:
         *,
         required: Sequence[str] = (),
         unbuilt: Sequence[str] = (),
-    ) -> Document:
+    ) -> JsonObject:
         """Return ``value``, an object that has all ``required`` keys and no key that is not ``known``."""
         if not isinstance(value, dict):
             raise SpecError(f"not an object: {show(value)}", place=place, allowed="{" + one_of(known) + "}")

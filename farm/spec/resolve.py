@@ -25,7 +25,7 @@ from farm.spec.grammar import SPEC_VERSION
 from farm.spec.params import check_params
 from farm.spec.parse_study import study_document
 from farm.spec.reader import is_hole
-from farm.spec.spec import ChoiceParam, Document, IntParam, Param, RunSpec, StudySpec, Value
+from farm.spec.spec import ChoiceParam, IntParam, JsonObject, Param, RunSpec, StudySpec, Value
 from farm.values.canon import canonical_json, fingerprint, sha256_hex
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
@@ -37,7 +37,7 @@ _EACH = "each"
 class Template:
     """The resolved spec with ``$p`` kept; ``hash`` also covers the versions of semantics and numerics."""
 
-    document: Document
+    document: JsonObject
     hash: str
 
 
@@ -51,12 +51,12 @@ def template(spec: StudySpec) -> Template:
     return Template(document, fingerprint({"template": document, **versions}))
 
 
-def study_identity(spec: StudySpec) -> Document:
+def study_identity(spec: StudySpec) -> JsonObject:
     """Return all of a spec that decides a study's trials, cells and ranking, as one document to be hashed.
 
     ``name`` and ``note`` are left out, and ``run.dataset`` too: the snapshot names the data.
     """
-    identity: Document = {
+    identity: JsonObject = {
         "template": _sorted(_document(spec)),
         "params": {name: _param_document(param) for name, param in spec.strategy.params.items()},
         "constraints": list(spec.strategy.constraints),
@@ -66,7 +66,7 @@ def study_identity(spec: StudySpec) -> Document:
     return identity
 
 
-def _param_document(param: Param) -> Document:
+def _param_document(param: Param) -> JsonObject:
     if isinstance(param, ChoiceParam):
         return {"choice": list(param.values)}
     if isinstance(param, IntParam):
@@ -74,7 +74,7 @@ def _param_document(param: Param) -> Document:
     return {"float": [param.lo, param.hi], "log": param.log}
 
 
-def resolve(spec: StudySpec, params: Mapping[str, Value], instrument: str | None) -> Document:
+def resolve(spec: StudySpec, params: Mapping[str, Value], instrument: str | None) -> JsonObject:
     """Return the resolved document of one trial, or of one of its cells. ``instrument`` is the ticker, with each."""
     return Resolver(spec).trial(params).document(instrument)
 
@@ -103,7 +103,7 @@ def fixed_tickers(spec: StudySpec) -> frozenset[str]:
     return frozenset(found)
 
 
-def _document(spec: StudySpec) -> Document:
+def _document(spec: StudySpec) -> JsonObject:
     return {"spec": SPEC_VERSION, "run": spec.run_document, "strategy": spec.strategy.template}
 
 
@@ -117,7 +117,7 @@ def _sorted(value: Any) -> Any:
     return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
-def _unordered(value: Document) -> tuple[str, ...]:
+def _unordered(value: JsonObject) -> tuple[str, ...]:
     """Return the keys whose list of children is a set. Templates hold no key that a user chose."""
     return tuple(key for key in ("all", "any") if isinstance(value.get(key), list))
 
@@ -150,14 +150,14 @@ class ResolvedTrial:
         """Return the canonical JSON of the resolved spec."""
         return self.head + self._spliced(instrument) + self.tail
 
-    def document(self, instrument: str | None) -> Document:
+    def document(self, instrument: str | None) -> JsonObject:
         """Return the resolved spec."""
-        found: Document = json.loads(self.text(instrument))
+        found: JsonObject = json.loads(self.text(instrument))
         return found
 
-    def open_document(self) -> Document:
+    def open_document(self) -> JsonObject:
         """Return the resolved spec with no instrument in an each universe: what all cells share."""
-        found: Document = json.loads(self.head + self.tail)
+        found: JsonObject = json.loads(self.head + self.tail)
         return found
 
     def _spliced(self, instrument: str | None) -> bytes:
@@ -252,7 +252,7 @@ def _merged(pieces: list[_Piece]) -> tuple[_Piece, ...]:
     return tuple(merged)
 
 
-def _pieces(document: Document, *, is_each: bool) -> tuple[list[_Piece], list[_Piece]]:
+def _pieces(document: JsonObject, *, is_each: bool) -> tuple[list[_Piece], list[_Piece]]:
     """Return the pieces before and after the place of the instrument; without each the second part is empty."""
     head: list[_Piece] = []
     tail: list[_Piece] = []

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Document: TypeAlias = dict[str, Any]
+JsonObject: TypeAlias = dict[str, Any]
 """A JSON object of the spec."""
 
 Value: TypeAlias = int | float | str | bool
@@ -140,7 +140,7 @@ class StrategySpec:
     params: Mapping[str, Param]
     constraints: tuple[Any, ...]
     universes: tuple[Universe, ...]
-    template: Document
+    template: JsonObject
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,11 @@ class StudySpec:
     ``study`` is None when the document has neither a study part nor parameters.
     """
 
-    raw: Document
+    raw: JsonObject
     name: str
     strategy: StrategySpec
     run: RunSpec
-    run_document: Document
+    run_document: JsonObject
     study: StudyOptions | None
 
     @property

@@ -20,6 +20,7 @@ from typing import Protocol
 from farm.values.errors import UsageError
 
 _SEGMENT = r"[A-Za-z0-9_=-][A-Za-z0-9._=-]*"
+_NAME = re.compile(_SEGMENT)
 _KEY = re.compile(rf"{_SEGMENT}(/{_SEGMENT})*")
 _PREFIX = re.compile(rf"({_SEGMENT}(/{_SEGMENT})*/?)?")
 KEY_LENGTH_MAX = 900
@@ -81,6 +82,11 @@ def check_key(key: str) -> str:
             allowed=f"segments of [A-Za-z0-9._=-] that do not begin with a dot, joined by /, at most {KEY_LENGTH_MAX}",
         )
     return key
+
+
+def is_name(text: str) -> bool:
+    """Whether ``text`` can be a segment of a key."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_prefix(prefix: str) -> str:

@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from farm.store.base import ObjectMeta, check_key, check_prefix, check_range
+from farm.store.base import ObjectMeta, check_key, check_prefix, check_range, is_name
 from farm.values.errors import (
     AlreadyExists,
     ConfigError,
@@ -154,9 +154,7 @@ class LocalStore:
         try:
             with _translated(folder), os.scandir(folder) as entries:
                 # A directory sorts as its name with the slash: so the order of the walk is the order of the keys.
-                names = sorted(
-                    entry.name + ("/" if entry.is_dir() else "") for entry in entries if not entry.name.startswith(".")
-                )
+                names = sorted(entry.name + ("/" if entry.is_dir() else "") for entry in entries if is_name(entry.name))
         except NotFound:
             return
         for name in names:

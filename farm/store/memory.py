@@ -1,7 +1,8 @@
 """A store in the memory of this process: for tests, and for work that needs no files.
 
 ``memory:name`` names one store per process, so that every part of a program that opens the URL sees the same objects;
-``memory:`` is the one without a name. Nothing outlives the process.
+``memory:`` is the one without a name. One that is made without a URL gets a URL that no other has. Nothing outlives
+the process.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from farm.values.errors import AlreadyExists, NotFound, PreconditionFailed, Rang
 
 _registry_lock = threading.Lock()
 _registry: dict[str, MemoryStore] = {}
+_unnamed = itertools.count(1)
 
 
 class MemoryStore:
     """A dictionary of bytes behind the ``Store`` protocol."""
 
-    def __init__(self, name: str = "") -> None:
-        self.url = f"memory:{name}"
+    def __init__(self, name: str | None = None) -> None:
+        self.url = f"memory:{name if name is not None else f'unnamed-{next(_unnamed)}'}"
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[bytes, str]] = {}
         self._versions = itertools.count(1)

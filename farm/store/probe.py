@@ -1,20 +1,46 @@
 """Does this store keep its word on conditional writes?
 
 Deduplication, refs and the queue stand on ``put_if_absent`` being atomic. Some servers accept the condition and ignore
-it, which loses work silently; so the farm asks once at start-up, with a race.
+it, which loses work silently; so the farm asks once, with a race, before it writes the first object. Who only reads
+asks for nothing: a finished study can be looked at, and run again, where nobody may write.
 """
 
 from __future__ import annotations
 
 import secrets
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from farm.store.base import Store
+from farm.store.wrap import Around
 from farm.values.errors import AlreadyExists, StoreError, Watchdog
 
+_T = TypeVar("_T")
+
 RACERS: Final = 8
+
+
+class Proven(Around):
+    """A store that is probed before the first write to it; the errors of that write are those of the probe too."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self._lock = threading.Lock()
+        self._is_proven = False
+
+    def _do(self, verb: str, key: str, action: Callable[[], _T], *, sent: int = 0, expected: int = 0) -> _T:
+        if verb in ("put", "put_if_absent"):
+            with self._lock:
+                if not self._is_proven:
+                    probe_conditional_put(self.inner)
+                    self._is_proven = True
+        return action()
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, if_match: str | None = None) -> list[bytes]:
+        return self.inner.get_ranges(key, ranges, if_match=if_match)
 
 
 def probe_conditional_put(store: Store) -> None:

@@ -143,6 +143,36 @@ class Counting(Around):
         return result
 
 
+class Metered(Around):
+    """Adds up the bytes of the bodies that come through it: what one of the users of a store has fetched."""
+
+    def __init__(self, inner: Store) -> None:
+        super().__init__(inner)
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def _do(self, verb: str, key: str, action: Callable[[], _T], *, sent: int = 0, expected: int = 0) -> _T:
+        result = action()
+        if isinstance(result, bytes):
+            self._add(len(result))
+        return result
+
+    def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, if_match: str | None = None) -> list[bytes]:
+        bodies = self.inner.get_ranges(key, ranges, if_match=if_match)  # in one call: they go out together
+        self._add(sum(map(len, bodies)))
+        return bodies
+
+    def _add(self, count: int) -> None:
+        with self._lock:
+            self._bytes += count
+
+    def take(self) -> int:
+        """Return the bytes that came since the last call: whoever asks, each byte is told once."""
+        with self._lock:
+            taken, self._bytes = self._bytes, 0
+            return taken
+
+
 class Limited(Around):
     """At most ``in_flight_max`` requests at once. Listings are free: one is one request at a time, and its reader may
     send others meanwhile, which would wait for the slot it holds."""

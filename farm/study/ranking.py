@@ -12,8 +12,6 @@ import numpy as np
 
 from farm.values.arrays import F64, I64
 
-OVER = ("median", "mean", "min", "max")
-
 
 def over_cells(values: F64, over: str) -> F64:
     """Return one value per trial.

@@ -15,11 +15,11 @@ import numpy as np
 
 from farm.shard.dataset import Dataset, Instrument
 from farm.shard.index import MonthRows, ShardRows, month_digests
-from farm.shard.kinds import kind_of
+from farm.shard.kinds import STOCK_DAILY, kind_of
 from farm.shard.reader import ColumnLoader, read_rows
 from farm.values.canon import fingerprint
 
-BARS = "stock_daily"
+BARS = STOCK_DAILY.name
 ACTIONS = ("splits", "dividends")
 
 ReadSet = Mapping[str, tuple[str, ...]]

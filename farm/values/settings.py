@@ -72,14 +72,24 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class CacheSettings:
-    """Byte budgets of the process."""
+    """What a process keeps: budgets in bytes, and how many studies and compiled trials, of all studies together."""
 
     cache_bytes_max: int = 2 * GIB
     series_bytes_max: int = 1 * GIB
+    market_bytes_max: int = 1 * GIB
+    studies_max: int = 64
+    programs_max: int = 8192
 
     def __post_init__(self) -> None:
         _require(self.cache_bytes_max >= 0, "cache_bytes_max must not be negative", "settings.cache")
         _require(self.series_bytes_max >= 0, "series_bytes_max must not be negative", "settings.cache")
+        _require(self.market_bytes_max > 0, "market_bytes_max must be positive", "settings.cache")
+        _require(self.studies_max > 0, "studies_max must be positive", "settings.cache")
+        _require(
+            self.programs_max >= self.studies_max,
+            "programs_max is below studies_max: a study at work needs a program",
+            "settings.cache",
+        )
 
 
 @dataclass(frozen=True)
@@ -104,13 +114,13 @@ class FarmSettings:
 def from_environment() -> FarmSettings:
     """Return the settings that FARM_* variables give; what they do not name keeps its default.
 
-    Variables: FARM_STORE (URL or path), FARM_DATASET, FARM_THREADS, FARM_CACHE_BYTES and FARM_SERIES_BYTES (2147483648,
-               "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S, FARM_WATCHDOG_S. FARM_KERNEL_CACHE is read in
-               ``kernels/cache.py``, when a process first needs a kernel.
+    Variables: FARM_STORE (URL or path), FARM_DATASET, FARM_THREADS, FARM_CACHE_BYTES, FARM_SERIES_BYTES and
+               FARM_MARKET_BYTES (2147483648, "2GiB", "500MB"), FARM_IN_FLIGHT, FARM_REQUEST_TIMEOUT_S,
+               FARM_WATCHDOG_S. FARM_KERNEL_CACHE is read in ``kernels/cache.py``, when a process first needs a kernel.
     Errors:    UsageError naming the variable.
     """
     # Imported here: pydantic costs 0.1 s, and `farm --help` needs no settings. (pydantic-settings would cost as much
-    # again, at every start of every command, to read eight variables.)
+    # again, at every start of every command, to read nine variables.)
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     given = [f"FARM_{name}" for name in _VARIABLES if os.environ.get(f"FARM_{name}")]
@@ -138,6 +148,7 @@ def from_environment() -> FarmSettings:
             cache=CacheSettings(
                 cache_bytes_max=int(read("CACHE_BYTES", ByteSize, ByteSize(cache.cache_bytes_max))),
                 series_bytes_max=int(read("SERIES_BYTES", ByteSize, ByteSize(cache.series_bytes_max))),
+                market_bytes_max=int(read("MARKET_BYTES", ByteSize, ByteSize(cache.market_bytes_max))),
             ),
             threads=read("THREADS", int, farm.threads),
             dataset=read("DATASET", str, farm.dataset),
@@ -148,5 +159,6 @@ def from_environment() -> FarmSettings:
 
 
 _VARIABLES = (
-    "STORE", "DATASET", "THREADS", "CACHE_BYTES", "SERIES_BYTES", "IN_FLIGHT", "REQUEST_TIMEOUT_S", "WATCHDOG_S",
+    "STORE", "DATASET", "THREADS", "CACHE_BYTES", "SERIES_BYTES", "MARKET_BYTES", "IN_FLIGHT", "REQUEST_TIMEOUT_S",
+    "WATCHDOG_S",
 )  # fmt: skip

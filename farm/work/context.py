@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from farm.columns.cache import ColumnCache
 from farm.engine.events import simulate
 from farm.engine.incidents import incidents
@@ -27,20 +29,21 @@ from farm.market.tape import Tape, make_tape
 from farm.program.compile import compile_trial
 from farm.program.expr import Expressions
 from farm.program.program import Program
-from farm.results.metrics import METRICS, Stretch
-from farm.results.record import NULL_STATS, CellResult, cell_result
+from farm.results.measure import Stretch
+from farm.results.record import CellResult, cell_result
 from farm.shard.dataset import Dataset
+from farm.shard.snapshot import Snapshot
 from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
+from farm.store.base import Store
+from farm.store.wrap import Metered
 from farm.study.split import chronological
 from farm.study.trials import Study
 from farm.values.arrays import F64
+from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-
-PROGRAMS_MAX = 8192
-MARKETS_MAX = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,13 @@ class CellMarket:
     benchmark: F64 | None
     counts: Mapping[str, int]
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its arrays, without the calendars, which all markets share."""
+        parts = [self.benchmark, *vars(self.tape).values(), *self.tape.tables]
+        parts += [value for series in self.market.series for value in vars(series).values()]
+        return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -61,19 +71,33 @@ class Scored:
     result: CellResult
 
 
+class Memory:
+    """What the studies of a process keep, each kind within one budget for all of them.
+
+    A market above the whole budget is kept all the same, alone: each of its cells asks for it more than once.
+    """
+
+    def __init__(self, columns: ColumnCache, settings: CacheSettings) -> None:
+        market_bytes_max = settings.market_bytes_max
+        self.columns = columns
+        self.series = SeriesStore(settings.series_bytes_max)
+        self.markets: Shared[tuple[str, int], CellMarket] = Shared(
+            market_bytes_max, size_of=lambda market: min(market.bytes, market_bytes_max)
+        )
+        self.programs: Shared[tuple[str, int], tuple[ResolvedTrial, Program]] = Shared(settings.programs_max)
+
+
 class StudyContext:
     """The shared state of one study in this process; safe for many threads."""
 
-    def __init__(self, study: Study, dataset: Dataset, cache: ColumnCache, series: SeriesStore) -> None:
+    def __init__(self, study: Study, store: Store, snapshot: Snapshot, memory: Memory) -> None:
         self.study = study
         self.spec = load_study(dict(study.spec))
-        self.dataset = dataset
-        self._cache = cache
-        self._series = series
+        self._metered = Metered(store)
+        self.dataset = Dataset(self._metered, snapshot)
+        self._memory = memory
         self._resolver = Resolver(self.spec)
         self._table = Expressions()
-        self._trials: Shared[int, tuple[ResolvedTrial, Program]] = Shared(PROGRAMS_MAX)
-        self._markets: Shared[int, CellMarket] = Shared(MARKETS_MAX)
         self._buckets = self._make_buckets()
 
     def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
@@ -88,13 +112,23 @@ class StudyContext:
         """Whether the instruments of the cell have a bar in the window."""
         return self.study.read(trial, position).bars > 0
 
+    def load(self, positions: set[int]) -> int:
+        """Load the markets of the cells at ``positions``; return the bytes that were fetched.
+
+        Each byte is told once. While several threads load for this study, they are told to the first that is done.
+        """
+        for position in sorted(positions):
+            if any(self.study.reads[indexes[position]].bars for indexes in self.study.reads_of):
+                self.market(position)
+        return self._metered.take()
+
     def market(self, position: int) -> CellMarket:
         """Return the market of the cells at ``position`` among a trial's cells."""
-        return self._markets.get(position, lambda: self._load(position))
+        return self._memory.markets.get((self.study.name, position), lambda: self._load(position))
 
     def program(self, trial: int) -> tuple[ResolvedTrial, Program]:
         """Return the resolved spec and the program of a trial."""
-        return self._trials.get(trial, lambda: self._compile(trial))
+        return self._memory.programs.get((self.study.name, trial), lambda: self._compile(trial))
 
     def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
         resolved = self._resolver.trial(self.study.params(trial))
@@ -135,7 +169,7 @@ class StudyContext:
         run = self.spec.run
         return load_market(
             self.dataset,
-            self._cache,
+            self._memory.columns,
             names,
             calendar_name=run.calendar,
             start_day=run.start_day,
@@ -147,14 +181,14 @@ class StudyContext:
     def simulate(self, trial: int, position: int) -> Run:
         """Run one cell through the engine."""
         shared, program = self.market(position), self._program_of(trial, position)
-        signals = evaluate(program, shared.market, self._series)
+        signals = evaluate(program, shared.market, self._memory.series)
         run = simulate(program, shared.market, signals, tape=shared.tape)
         more = {**shared.counts, **incidents(run, shared.market, signals)}
         return replace(run, counts={**run.counts, **more}) if more else run
 
     def anchors(self, trial: int, position: int) -> dict[str, str]:
         """Return, per recursive indicator of the cell, the day on which its steps began (domain.md 2.4)."""
-        signals = evaluate(self._program_of(trial, position), self.market(position).market, self._series)
+        signals = evaluate(self._program_of(trial, position), self.market(position).market, self._memory.series)
         found: dict[str, str] = {}
         for one in (one for sleeve in signals for one in sleeve):
             for label, day in one.anchors.items():
@@ -182,6 +216,3 @@ class StudyContext:
             out_of_sample=self._buckets[1],
         )
         return Scored(run, result)
-
-
-__all__ = ["METRICS", "NULL_STATS", "CellMarket", "Scored", "StudyContext"]

@@ -27,28 +27,25 @@ from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
 from farm.results.catalog import Catalog
 from farm.results.document import FarmStats, document
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.results import Ranking, Results, ranking
 from farm.results.rows import BlockRows
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
-from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
-from farm.store.wrap import counts_of
+from farm.store.wrap import Metered
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
-from farm.work.context import METRICS, Scored, StudyContext
+from farm.work.context import Memory, Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
-
-STUDIES_MAX = 16
-IN_PROCESS = "in process"
-"""Worker and reason of a block that was computed without workers."""
 
 __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
@@ -72,13 +69,14 @@ class BlockReport:
 
 @dataclass(frozen=True)
 class SubmittedStudy:
-    """A stored study, what it was made from, and the blocks that wait."""
+    """A stored study, what it was made from, and the blocks that wait. ``metered``: the store of ``dataset``."""
 
     study: Study
     spec: StudySpec
     dataset: Dataset
     catalog: Catalog
     waiting: tuple[int, ...]
+    metered: Metered
 
     @property
     def cells_waiting(self) -> int:
@@ -131,6 +129,7 @@ def submit(
     fresh: bool = False,
     cache: ColumnCache | None = None,
     catalog: Catalog | None = None,
+    settings: CacheSettings | None = None,
 ) -> SubmittedStudy:
     """Plan the study, store its record if nobody has, and return it with the blocks that wait.
 
@@ -140,20 +139,29 @@ def submit(
     """
     parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
     catalog = catalog if catalog is not None else Catalog(store)
-    dataset = Dataset(store, _snapshot(store, parsed, snapshot))
-    study, _ = _find_or_plan(parsed, dataset, catalog, cache, fresh=fresh)
-    stored = catalog.put_study(study)
+    metered = Metered(store)
+    dataset = Dataset(metered, _snapshot(store, parsed, snapshot))
+    columns = cache if cache is not None else process_cache(settings)
+    study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
+    stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
     waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
-    return SubmittedStudy(stored, parsed, dataset, catalog, waiting)
+    return SubmittedStudy(stored, parsed, dataset, catalog, waiting, metered)
 
 
-def plan(spec: Spec, store: Store, *, snapshot: str | None = None, fresh: bool = False) -> Plan:
+def plan(
+    spec: Spec,
+    store: Store,
+    *,
+    snapshot: str | None = None,
+    fresh: bool = False,
+    settings: CacheSettings | None = None,
+) -> Plan:
     """Return what running the study now would read and compute; nothing is stored or run."""
     parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
     catalog = Catalog(store)
     dataset = Dataset(store, _snapshot(store, parsed, snapshot))
-    study, is_stored = _find_or_plan(parsed, dataset, catalog, None, fresh=fresh)
+    study, is_stored = _find_or_plan(parsed, dataset, catalog, process_cache(settings), fresh=fresh)
     finished = catalog.finished_blocks(study) if is_stored and not fresh else frozenset()
     return make_plan(study, dataset, parsed, finished, is_stored=is_stored)
 
@@ -165,15 +173,14 @@ def _snapshot(store: Store, spec: StudySpec, snapshot: str | None) -> Snapshot:
 
 
 def _find_or_plan(
-    spec: StudySpec, dataset: Dataset, catalog: Catalog, cache: ColumnCache | None, *, fresh: bool
+    spec: StudySpec, dataset: Dataset, catalog: Catalog, cache: ColumnCache, *, fresh: bool
 ) -> tuple[Study, bool]:
     """Return the study and whether it is stored already."""
     identity = study_id(spec, template(spec).hash, dataset.snapshot.id)
     stored = catalog.find_study(study_name(identity, fresh))
     if stored is not None:
         return stored, True
-    columns = cache if cache is not None else process_cache()
-    return plan_study(spec, dataset, catalog, columns, fresh=fresh), False
+    return plan_study(spec, dataset, catalog, cache, fresh=fresh), False
 
 
 def conclude(submission: SubmittedStudy, stats: FarmStats) -> Outcome:
@@ -202,9 +209,10 @@ def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Out
         spec = study if isinstance(study, StudySpec) else load_study(study)
         found = _snapshot(store, spec, snapshot)
         stored = catalog.read_study(study_id(spec, template(spec).hash, found.id))
-    dataset = Dataset(store, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
+    metered = Metered(store)
+    dataset = Dataset(metered, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
     stats = FarmStats(cells_total=stored.cells, cells_computed=0, cells_reused=stored.cells)
-    return conclude(SubmittedStudy(stored, spec, dataset, catalog, ()), stats)
+    return conclude(SubmittedStudy(stored, spec, dataset, catalog, (), metered), stats)
 
 
 def rank_trials(results: Results, spec: StudySpec) -> Ranking | None:
@@ -227,13 +235,12 @@ class BlockRunner:
     def __init__(
         self, store: Store, *, cache: ColumnCache | None = None, settings: CacheSettings | None = None
     ) -> None:
+        self.cache = cache if cache is not None else process_cache(settings)
         settings = settings if settings is not None else CacheSettings()
         self.store = store
         self.catalog = Catalog(store)
-        self.cache = cache if cache is not None else process_cache()
-        self._series = SeriesStore(settings.series_bytes_max)
-        self._contexts: Shared[str, StudyContext] = Shared(STUDIES_MAX)
-        self._loading = threading.Lock()
+        self._memory = Memory(self.cache, settings)
+        self._contexts: Shared[str, StudyContext] = Shared(settings.studies_max)
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -248,7 +255,7 @@ class BlockRunner:
     def _open(self, study: Study | str) -> StudyContext:
         stored = self.catalog.read_study(study) if isinstance(study, str) else study
         snapshot = read_snapshot(self.store, stored.snapshot, dataset=stored.dataset)
-        return StudyContext(stored, Dataset(self.store, snapshot), self.cache, self._series)
+        return StudyContext(stored, self.store, snapshot, self._memory)
 
     def run_block(self, study: Study | str, block: int) -> BlockReport:
         """Compute a block and store its segment; return how that went.
@@ -259,9 +266,9 @@ class BlockRunner:
         clock = Stages()
         with clock.stage("plan"):
             context = self.context(study)
-            rows = BlockRows(context.study, block, METRICS)
+            rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
-            fetched = self._load(context, {rows.cell(row)[1] for row in range(len(rows))})
+            fetched = context.load({rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
         with clock.stage("write"):
             is_new = self.catalog.put_segment(context.study, block, rows.segment())
@@ -287,21 +294,6 @@ class BlockRunner:
             except FarmError as error:
                 raise _of_cell(error, context.study, trial, position) from error
         clock.seconds |= {"run": run_s, "score": score_s}
-
-    def _load(self, context: StudyContext, positions: set[int]) -> int:
-        """Load the markets of these cells; return the bytes that came over the wire for it.
-
-        One thread of the process loads at a time (its requests are concurrent), so that bytes are counted once.
-        """
-        wanted = [
-            position for position in sorted(positions)
-            if any(context.study.reads[indexes[position]].bars for indexes in context.study.reads_of)
-        ]  # fmt: skip
-        with self._loading:
-            before = counts_of(self.store).bytes_read
-            for position in wanted:
-                context.market(position)
-            return counts_of(self.store).bytes_read - before
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.
@@ -354,7 +346,7 @@ def run_in_process(
     """
     clock = Stages()
     with clock.stage("plan"):
-        submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache)
+        submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache, settings=settings)
     reports: list[BlockReport] = []
     if submission.waiting:
         runner = BlockRunner(store, cache=cache, settings=settings)
@@ -372,8 +364,8 @@ def run_in_process(
             cells_total=submission.study.cells,
             cells_computed=submission.cells_waiting,
             cells_reused=submission.study.cells - submission.cells_waiting,
-            bytes_fetched=sum(report.bytes_fetched for report in reports),
             bytes_needed=submission.bytes_needed,
+            bytes_fetched=submission.metered.take() + sum(report.bytes_fetched for report in reports),
             seconds=clock.seconds,
         )
         return conclude(submission, stats)
@@ -413,16 +405,15 @@ def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) ->
     """Write down who computed which blocks, and what that took: for ``explain``, no part of a result."""
     if not reports:
         return
-    submission.catalog.put_lease(
-        submission.study.name,
-        "local",
-        {
-            "worker": IN_PROCESS,
-            "reason": IN_PROCESS,
-            "attempt": 1,
-            "blocks": sorted(report.block for report in reports),
-            "cells": sum(report.cells for report in reports),
-            "bytes_fetched": sum(report.bytes_fetched for report in reports),
-            "seconds": total_seconds(report.seconds for report in reports),
-        },
+    record = LeaseRecord(
+        study=submission.study.name,
+        worker=IN_PROCESS,
+        reason=IN_PROCESS,
+        attempt=1,
+        blocks=tuple(sorted(report.block for report in reports)),
+        outcome="done",
+        cells=sum(report.cells for report in reports),
+        bytes_fetched=sum(report.bytes_fetched for report in reports),
+        seconds=total_seconds(report.seconds for report in reports),
     )
+    put_numbered(submission.catalog.store, record, "local")

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +24,8 @@ from farm.show import table
 
 @dataclass(frozen=True)
 class Row:
-    """One measured promise. ``values`` are the repeats; ``parts`` say where the time of the median repeat went."""
+    """One measured promise. ``values`` are the repeats; ``parts`` say where the time of the median repeat went;
+    ``peak_bytes``: the most memory of the processes that did the work; None: of this one, 0: not known."""
 
     name: str
     unit: str
@@ -31,6 +34,7 @@ class Row:
     values: Sequence[float]
     parts: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    peak_bytes: int | None = None
 
     @property
     def median(self) -> float:
@@ -54,6 +58,32 @@ def seconds_of(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def forget_peak() -> None:
+    """Let ``peak_bytes`` of this process begin again."""
+    with suppress(OSError):  # where the kernel does not let us, it is the peak since the process began
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes(pid: int | str = "self") -> int:
+    """Return the most resident memory that a process has had; 0 if it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    return int(found[1]) * 1024 if found else 0
+
+
+def family_bytes(pid: int) -> int:
+    """Return the sum of the peaks of a process and all that it has started and that are alive; what they share is
+    counted for each."""
+    try:
+        children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    except OSError:
+        return 0
+    return peak_bytes(pid) + sum(family_bytes(int(child)) for child in children.split())
+
+
 def microseconds(seconds: float) -> str:
     return f"{seconds * 1e6:,.1f} us"
 
@@ -65,13 +95,13 @@ def machine() -> dict[str, str | int]:
 
 
 def figure(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.2f}" if value >= 0.1 else f"{value:,.3f}"
 
 
 def show(rows: Sequence[Row]) -> str:
     """Return the rows as a table, each followed by its parts."""
     lines = table(
-        ["row", "median", "worst", "best", "target", ""],
+        ["row", "median", "worst", "best", "target", "", "peak"],
         [
             [
                 row.name,
@@ -80,6 +110,7 @@ def show(rows: Sequence[Row]) -> str:
                 figure(max(row.values) if row.higher_is_better else min(row.values)),
                 f"{'>=' if row.higher_is_better else '<='} {figure(row.target)}",
                 "met" if row.meets_target else "MISSED",
+                f"{row.peak_bytes / 1e6:,.0f} MB" if row.peak_bytes else "",
             ]
             for row in rows
         ],

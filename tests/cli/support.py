@@ -22,6 +22,7 @@ from unittest import mock
 
 from cluster.cli import main
 from farm.columns import process as columns_process
+from farm.shard import kept
 
 COMMAND = Path(sys.executable).with_name("farm")
 SECONDS_MAX = 120.0
@@ -66,8 +67,9 @@ class Console:
         return {"FARM_STORE": self.store, **self.environment}
 
     def __call__(self, *arguments: object, stdin: str = "") -> Done:
-        """Run a command in this process; columns that another store has put into the cache are forgotten first."""
+        """Run a command in this process, which has forgotten what earlier ones have read."""
         out, err = io.StringIO(), io.StringIO()
+        kept.forget()
         with (
             mock.patch.dict(os.environ, self._own),
             mock.patch.object(columns_process, "_cache", None),

@@ -9,6 +9,7 @@ import pytest
 
 from tests.cli.support import BARS, HEADER, Console, listing, refused, write_csv
 
+pytestmark = pytest.mark.slow
 GOOD = ("AAPL,2020-01-02,10,11,9,10.5,100", "AAPL,2020-01-03,10,11,9,10.5,100")
 DAY_TWO = "AAPL,2020-01-03,"
 

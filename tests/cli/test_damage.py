@@ -14,6 +14,7 @@ import pytest
 from tests.cli.support import Console, flip, listing, one, refused, truncate, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 Damage = Callable[[Path], object]
 HOW: dict[str, Damage] = {
     "flipped bit": flip,
@@ -81,6 +82,49 @@ def test_what_a_run_has_written(what: str, how: str, finished: Console, folder: 
     assert finished.document("results", spec)["trials"] == expected
 
 
+def test_fresh_works_past_a_damaged_segment(finished: Console, folder: Path, spec: Path) -> None:
+    """Computed afresh the cells lie in another segment, and everybody finds them there."""
+    expected = finished.document("results", spec)["trials"]
+    path = one(folder, "results/*/*.parquet")
+    truncate(path)
+    refused(finished("run", spec), 4, path.name, "run with --fresh")
+    before = path.read_bytes()
+    assert finished.document("run", spec, "--fresh")["trials"] == expected
+    for command in ("run", "results"):
+        assert finished.document(command, spec)["trials"] == expected
+    assert finished("report", spec).code == 0
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_segment_is_no_matter_to_another_study(finished: Console, folder: Path, tmp_path: Path) -> None:
+    """Not even to one of the same family; nor is a damaged study record."""
+    truncate(one(folder, "results/*/*.parquet"))
+    other = write_spec(tmp_path / "other.json", cross(fast=(7, 7), slow=(33, 33)))
+    done = finished.document("run", other)
+    assert done["farm"]["cells"] == {"total": 5, "computed": 5, "reused": 0, "failed": 0}
+    record = next(path for path in folder.glob("studies/*/study.json") if done["study"] not in str(path))
+    truncate(record)
+    cell = done["trials"][0]["cells"][0]["key"]
+    assert finished.document("explain", cell)["cell"] == cell
+    refused(finished("explain", "0" * 16), 4, str(record.relative_to(folder)))
+    [damaged, intact] = sorted(finished.document("status")["studies"], key=lambda study: "error" not in study)
+    assert (damaged["study"], intact["study"]) == (record.parent.name, done["study"])
+    assert damaged["error"]["place"] == str(record.relative_to(folder))
+    text = finished("status").out
+    assert done["study"][:16] in text and f"error: {record.relative_to(folder)}: study record cannot be read" in text
+
+
+def test_a_damaged_dataset_is_no_matter_to_another(sample: Console, folder: Path, spec: Path) -> None:
+    assert sample("ingest", "sample", "--dataset", "other").code == 0
+    truncate(one(folder, "refs/other/*.json"))
+    assert sample("run", spec).code == 0
+    [intact, damaged] = sample.document("status")["datasets"]
+    assert (intact["dataset"], "error" in intact) == ("main", False)
+    assert (damaged["dataset"], damaged["error"]["place"]) == ("other", "refs/other/0000000001.json")
+    text = sample("status").out
+    assert "AAPL" in text and "error: refs/other/0000000001.json: the log entry cannot be read" in text
+
+
 def test_other_data_than_the_one_that_is_damaged_is_used(sample: Console, folder: Path, tmp_path: Path) -> None:
     """Only what a study reads is asked for: a damaged decade is no matter to the other."""
     flip(one(folder, "data/stock_daily/1d/2010s/*.parquet"))
@@ -98,11 +142,18 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path, spec: Path) -> None:
 
 
 def test_foreign_files_in_a_store(sample: Console, folder: Path, spec: Path) -> None:
-    """Whoever looks around with other programs leaves things behind: a name that no farm gives is named, or ignored."""
-    (folder / "README.txt").write_text("ours")
-    (folder / "results" / "x").mkdir(parents=True)
-    (folder / "results" / "x" / ".DS_Store").write_text("")
-    (folder / "studies").mkdir()
-    (folder / "studies" / "notes.txt").write_text("")
+    """Whoever looks around with other programs leaves things behind: what no farm names so is passed over, anywhere;
+    `status` counts what it meets."""
+    family = sample.document("spec", "check", spec)["template"]
+    names = ("README.txt", "refs/notes.txt", "refs/main/0000000001.json.bak", "refs/copy of main/0000000001.json",
+             "refs/main/copy (1).txt", f"results/{family}/notes.txt", f"results/{family}/copy-1.parquet",
+             f"results/{family}/~x.parquet", "results/x/.DS_Store", "studies/notes.txt", "studies/x/notes",
+             "inbox/notes", "snapshots/x", "data/x")  # fmt: skip
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("not ours")
     assert sample("run", spec).code == 0
-    assert sample("status").code == 0
+    assert sample.document("run", spec)["farm"]["cells"]["reused"] == 45
+    assert sample("ingest", "sample").code == 0
+    assert sample.document("status")["strangers"] == 4
+    assert "passed over: 4 objects in refs/ and studies/" in sample("status").out

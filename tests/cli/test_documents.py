@@ -27,6 +27,7 @@ def study_of(farm: Console) -> str:
     return str(study["study"])
 
 
+@pytest.mark.slow
 def test_standard_output_of_a_run_is_its_document(sample: Console, spec: Path) -> None:
     """As a process: one line of JSON that validates, and nothing else on either stream."""
     done = sample.process("run", spec, "--json", "--threads", "2")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,39 @@ def test_every_command_speaks_json_and_takes_a_store() -> None:
 
 def test_no_line_of_help_is_wider_than_a_page() -> None:
     assert max(map(len, help_text().splitlines())) <= 120
+
+
+LOADED = """
+import sys
+from cluster.cli import main
+try:
+    main(sys.argv[1:])
+except SystemExit as ending:
+    assert not ending.code
+    print(*sorted({name.partition(".")[0] for name in sys.modules} & set("numpy pyarrow numba ray typer".split())))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        (["--help"], set()),
+        (["--version"], set()),
+        (["spec", "check", "SPEC"], {"typer", "numpy"}),
+        (["status"], {"typer", "numpy", "pyarrow"}),
+        (["ingest", "sample"], {"typer", "numpy", "pyarrow"}),
+    ],
+)
+def test_a_command_loads_what_it_needs(
+    arguments: list[str], needs: set[str], finished: Console, spec: Path, tmp_path: Path
+) -> None:
+    """What computes nothing waits for no compiler, and what reads no data for no Arrow; Ray is for workers."""
+    words = [str(spec) if word == "SPEC" else word for word in arguments]
+    environment = {**os.environ, "FARM_STORE": finished.store if "ingest" not in words else str(tmp_path / "store")}
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *words], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert set(done.stdout.splitlines()[-1].split()) == needs
 
 
 @pytest.mark.parametrize("arguments", (["--help"], ["-h"], ["help"]))
@@ -101,6 +135,7 @@ def test_settings_of_the_environment(name: str, value: str, empty: Console, spec
     assert name in done.err
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early(finished: Console) -> None:
     """``farm status | head -1``: no complaint, on either side."""
     line = f"{COMMAND} status | head -1"
@@ -110,6 +145,7 @@ def test_a_reader_that_leaves_early(finished: Console) -> None:
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_gone(finished: Console) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -118,6 +154,7 @@ def test_a_reader_that_is_gone(finished: Console) -> None:
     assert (done.code, done.err) == (1, "")
 
 
+@pytest.mark.slow
 def test_a_terminal_that_knows_no_unicode(finished: Console, spec: Path) -> None:
     done = Console(finished.store, {"PYTHONIOENCODING": "ascii"}).process("results", spec)
     assert (done.code, done.err) == (0, "")

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.support import Console, Done, listing, refused, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 WAIT_S = 60.0
 
 
@@ -75,6 +76,7 @@ def test_ctrl_c_before_anything_is_done(after_s: float, empty: Console, folder: 
     assert summary["rows_added"] + summary["rows_skipped"] == 12_157
 
 
+@pytest.mark.ray
 def test_ctrl_c_with_workers(sample: Console, folder: Path, long: Path) -> None:
     """The farm and its Ray go with the command; what a worker had stored is kept, and workers go on from there.
 

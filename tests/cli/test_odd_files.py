@@ -14,6 +14,7 @@ import pytest
 from tests.cli.support import BARS, Console, refused, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 FLAGS = ("--map", "ts=Date", "--symbol", "AAPL", *BARS)
 HEADER = "Date,Open,High,Low,Close,Volume\n"
 ROW = "2024-01-02,187.15,188.44,183.89,185.64,82488700\n"

@@ -14,6 +14,7 @@ import pytest
 
 from tests.cli.support import Console, write_spec
 
+pytestmark = pytest.mark.slow
 RUN = {"dataset": "main", "start": "2004-09-01", "end": "2012-12-31", "cash": 100000}
 FOUR = {"id": "four", "tickers": ["MSFT", "AAPL", "IBM", "GOOG"]}
 TWO = {"id": "two", "tickers": ["IBM", "FB"]}

@@ -196,6 +196,7 @@ def test_the_progress_line(event: Event, said: str) -> None:
     assert said in show.progress_text(event, 500.0, 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", (60, 100))
 def test_progress_on_a_terminal(columns: int, sample: Console, tmp_path: Path) -> None:
     """One line, rewritten in place and never wrapped, gone over to the next line at its end."""

@@ -20,6 +20,7 @@ import pytest
 from tests.cli.support import BARS, HEADER, Console, listing, refused, write_csv, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 GOOG = Path(str(getattr(find_spec("backtesting"), "origin", None))).parent / "test" / "GOOG.csv"
 UNNAMED = ("--symbol", "GOOG", "--map", "ts=")
 DECADE = {"start": "2005-01-03", "end": "2012-12-31"}

@@ -8,11 +8,13 @@ from unittest import mock
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from farm.shard.calendar import Calendar, freeze_calendar
 from farm.values.units import parse_date
 from tests.cli.support import BARS, Console, refused, write_csv, write_spec
 
+pytestmark = pytest.mark.slow
 COLUMNS = "ts,open,high,low,close,volume"
 
 

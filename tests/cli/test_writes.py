@@ -17,6 +17,7 @@ import pytest
 from tests.cli.support import BARS, Console, listing, refused, write_csv, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 FULL = Path("/dev/full")
 needs_dev_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
 

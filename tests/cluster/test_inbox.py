@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 
+from cluster.backend import Backend
+from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
+from cluster.lease import Limits
 from cluster.messages import BlockAnswer, EndStudy, NoteLease, RunLease
+from cluster.submission import Submission
+from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered, read_leases
 from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
 from farm.store.memory import MemoryStore
 from farm.values.errors import AlreadyExists, BlockFailed, DataError
+from tests.cluster.worlds import study
 
 RUN = RunLease("e-000001", "s", "n1", "e-w0", 0b1011, 1, "home", 9.0)
 
@@ -63,8 +73,8 @@ def test_a_crash_between_marker_and_clearing_is_made_good(store: Store) -> None:
 def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(store: Store) -> None:
     inbox = Inbox(store)
     inbox.record(RUN)
-    [record] = inbox.leases("s")
-    assert record["outcome"] == "sent" and record["blocks"] == [0, 1, 3] and record["reason"] == "home"
+    [record] = read_leases(store, "s")
+    assert (record.outcome, record.blocks, record.reason) == ("sent", (0, 1, 3), "home")
     with pytest.raises(AlreadyExists):
         inbox.record(RUN)
     reports = (
@@ -73,11 +83,11 @@ def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(s
         BlockAnswer(3, 0, 0.1, 0, error=DataError("bad", place="x")),
     )
     inbox.note(NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")}))
-    [record] = inbox.leases("s")
-    assert (record["outcome"], record["cells"], record["bytes_fetched"]) == ("done", 20, 100)
-    assert record["seconds"] == {"read": 0.1, "run": 0.9}
-    assert record["worker"] == "e-w0" and record["attempt"] == 1
-    assert record["failed"]["3"]["message"] == "bad"
+    [record] = read_leases(store, "s")
+    assert (record.outcome, record.cells, record.bytes_fetched) == ("done", 20, 100)
+    assert record.seconds == {"read": 0.1, "run": 0.9}
+    assert (record.worker, record.attempt) == ("e-w0", 1)
+    assert record.failed[3]["message"] == "bad"
 
 
 def test_failures_count_within_one_submission(store: Store) -> None:
@@ -93,12 +103,57 @@ def test_failures_count_within_one_submission(store: Store) -> None:
 
 def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
     """``farm.work.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
-    store.put(lease_key("s", "local-000000"), b'{"blocks":[0],"worker":"in process"}')
+    put_numbered(store, LeaseRecord("s", IN_PROCESS, IN_PROCESS, 1, (0,)), "local")
+    assert [record.lease for record in read_leases(store, "s")] == ["local-000000"]
     assert Inbox(store).failures("s", "n1") == {}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}'])
-def test_a_damaged_submission_is_named(store: Store, damage: bytes) -> None:
+DAMAGED = [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}', b"\xff"]
+COPY = b'{"study":"t","nonce":"n","submitter":"ann","priority":0,"at_ns":"5"}'
+"""Whole, but of another study."""
+
+
+@pytest.mark.parametrize("damage", [*DAMAGED, COPY, COPY.replace(b'"t"', b'"s"').replace(b'"5"', b"[]")])
+def test_a_damaged_submission_is_named_and_stops_no_other(store: Store, damage: bytes) -> None:
+    inbox = Inbox(store)
     store.put(inbox_key("s"), damage)
-    with pytest.raises(DataError, match=r"inbox/s\.json"):
-        Inbox(store).pending()
+    store.put("inbox/notes.txt", b"not ours")
+    inbox.submit(entry("t"))
+    assert inbox.pending() == [entry("t")]
+    entries, damaged = inbox.survey()
+    assert (entries, list(damaged)) == ([entry("t")], ["s"])
+    with pytest.raises(DataError) as caught:
+        inbox.submit(entry("s"))
+    for error in (damaged["s"], caught.value):
+        assert error.place == "inbox/s.json"
+        assert error.hint == "remove it and submit the study again"
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b'{"nonce":"n1","failed":[1]}', b'{"nonce":"n1","failed":{"x":{}}}'])
+def test_a_damaged_attempt_is_named(store: Store, damage: bytes) -> None:
+    """How often a block has failed decides whether it is tried again: a guess would be the wrong one."""
+    store.put(lease_key("s", "e-000001"), damage)
+    with pytest.raises(DataError, match=r"^studies/s/leases/e-000001\.json: "):
+        Inbox(store).failures("s", "n1")
+    assert Inbox(store).failures("t", "n1") == {}
+
+
+def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:
+    """A submission, an attempt, a record: each is the error of its study, and the others are queued."""
+    inbox = Inbox(store)
+    for name in "abcd":
+        inbox.submit(entry(name))
+    store.put(inbox_key("a"), b"{")
+    store.put(lease_key("b", "e-000001"), b"{")
+
+    def load(one: Entry) -> Submission:
+        if one.study == "c":
+            raise DataError("study record cannot be read", place="studies/c/study.json")
+        return replace(study(one.study), failures=inbox.failures(one.study, one.nonce))
+
+    backend = SimpleNamespace(now_s=lambda: 0.0, start=lambda worker: None)
+    driver = Driver(cast(Backend, backend), inbox, load, Limits(workers_max=1), epoch="e")
+    driver.recover()
+    assert list(driver.state.studies) == ["d"]
+    places = {name: error.place for name, error in driver.refused.items()}
+    assert places == {"a": "inbox/a.json", "b": lease_key("b", "e-000001"), "c": "studies/c/study.json"}

@@ -271,6 +271,7 @@ def test_what_cannot_happen_names_state_event_and_story_and_changes_nothing() ->
     assert play.state is before
 
 
+@pytest.mark.slow
 def test_every_order_of_small_events_keeps_the_invariants_and_ends() -> None:
     """Three blocks, one worker: whatever ends, crashes or expires in whatever order, the study ends at zero workers."""
     moves = ("end", "crash", "fail", "tick", "twice")

@@ -95,6 +95,7 @@ def test_a_foreign_exception_is_no_report(tmp_path: Path) -> None:
         serving({0: ZeroDivisionError()}, tmp_path).run("l", "s", (0,))
 
 
+@pytest.mark.slow
 def test_running_a_study_loads_neither_pandas_nor_blas(tmp_path: Path) -> None:
     """Both cost a second at every start, and no run needs them; they can be loaded afterwards all the same."""
     code = """

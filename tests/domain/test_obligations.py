@@ -14,6 +14,7 @@ from farm.store.base import Store
 from farm.values.units import parse_date
 from farm.work.run import run_in_process
 from tests.domain.support import Played, calendar, copy_of, day, play, sleeve, spec, world
+from tests.effort import effort
 
 HISTORY, RUN = 420, 30
 TICKERS = ("AAA", "BBB", "CCC")
@@ -102,7 +103,7 @@ def trials(document: dict[str, Any], store: Store) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(effort(10)))
 def test_a_trial_alone_is_the_trial_in_the_study(seed: int) -> None:
     """Whatever periods stand beside it, and so however much more history is loaded."""
     make = Maker(seed)
@@ -121,7 +122,7 @@ def test_a_trial_alone_is_the_trial_in_the_study(seed: int) -> None:
         assert [{**cell, "key": ""} for cell in alone["cells"]] == [{**cell, "key": ""} for cell in trial["cells"]]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(effort(12)))
 def test_no_lookahead_no_truncation_no_append(seed: int) -> None:
     """Three runs that agree until T: to the end, to the end of another future, and to T. And the run to T has the same
     key whether the future is stored already or not."""
@@ -149,7 +150,7 @@ def beginning(played: Played, until: int, session: int) -> list[Any]:
     return [*found, run.trades[run.trades["exit_ts"] <= until].tolist()]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(effort(4)))
 def test_order_of_tickers_rows_and_ingests_does_not_matter(seed: int) -> None:
     make = Maker(2000 + seed)
     made = make.world()

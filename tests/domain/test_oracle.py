@@ -14,6 +14,7 @@ from farm.store.base import Store
 from tests.domain import support
 from tests.domain.oracle import Account
 from tests.domain.reading import World
+from tests.effort import effort
 
 HISTORY, SESSIONS = 40, 45
 TICKERS = ("AAA", "BBB", "CCC")
@@ -181,7 +182,7 @@ def stored(world: World, make: Maker) -> Store:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(90))
+@pytest.mark.parametrize("seed", range(effort(90)))
 def test_the_farm_does_what_the_text_says(seed: int) -> None:
     make = Maker(seed)
     world, document = make.world(), make.spec()

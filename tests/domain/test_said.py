@@ -28,7 +28,7 @@ def counts(made: Outcome, position: int = 0, trial: int = 0) -> dict[str, int]:
 
 
 def said(made: Outcome) -> list[str]:
-    trial = int(made.ranking.order[0]) if made.ranking is not None else 0
+    trial = int(made.ranking.trials[0]) if made.ranking is not None else 0
     lines = remarks_of_trial(made.results, made.spec, trial)
     text = " ".join(outcome_text(made, 10).split())
     assert all(" ".join(line.split()) in text for line in lines), "what is said stands in the text"

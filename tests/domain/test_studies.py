@@ -316,6 +316,7 @@ class TestKeys:
         assert after.cell["key"] != before.cell["key"]
 
 
+@pytest.mark.slow
 def test_the_rule_on_which_three_engines_agree() -> None:
     """Section 5: SMA 10/30 on GOOG, 10 shares, 10 bps, cash 10,000: 32 closed trades, 17,430.0841."""
     with warnings.catch_warnings():

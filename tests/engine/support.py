@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from farm.engine.ledger import Run
 from farm.market.panel import InstrumentSeries, Market
 from farm.program.expr import Node
-from farm.program.program import Program, RulesProgram, Size, StopRule
+from farm.program.program import Addition, Program, RulesProgram, Size, StopRule
 from farm.shard.calendar import Calendar
 from farm.signals.evaluate import Signals
 from farm.spec.spec import Costs, Exec, RunSpec, Warmup
@@ -27,7 +28,7 @@ from tests.reference.loop import Reference
 
 UNIT = 1_000_000
 START = 10960  # Tuesday 2000-01-04
-PREFER: Any = "prefer"  # the engine only asks whether there is a preference
+PREFER: Any = "prefer"  # the engine only asks whether there is a preference, or a limit
 
 
 def days(count: int) -> Any:
@@ -51,7 +52,7 @@ def rules(**changes: Any) -> RulesProgram:
     sleeve: dict[str, Any] = {
         "id": "s", "universe_id": "u", "universe": ("AAPL",), "side": "long", "enter": Node, "exit": None,
         "enter_short": None, "exit_short": None, "size": Size("qty", 10.0), "stops": (), "levels": (),
-        "max_positions": 1, "prefer": None, "cooldown_bars": 0, "alloc": 1.0,
+        "max_positions": 1, "prefer": None, "limit": None, "ttl": 1, "add": None, "cooldown_bars": 0, "alloc": 1.0,
     }  # fmt: skip
     return RulesProgram(**(sleeve | changes))
 
@@ -71,13 +72,13 @@ def mask(rows: int, *true: int) -> U8:
 def signals(
     market: Market, instrument: int = 0, *, enter: Sequence[int] = (), exit: Sequence[int] = (),
     enter_short: Sequence[int] = (), exit_short: Sequence[int] = (), prefer: F64 | None = None,
-    levels: Sequence[F64] = (),
+    levels: Sequence[F64] = (), limit: F64 | None = None, add: Sequence[int] | None = None,
 ) -> Signals:  # fmt: skip
     """Signals of one instrument by the bars at which they are true."""
     n = market.series[instrument].rows
     return Signals(
         instrument, mask(n, *enter), mask(n, *exit), mask(n, *enter_short), mask(n, *exit_short), prefer,
-        tuple(levels), {},
+        tuple(levels), {}, limit=limit, add=None if add is None else mask(n, *add),
     )  # fmt: skip
 
 
@@ -118,6 +119,10 @@ def market(*series: InstrumentSeries, sessions: int | None = None) -> Market:
 
 Choices = Mapping[str, Sequence[Any]]
 
+ADDITIONS = (
+    Addition(1, Node, Size("qty", 7.0)), Addition(3, Node, Size("pct_equity", 0.2)),
+    Addition(2, Node, Size("notional", 900.0)), Addition(2, Node, Size("equal", 1.0)),
+)  # fmt: skip
 ANYTHING: Choices = {
     "account": ("cash", "reg_t", "linear"),
     "side": ("long", "short", "both"),
@@ -134,6 +139,8 @@ ANYTHING: Choices = {
     "splits": (0, 1, 2),  # how many
     "ratio": ((2, 1), (3, 2), (1, 10), (7, 3)),
     "lot_micro": (UNIT, UNIT, UNIT, 100 * UNIT, UNIT // 10),
+    "limit": (None, None, PREFER),
+    "add": (None, None, *ADDITIONS),
 }  # fmt: skip
 """What a case is made of, where all is equally likely."""
 STOPS = ANYTHING | {"stops": (1, 2), "often": ((0.8, 0.0),), "wild": (0.05,), "places": (3,)}
@@ -228,9 +235,11 @@ def rough_signals(
         np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.05, n)))
         for _ in sleeve.levels
     ]
+    limit = np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.03, n)))
     return Signals(
         instrument, column(enters), column(leaves), column(enters), column(leaves),
-        None if sleeve.prefer is None else prefer, tuple(levels), {},
+        None if sleeve.prefer is None else prefer, tuple(levels), {}, limit=None if sleeve.limit is None else limit,
+        add=None if sleeve.add is None else column(enters),
     )  # fmt: skip
 
 
@@ -249,7 +258,8 @@ def stop_rules(draw: st.DrawFn, choices: Choices = ANYTHING) -> tuple[StopRule, 
     levels = 0
     rules = []
     for kind, unit, value in found:
-        rules.append(StopRule(kind, unit, value, levels if unit == "level" else -1))
+        follows = unit == "level" and draw(st.booleans())
+        rules.append(StopRule(kind, unit, value, levels if unit == "level" else -1, follows))
         levels += unit == "level"
     return tuple(rules)
 
@@ -278,7 +288,8 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
             side="long" if account == "cash" else draw(st.sampled_from(choices["side"])), stops=stops,
             levels=tuple(PREFER for stop in stops if stop.unit == "level"), alloc=draw(st.sampled_from((1.0, 0.5))),
             max_positions=draw(st.sampled_from(choices["places"])), prefer=draw(st.sampled_from((None, None, PREFER))),
-            cooldown_bars=draw(st.sampled_from(choices["cooldown"])),
+            cooldown_bars=draw(st.sampled_from(choices["cooldown"])), limit=draw(st.sampled_from(choices["limit"])),
+            ttl=draw(st.sampled_from((1, 2, 5))), add=draw(st.sampled_from(choices["add"])),
         )  # fmt: skip
         sleeves.append(sleeve)
         groups.append(tuple(draw(rough_signals(found, n, sleeve, choices)) for n in members))
@@ -315,12 +326,18 @@ def _plain(record: dict[str, Any], names: Sequence[str]) -> list[Any]:
     return [record[name] for name in names]
 
 
+def bits_of(records: NDArray[Any]) -> dict[str, tuple[str, bytes]]:
+    """Type and bits of records, field by field: how they lie in memory is no part of what they say."""
+    columns = {name: records[name] for name in records.dtype.names} if records.dtype.names else {"": records}
+    return {name: (column.dtype.str, column.tobytes()) for name, column in columns.items()}
+
+
 def assert_equal_runs(one: Run, other: Run) -> None:
     """Two runs are the same to the bit."""
     for field in dataclasses.fields(Run):
         left, right = getattr(one, field.name), getattr(other, field.name)
         if isinstance(left, np.ndarray):
-            assert left.dtype == right.dtype and left.tobytes() == right.tobytes(), field.name
+            assert bits_of(left) == bits_of(right), field.name
         else:
             assert left == right, field.name
 

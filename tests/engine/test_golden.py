@@ -144,6 +144,7 @@ def test_backtrader_agrees(ours: Run, frame, goog: Market) -> None:  # type: ign
     np.testing.assert_allclose(ours.equity / UNIT, curve, rtol=1e-9, atol=0)
 
 
+@pytest.mark.slow
 def test_vectorbt_agrees(ours: Run, frame, goog: Market) -> None:  # type: ignore[no-untyped-def]
     """Same equity on every session, 65 orders."""
     vectorbt = pytest.importorskip("vectorbt")

@@ -14,14 +14,15 @@ from farm.market.panel import Market
 from farm.market.tape import make_tape
 from farm.program.program import Program
 from farm.signals.evaluate import Signals
-from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, cases
+from tests.effort import effort
+from tests.engine.support import assert_conserves, assert_equal_runs, assert_same, bits_of, cases
 from tests.reference.loop import Reference
 
 Case = tuple[Program, Market, tuple[tuple[Signals, ...], ...]]
 
 
 @given(cases())
-@settings(max_examples=300)
+@settings(max_examples=effort(300))
 def test_kernel_equals_twin(case: Case) -> None:
     """Every order, fill, cash event, trade and session equity is the same, to the bit."""
     run = simulate(*case)
@@ -30,14 +31,14 @@ def test_kernel_equals_twin(case: Case) -> None:
 
 
 @given(cases(), st.integers(1, 50))
-@settings(max_examples=80)
+@settings(max_examples=effort(80))
 def test_batches_do_not_matter(case: Case, batch_rows: int) -> None:
     """The loop is a fold: where batches end changes nothing."""
     assert_equal_runs(simulate(*case), simulate(*case, batch_rows=batch_rows))
 
 
 @given(cases(), st.data())
-@settings(max_examples=60)
+@settings(max_examples=effort(60))
 def test_state_is_all_there_is(case: Case, data: st.DataObject) -> None:
     """A copy of the state, taken anywhere, carries on to the same end, and the original is untouched by it."""
     simulator = Simulator(*case)
@@ -49,7 +50,7 @@ def test_state_is_all_there_is(case: Case, data: st.DataObject) -> None:
 
 
 @given(cases())
-@settings(max_examples=40)
+@settings(max_examples=effort(40))
 def test_records_grow_without_loss(case: Case) -> None:
     """Tables that are too short from the start stop the kernel; it goes on where it stood."""
     simulator = Simulator(*case)
@@ -61,7 +62,7 @@ def test_records_grow_without_loss(case: Case) -> None:
 
 
 @given(cases())
-@settings(max_examples=60)
+@settings(max_examples=effort(60))
 def test_books_balance_at_every_instant(case: Case) -> None:
     """Cash and receivables are the sums of their flows at every instant; with the positions they are the equity."""
     program, market, _ = case
@@ -105,7 +106,7 @@ def changed_after(market: Market, day: int, random: np.random.Generator) -> Mark
 
 
 @given(cases(), st.data())
-@settings(max_examples=100)
+@settings(max_examples=effort(100))
 def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
     """Other prices, volumes, splits, dividends and signals after a day change nothing decided or done by then."""
     program, market, groups = case
@@ -130,16 +131,16 @@ def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
     assert known.equity[: session + 1].tolist() == changed.equity[: session + 1].tolist()
     for name in ("fills", "cash_events"):
         left, right = getattr(known, name), getattr(changed, name)
-        assert left[left["session"] <= session].tobytes() == right[right["session"] <= session].tobytes()
+        assert bits_of(left[left["session"] <= session]) == bits_of(right[right["session"] <= session])
     decided = ["ts", "session", "sleeve", "instrument", "kind", "side", "lots", "price"]
     left, right = (run.orders[run.orders["session"] <= session][decided] for run in (known, changed))
     assert left.tolist() == right.tolist()
     left, right = (run.trades[run.trades["exit_session"] <= session] for run in (known, changed))
-    assert left.tobytes() == right.tobytes()
+    assert bits_of(left) == bits_of(right)
 
 
 @given(cases(), st.data())
-@settings(max_examples=60)
+@settings(max_examples=effort(60))
 def test_a_shorter_run_is_a_prefix(case: Case, data: st.DataObject) -> None:
     """The run to a day is the beginning of the run to the end."""
     program, market, groups = case
@@ -148,13 +149,13 @@ def test_a_shorter_run_is_a_prefix(case: Case, data: st.DataObject) -> None:
     shorter = dataclasses.replace(market, calendar=market.calendar.slice(market.start_day, day), end_day=day)
     whole, part = simulate(*case), simulate(program, shorter, groups)
     assert whole.equity[: session + 1].tolist() == part.equity.tolist()
-    assert whole.fills[whole.fills["session"] <= session].tobytes() == part.fills.tobytes()
-    assert whole.cash_events[whole.cash_events["session"] <= session].tobytes() == part.cash_events.tobytes()
-    assert whole.trades[whole.trades["exit_session"] <= session].tobytes() == part.trades.tobytes()
+    assert bits_of(whole.fills[whole.fills["session"] <= session]) == bits_of(part.fills)
+    assert bits_of(whole.cash_events[whole.cash_events["session"] <= session]) == bits_of(part.cash_events)
+    assert bits_of(whole.trades[whole.trades["exit_session"] <= session]) == bits_of(part.trades)
 
 
 @given(cases())
-@settings(max_examples=60)
+@settings(max_examples=effort(60))
 def test_order_of_the_universe_does_not_matter(case: Case) -> None:
     """Permuted universes, and an instrument of the market that nobody trades, change nothing."""
     program, market, groups = case
@@ -167,7 +168,7 @@ def test_order_of_the_universe_does_not_matter(case: Case) -> None:
 
 
 @given(cases())
-@settings(max_examples=40)
+@settings(max_examples=effort(40))
 def test_a_shared_tape_does_not_matter(case: Case) -> None:
     """A tape that other trials have used gives the same run; a tape of another market is refused."""
     program, market, groups = case

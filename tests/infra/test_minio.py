@@ -111,6 +111,7 @@ class TestFindGo:
         assert binary.find_go(environ) == go
 
 
+@pytest.mark.slow
 class TestBuild:
     def test_binary_and_pin_appear_and_nothing_else_stays(self, tmp_path: Path, environ: dict[str, str]) -> None:
         go_script(tmp_path / "bin", MAKES_A_BINARY)
@@ -164,6 +165,7 @@ class TestBuild:
         assert binary.find(environ) is None
 
 
+@pytest.mark.slow
 class TestServer:
     @pytest.fixture
     def executable(self, minio_server: object) -> Path:

@@ -65,12 +65,48 @@ def test_requires_python_and_command(project: dict) -> None:
     assert project["scripts"] == {"farm": "cluster.cli:main"}
 
 
+def files_named(text: str) -> set[str]:
+    """The files of the project that a text names: paths below its folders, modules and lock files, and links."""
+    quoted = re.findall(r"`([\w./-]+)`", text)
+    paths = {name for name in quoted if re.match(r"(farm|cluster|infra|tests|docs)/", name)}
+    modules = {name for name in quoted if re.search(r"\.(py|lock|toml)$", name)}
+    return paths | modules | set(re.findall(r"\]\(([^)#:]+)[#)]", text))
+
+
+def papers(repo_root: Path) -> list[Path]:
+    return [repo_root / "README.md", *sorted((repo_root / "docs").glob("*.md"))]
+
+
+def test_docs_name_files_that_exist(repo_root: Path) -> None:
+    """Files move, and what is written about them stays behind. A bare name stands for a file in any folder."""
+    known = {
+        path.name for folder in ("farm", "cluster", "infra", "tests") for path in (repo_root / folder).rglob("*.*")
+    } | {path.name for path in repo_root.glob("*.*")}
+    wrong = [
+        f"{paper.name}: {name}"
+        for paper in papers(repo_root)
+        for name in sorted(files_named(paper.read_text()))
+        if not ((repo_root / name).exists() or (paper.parent / name).exists() or ("/" not in name and name in known))
+    ]
+    assert wrong == []
+
+
+def test_every_page_is_linked_from_the_readme(repo_root: Path) -> None:
+    named = files_named((repo_root / "README.md").read_text())
+    assert {f"docs/{path.name}" for path in (repo_root / "docs").glob("*.md")} - named == set()
+
+
+def test_names_of_files_are_found() -> None:
+    text = "`farm/nowhere/` and [page](nowhere.md#part), `gone.py`, `farm plan`, `a.b`, `study.json`, [x](https://x)"
+    assert files_named(text) == {"farm/nowhere/", "nowhere.md", "gone.py"}
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_every_target_is_listed_and_can_be_planned(repo_root: Path) -> None:
     """`make help` names the targets people are told about, and make accepts each of them."""
     told = subprocess.run(["make", "help"], cwd=repo_root, capture_output=True, text=True, timeout=30, check=True)
     listed = set(re.findall(r"(?m)^  make ([a-z-]+)", told.stdout))
-    targets = {"demo", "demo-minio", "test", "bench", "soak", "lint"}
+    targets = {"demo", "demo-minio", "quick", "test", "bench", "soak", "lint"}
     assert targets <= listed
     for target in sorted(listed):
         planned = subprocess.run(

@@ -432,6 +432,7 @@ def _no_private_directory_is_left(tmp_path: Path) -> Iterator[None]:
     assert [path for path in tmp_path.glob("kernel-cache/.*") if path.name != ".lock"] == []
 
 
+@pytest.mark.slow
 def test_another_farm_does_not_compile_for_this_one(tmp_path: Path) -> None:
     """The compiling process imports the sources anew: they may have changed since."""
     command = [sys.executable, "-m", "farm.kernels.fill", str(tmp_path), "0" * 32, "farm.kernels.transcend.log"]

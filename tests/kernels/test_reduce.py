@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.kernels import reduce
+from farm.values.metrics import METRIC_NAMES
 from tests.reference import reduce as reference
 
 NO_FLOATS = np.empty(0)
@@ -85,7 +86,7 @@ def case(rng: np.random.Generator, n: int, trades: int, with_benchmark: bool) ->
 
 
 def run_kernel(arguments: dict[str, Any]) -> tuple[list[float], int]:
-    out = np.empty(len(reduce.METRICS))
+    out = np.empty(len(METRIC_NAMES))
     moved = reduce.session_metrics(*arguments.values(), out)
     return out.tolist(), moved
 
@@ -103,7 +104,7 @@ def test_metrics_have_the_bits_of_their_twin(n: int) -> None:
             arguments = case(rng, n, trades, with_benchmark)
             got, want = run_kernel(arguments), run_reference(arguments)
             assert bits(got[0]) == bits(want[0]), dict(
-                zip(reduce.METRICS, zip(got[0], want[0], strict=True), strict=True)
+                zip(METRIC_NAMES, zip(got[0], want[0], strict=True), strict=True)
             )
             assert got[1] == want[1] == -1
 
@@ -118,6 +119,13 @@ def test_metrics_have_the_bits_of_their_twin_with_ties_and_ruin(equity: list[int
     assert got[1] == want[1]
 
 
+def test_the_kernel_writes_each_metric_where_the_registry_has_it() -> None:
+    """The kernel states its positions by itself: a name that moved, or that one of the two lacks, would mix them up."""
+    positions = [getattr(reduce, name.upper()) for name in METRIC_NAMES]
+    assert positions == list(range(len(METRIC_NAMES)))
+
+
+@pytest.mark.slow
 def test_the_tail_is_the_sorted_tail() -> None:
     rng = np.random.default_rng(5)
     for n in (1, 2, 19, 20, 21, 22, 41, 500):

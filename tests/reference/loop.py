@@ -15,11 +15,11 @@ from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT = range(1, 11)
-IN_WORK, FILLED, SCALED, LAPSED, REJECTED = range(5)
+ENTER, EXIT, REVERSE, TIME, FORCED, STOP, TARGET, TRAIL, RUINED, SPLIT, ADD = range(1, 12)
+IN_WORK, FILLED, SCALED, LAPSED, REJECTED, CANCELLED = range(6)
 COMMISSION, DIVIDEND_EX, DIVIDEND_PAY, SPLIT_CASH = range(1, 5)
 ACTION, BAR, PAY, SHUT, CLOSE, OPEN = 1, 2, 4, 5, 6, 9  # phases of domain.md 3.1; SHUT: a session of an instrument
-SESSIONS_TTL = 1
+EXIT_TTL = 1
 
 Record = dict[str, Any]
 
@@ -52,17 +52,23 @@ class Position:
     pnl: int = 0
     fees: int = 0
     dividends: int = 0
+    adds: int = 0
+    num: float = 1.0
+    den: float = 1.0
 
 
 @dataclass(eq=False)
 class Order:
-    """A market order that works for the next open; ``opens`` lots are opened after what is held is closed."""
+    """An order that works; ``opens`` lots are opened after what is held is closed. ``limit`` 0: it takes any price.
+    It lapses after ``lasts`` sessions."""
 
     id: int
     kind: int
     side: int
     opens: int
     levels: list[float]
+    limit: float = 0.0
+    lasts: int = EXIT_TTL
     sessions: int = 0
     price: float = 0.0
     ref: float = 0.0
@@ -245,7 +251,7 @@ class Reference:
             {
                 "ts": self.now, "session": self.session, "sleeve": slot.sleeve, "instrument": slot.instrument.number,
                 "kind": kind, "side": side, "lots": lots, "filled_lots": 0, "status": IN_WORK, "done_ts": 0,
-                "fee_micro": 0, "price": price,
+                "fee_micro": 0, "price": price, "limit_price": 0.0,
             }
         )  # fmt: skip
         return len(self.orders) - 1
@@ -319,10 +325,9 @@ class Reference:
         self.settle(order, FILLED, position.lots)
         self.end_trade(slot, position, order, kind, price, fee, row)
 
-    def enter(self, slot: Slot, order: Order, lots: int, fee: int) -> None:
-        """Open the position that an order asked for."""
+    def enter(self, slot: Slot, order: Order, lots: int, fee: int, row: int) -> None:
+        """Open the position that an order asked for, in the instrument's bar ``row``."""
         flow = self.fill(slot, order.id, order.side * lots, order.price, order.ref, 1)
-        row = slot.instrument.row + 1
         record = {
             "sleeve": slot.sleeve, "instrument": slot.instrument.number, "side": order.side, "lots": lots,
             "entry_order": order.id, "entry_ts": self.now, "entry_session": self.session,
@@ -332,6 +337,26 @@ class Reference:
         slot.position.pnl = flow - fee
         slot.position.fees = fee
         self.set_stops(slot, slot.position, order)
+
+    def add(self, slot: Slot, position: Position, order: Order, lots: int, fee: int) -> None:
+        """Buy more: the average entry moves, and what is measured from it; the rest stays as the entry set it."""
+        flow = self.fill(slot, order.id, order.side * lots, order.price, order.ref, 1)
+        before = position.entry_price * position.den / position.num
+        held = float(position.lots)
+        position.entry_price = (before * held + order.price * float(lots)) / (held + float(lots))
+        opened = int(position.record["lots"]) * int(position.num) // int(position.den) + lots
+        notional = position.record["entry_notional_micro"] + abs(flow)
+        position.record.update(entry_price=position.entry_price, lots=opened, entry_notional_micro=notional)
+        position.lots += lots
+        position.num = position.den = 1.0
+        position.adds += 1
+        position.pnl += flow - fee
+        position.fees += fee
+        old, position.levels = position.levels, []
+        self.set_stops(slot, position, order)
+        for x, rule in enumerate(inside(slot.rules)):
+            if rule.type == "trail" or rule.unit == "r" or (rule.unit == "level" and not rule.follows):
+                position.levels[x] = old[x]
 
     def set_stops(self, slot: Slot, position: Position, order: Order) -> None:
         """Levels of stops and targets, and what a trail keeps from the peak; R is the distance to the nearest stop."""
@@ -389,14 +414,22 @@ class Reference:
             if not instrument.series.volume[row] > 0:
                 continue
             for slot in self.slots:
-                if slot.instrument is instrument and slot.order:
-                    slot.order.ref = price
-                    slot.order.price = price * (self.up if slot.order.side > 0 else self.down)
-                    ready.append((slot, slot.order))
+                order = slot.order
+                if slot.instrument is not instrument or not order:
+                    continue
+                if order.limit and (price > order.limit if order.side > 0 else price < order.limit):
+                    continue
+                slip = 1.0 if order.limit else self.up if order.side > 0 else self.down
+                order.ref, order.price = price, price * slip
+                ready.append((slot, order))
+        self.execute(ready, 1)
+
+    def execute(self, ready: list[tuple[Slot, Order]], ahead: int) -> None:
+        """Fill orders in the bar that closed last (``ahead`` 0) or opens now (1): what closes first, then openings."""
         ready.sort(key=lambda pair: pair[1].id)
         reversing: dict[int, Position] = {}
         for slot, order in ready:
-            row = slot.instrument.row + 1
+            row = slot.instrument.row + ahead
             if order.kind == REVERSE:
                 assert slot.position
                 reversing[order.id] = slot.position
@@ -404,13 +437,13 @@ class Reference:
                 self.flatten(slot, slot.position, order.id, order.price, order.ref)
                 order.fee_held = self.commission(slot.instrument, order.price, order.closed)
                 self.cash -= order.fee_held
-            elif order.kind != ENTER:
+            elif order.kind not in (ENTER, ADD):
                 self.exit(slot, order.id, order.kind, order.price, order.ref, row)
                 slot.order = None
         openings = self.find_room([(slot, order) for slot, order in ready if slot.order])
         self.share(openings, self.available())
         for slot, order in openings:
-            self.admit(slot, order, reversing.get(order.id))
+            self.admit(slot, order, reversing.get(order.id), slot.instrument.row + ahead)
 
     def find_room(self, openings: list[tuple[Slot, Order]]) -> list[tuple[Slot, Order]]:
         """Reject entries for which a sleeve has no place left; a reversal keeps the place it has."""
@@ -448,7 +481,7 @@ class Reference:
                     return
                 order.fit -= order.fit > 0
 
-    def admit(self, slot: Slot, order: Order, reversed_position: Position | None) -> None:
+    def admit(self, slot: Slot, order: Order, reversed_position: Position | None, row: int) -> None:
         """Fill an opening. The commission of a reversal is one line, shared between its two trades by lots."""
         lots, closed, fee, share = order.fit, order.closed, 0, 0
         slot.order = None
@@ -458,10 +491,11 @@ class Reference:
             self.charge(slot, order.id, fee)
             share = round(fee * closed / (closed + lots))
         if reversed_position:
-            row = slot.instrument.row + 1
             self.end_trade(slot, reversed_position, order.id, REVERSE, order.price, share, row)
-        if lots:
-            self.enter(slot, order, lots, fee - share)
+        if lots and slot.position:
+            self.add(slot, slot.position, order, lots, fee)
+        elif lots:
+            self.enter(slot, order, lots, fee - share, row)
         status = FILLED if lots == order.opens else SCALED if lots + closed else REJECTED
         self.count("scaled", status == SCALED)
         self.count("rejected", status == REJECTED)
@@ -498,12 +532,14 @@ class Reference:
         if order:
             order.levels = [on_grid(level * float(den) / float(num)) for level in order.levels]
             order.opens = order.opens * num // den
+            order.limit = on_grid(order.limit * float(den) / float(num))
         if position:
             for x, rule in enumerate(inside(slot.rules)):
                 if not (rule.type == "trail" and rule.unit == "pct"):
                     level = position.levels[x] * float(den) / float(num)
                     position.levels[x] = level if rule.type == "trail" else on_grid(level)
             position.peak = position.peak * float(den) / float(num)
+            position.num, position.den = position.num * float(num), position.den * float(den)
             position.lots, rest = divmod(position.lots * num, den)
             if rest:
                 qty = (rest * instrument.lot_micro) / (den * 1e6)
@@ -515,13 +551,18 @@ class Reference:
                 self.was_held = True
                 self.end_trade(slot, position, -1, SPLIT, price, 0, instrument.row + 1)
         if order and not slot.position:
-            order.kind = ENTER if order.kind == REVERSE else order.kind
-            if order.kind != ENTER or not order.opens:
-                self.lapse(slot)
+            self.leave_alone(slot, order)
+
+    def leave_alone(self, slot: Slot, order: Order) -> None:
+        """The position that an order was to close is gone: a reversal only enters, what has nothing to do lapses."""
+        order.kind = ENTER if order.kind == REVERSE else order.kind
+        if order.kind != ENTER or not order.opens:
+            self.lapse(slot)
 
     def closing_bars(self, bars: list[tuple[int, int, int, int, int, Any]]) -> None:
         """Take in the bars, then match stops, then targets, each in the order of the entries; then lift the peaks."""
         met: list[tuple[Slot, int]] = []
+        waiting: list[tuple[Slot, Order]] = []
         for *_, row, instrument in bars:
             instrument.mark, instrument.row, instrument.seen = float(instrument.series.close[row]), row, self.now
             for slot in self.slots:
@@ -529,6 +570,11 @@ class Reference:
                     slot.position.bars += 1
                     if instrument.series.volume[row] > 0:
                         met.append((slot, row))
+                order = slot.order if slot.instrument is instrument else None
+                if order and order.limit and instrument.series.volume[row] > 0:
+                    s = instrument.series
+                    if s.low[row] < order.limit if order.side > 0 else s.high[row] > order.limit:
+                        waiting.append((slot, order))
         met.sort(key=lambda pair: pair[0].position.order if pair[0].position else 0)
         for types in (("stop", "trail"), ("target",)):
             for slot, row in met:
@@ -538,6 +584,30 @@ class Reference:
             if slot.position and inside(slot.rules):
                 s, peak = slot.instrument.series, slot.position.peak
                 slot.position.peak = max(peak, s.high[row]) if slot.position.side > 0 else min(peak, s.low[row])
+        if waiting:
+            self.enter_inside(waiting)
+
+    def enter_inside(self, waiting: list[tuple[Slot, Order]]) -> None:
+        """Entries at limits that bars went through; whoever enters may be stopped out by the rest of the bar."""
+        waiting.sort(key=lambda pair: pair[1].id)
+        for _, order in waiting:
+            order.ref = order.price = order.limit
+        self.execute([(slot, order) for slot, order in waiting if slot.order is order], 0)
+        for slot, order in waiting:
+            position = slot.position
+            if not position or position.order != order.id:
+                continue
+            position.bars = 1
+            s, row, side = slot.instrument.series, slot.instrument.row, position.side
+            stops = [
+                (side * stop_price(position, rule, x), -x, rule)
+                for x, rule in enumerate(inside(slot.rules))
+                if rule.type != "target" and not math.isnan(stop_price(position, rule, x))
+            ]
+            if stops:
+                level, _, rule = max(stops, key=lambda one: one[:2])
+                if (s.low[row] if side > 0 else -s.high[row]) <= level:
+                    self.send_stop(slot, {"stop": STOP, "trail": TRAIL}[rule.type], side * level, row)
 
     def match(self, slot: Slot, position: Position, row: int, types: tuple[str, ...]) -> None:
         """A stop trades by touch, a target only beyond its level; a gap trades at the open."""
@@ -562,10 +632,17 @@ class Reference:
             is_gap, is_met = side * opening <= level, far <= level
         if is_gap or is_met:
             ref = opening if is_gap else side * level
-            kind = {"stop": STOP, "trail": TRAIL, "target": TARGET}[rule.type]
-            price = ref if kind == TARGET else ref * (self.down if side > 0 else self.up)
-            order = self.write_order(slot, kind, -side, position.lots, ref)
-            self.exit(slot, order, kind, price, ref, row)
+            self.send_stop(slot, {"stop": STOP, "trail": TRAIL, "target": TARGET}[rule.type], ref, row)
+
+    def send_stop(self, slot: Slot, kind: int, ref: float, row: int) -> None:
+        """A stop becomes a market order; a target is a limit and does not slip."""
+        position = slot.position
+        assert position
+        price = ref if kind == TARGET else ref * (self.down if position.side > 0 else self.up)
+        order = self.write_order(slot, kind, -position.side, position.lots, ref)
+        self.exit(slot, order, kind, price, ref, row)
+        if slot.order:
+            self.leave_alone(slot, slot.order)
 
     def pay(self, instrument: Instrument, k: int) -> None:
         """A receivable becomes cash."""
@@ -583,12 +660,19 @@ class Reference:
         self.count("lapsed")
         slot.order = None
 
+    def cancel(self, slot: Slot) -> None:
+        """Something else takes the place of an order that waits for its limit."""
+        if slot.order:
+            self.settle(slot.order.id, CANCELLED, 0)
+            self.count("cancelled")
+            slot.order = None
+
     def close_own_session(self, instrument: Instrument) -> None:
         """Orders on the instrument that have worked through one of its sessions lapse."""
         for slot in self.slots:
             if slot.instrument is instrument and slot.order:
                 slot.order.sessions += 1
-                if slot.order.sessions >= SESSIONS_TTL:
+                if slot.order.sessions >= slot.order.lasts:
                     self.lapse(slot)
 
     def close_session(self) -> None:
@@ -620,7 +704,7 @@ class Reference:
         """25 % of longs and 30 % of shorts must be covered, or the largest requirements close at the next open."""
         required: list[tuple[int, Slot]] = []
         for slot in self.slots:
-            if slot.position and not slot.order:
+            if slot.position and (not slot.order or slot.order.limit):
                 lots = slot.position.side * slot.position.lots
                 value = self.value(slot.instrument, slot.instrument.mark, lots)
                 required.append((round((0.25 if value > 0 else 0.30) * abs(value)), slot))
@@ -632,6 +716,7 @@ class Reference:
                 return
             assert slot.position
             total -= amount
+            self.cancel(slot)
             self.work(slot, FORCED, -slot.position.side, 0, slot.position.lots, [])
 
     # Phases 7 and 8.
@@ -640,11 +725,16 @@ class Reference:
         """Admit an order."""
         order = self.write_order(slot, kind, side, opens + closes, slot.instrument.mark)
         slot.order = Order(order, kind, side, opens, levels)
+        if kind in (ENTER, REVERSE, ADD):
+            slot.order.lasts = slot.rules.ttl
+            if slot.rules.limit is not None:
+                slot.order.limit = on_grid(float(slot.signals.limit[slot.instrument.row]))
+                self.orders[order]["limit_price"] = slot.order.limit
 
-    def size(self, slot: Slot, held: int) -> int:
+    def size(self, slot: Slot, held: int, size: Any = None) -> int:
         """Lots to open, from equity and price at the decision."""
         rules, run, instrument = slot.rules, self.program.run, slot.instrument
-        mode, v = rules.size.mode, rules.size.v
+        mode, v = (size or rules.size).mode, (size or rules.size).v
         price, many = instrument.mark, float(instrument.series.multiplier)
         kept = (1.0 - run.exec.reserve_pct) * (self.worth() / 1e6)
         weight, among = (rules.alloc, rules.max_positions) if mode == "equal" else (rules.alloc * v, 1)
@@ -666,7 +756,10 @@ class Reference:
         return lots
 
     def freeze(self, slot: Slot) -> list[float] | None:
-        """Levels of an entry, NaN for stops in other units; None if one is unknown."""
+        """Levels of an entry, NaN for stops in other units; None if one is unknown, or its limit."""
+        if slot.rules.limit is not None and math.isnan(slot.signals.limit[slot.instrument.row]):
+            self.count("limit_unknown")
+            return None
         levels = [
             on_grid(float(slot.signals.stop_levels[rule.level][slot.instrument.row]))
             if rule.unit == "level"
@@ -682,8 +775,11 @@ class Reference:
         for w in range(len(self.program.sleeves)):
             slots = [slot for slot in self.slots if slot.sleeve == w and slot.instrument.seen == self.now]
             for slot in slots:
-                if slot.position and not slot.order:
+                if slot.position and (not slot.order or slot.order.limit):
                     self.leave(slot, slot.position)
+            for slot in slots:
+                if slot.position and not slot.order:
+                    self.add_more(slot, slot.position)
             self.arrive([slot for slot in slots if not slot.position and not slot.order], w)
 
     def leave(self, slot: Slot, position: Position) -> None:
@@ -693,6 +789,7 @@ class Reference:
         if against and slot.is_true("enter", side):
             self.count("entry_conflict")
             against = False
+        against = against and not slot.order  # while an entry works, further ones are ignored
         opens, levels = 0, None
         if against and rules.cooldown_bars == 0:
             levels = self.freeze(slot)
@@ -700,9 +797,20 @@ class Reference:
         if opens:
             self.work(slot, REVERSE, -side, opens, position.lots, levels or [])
         elif against or slot.is_true("exit", side):
+            self.cancel(slot)
             self.work(slot, EXIT, -side, 0, position.lots, [])
         elif any(position.bars >= stop.value for stop in rules.stops if stop.type == "time"):
+            self.cancel(slot)
             self.work(slot, TIME, -side, 0, position.lots, [])
+
+    def add_more(self, slot: Slot, position: Position) -> None:
+        """An addition to a position that stays."""
+        add = slot.rules.add
+        if add is not None and slot.signals.add[slot.instrument.row] and position.adds < add.max:
+            levels = self.freeze(slot)
+            lots = self.size(slot, 0, add.size) if levels is not None else 0
+            if lots:
+                self.work(slot, ADD, position.side, lots, 0, levels or [])
 
     def arrive(self, slots: list[Slot], w: int) -> None:
         """Candidates enter if there is room; otherwise the preferred ones, ties to the lower id."""
@@ -720,7 +828,10 @@ class Reference:
                 levels = self.freeze(slot)
                 if levels is not None:
                     candidates.append((slot, levels))
-        staying = [s for s in self.slots if s.sleeve == w and s.position and (not s.order or s.order.kind == REVERSE)]
+        stays = (None, REVERSE, ADD)  # beside these, what works on a position closes it
+        staying = [
+            s for s in self.slots if s.sleeve == w and s.position and (s.order.kind if s.order else None) in stays
+        ]
         entering = [s for s in self.slots if s.sleeve == w and s.order and s.order.kind == ENTER]
         ranked = list(range(len(candidates)))
         if rules.prefer is not None:

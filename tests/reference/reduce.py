@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 
-from farm.kernels.reduce import METRICS, MICRO
+from farm.values.metrics import METRIC_NAMES
+
+MICRO = 1e6
 
 Floats = Sequence[float]
 Ints = Sequence[int]
@@ -143,7 +145,7 @@ def session_metrics(
     growth_year: float,
     growth_market: float,
 ) -> tuple[list[float], int]:
-    """Return the metric vector in the order of METRICS, and the first session in error (or -1)."""
+    """Return the metric vector in the order of the registry, and the first session in error (or -1)."""
     n = len(equity)
     r, moved = session_returns(base, equity)
     found: dict[str, float] = {}
@@ -180,5 +182,5 @@ def session_metrics(
     found["fees"] = float(sum(lines)) / MICRO
     for name, line in zip(("commission", "slippage", "borrow", "exercise"), lines, strict=True):
         found[f"fees_{name}"] = float(line) / MICRO
-    values = [float(found.get(name, math.nan)) for name in METRICS]
+    values = [float(found.get(name, math.nan)) for name in METRIC_NAMES]
     return [math.nan if math.isinf(value) else value for value in values], moved

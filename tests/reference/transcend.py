@@ -1,26 +1,25 @@
 """The functions of ``kernels/transcend.py`` in plain Python: the same operations in the same order, same bits."""
 
 import math
-
-from farm.kernels.transcend import (
-    EXP_OVERFLOW,
-    EXP_UNDERFLOW,
-    FIFTH_HI,
-    FIFTH_LO,
-    LN2_HI,
-    LN2_INVERSE,
-    LN2_LO,
-    SEVENTH_HI,
-    SEVENTH_LO,
-    SIXTH_HI,
-    SIXTH_LO,
-    SPLITTER,
-    SQRT_HALF,
-    THIRD_HI,
-    THIRD_LO,
-)
+from fractions import Fraction
 
 Pair = tuple[float, float]
+
+
+def rest(exact: Fraction, high: float) -> float:
+    """Return what ``high`` lacks of ``exact``, rounded."""
+    return float(exact - Fraction(high))
+
+
+LN2 = sum((Fraction(1, k * 2**k) for k in range(1, 400)), Fraction(0))  # -log(1 - 1/2) as a series
+LN2_HI = math.floor(LN2 * 2**40) / 2**40  # 40 bits: its product with a binary exponent is exact
+LN2_LO = rest(LN2, LN2_HI)
+LN2_INVERSE = float(1 / LN2)
+THIRD, FIFTH, SIXTH, SEVENTH = ((1 / k, rest(Fraction(1, k), 1 / k)) for k in (3, 5, 6, 7))
+SQRT_HALF = math.sqrt(0.5)
+SPLITTER = 2.0**27 + 1.0  # Dekker's constant
+EXP_OVERFLOW = 709.782712893384  # just above log of the largest float64
+EXP_UNDERFLOW = -745.1332191019412  # just below log of half of the smallest subnormal
 
 
 def two_sum(a: float, b: float) -> Pair:
@@ -78,7 +77,7 @@ def log_dd(x: float) -> Pair:
     for k in (27, 25, 23, 21, 19, 17, 15, 13, 11, 9):
         t = t * z[0] + 1 / k
     c = multiply(z, (t, 0.0))
-    for term in ((SEVENTH_HI, SEVENTH_LO), (FIFTH_HI, FIFTH_LO), (THIRD_HI, THIRD_LO)):
+    for term in (SEVENTH, FIFTH, THIRD):
         c = multiply(z, add(term, c))
     c = add(s, multiply(s, c))
     c = (2.0 * c[0], 2.0 * c[1])
@@ -103,7 +102,7 @@ def exp_dd(h: float, low: float) -> float:
     for factorial in (5040, 720, 120, 24):
         t = t * r[0] + 1 / factorial
     c = multiply(r, (t, 0.0))
-    c = multiply(r, add((SIXTH_HI, SIXTH_LO), c))
+    c = multiply(r, add(SIXTH, c))
     c = multiply(r, multiply(r, add((0.5, 0.0), c)))
     p = add(r, c)
     for _ in range(8):

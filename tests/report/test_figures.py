@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from farm.kernels.reduce import METRICS
 from farm.report import figures
 from farm.values.units import parse_date
 
@@ -98,8 +97,3 @@ def test_the_map_of_one_and_of_no_parameter() -> None:
 )
 def test_metrics_as_text(name: str, value: float | None, expected: str) -> None:
     assert figures.metric_text(name, value) == expected
-
-
-def test_every_metric_has_a_label() -> None:
-    assert set(figures.LABELS) == set(METRICS)
-    assert set(METRICS) >= figures.PERCENT | figures.COUNT | figures.MONEY

@@ -8,18 +8,18 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from farm.kernels.reduce import METRICS
 from farm.report import report as module
 from farm.report.report import CellView, ReportInput, TradeRow, TrialRow, report_html
+from farm.values.metrics import METRIC_NAMES
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>&\u2028'
 SESSIONS = 800
 
 
 def vector(**values: float) -> np.ndarray:
-    full = np.full(len(METRICS), np.nan)
+    full = np.full(len(METRIC_NAMES), np.nan)
     for name, value in values.items():
-        full[METRICS.index(name)] = value
+        full[METRIC_NAMES.index(name)] = value
     return full
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from farm.results.metrics import METRICS, Facts, measure
+from farm.results.measure import Facts, measure
+from farm.values.metrics import METRIC_NAMES
 
 MICRO = 1_000_000
 
@@ -42,4 +43,4 @@ def named(
 ) -> dict[str, float | None]:
     """Return the metrics by name, None where undefined."""
     vector = measure(of, stretch or (0, len(of.day)), ann=ann, rf=rf, benchmark=benchmark)
-    return {name: None if value != value else value for name, value in zip(METRICS, vector.tolist(), strict=True)}
+    return {name: None if value != value else value for name, value in zip(METRIC_NAMES, vector.tolist(), strict=True)}

@@ -116,6 +116,55 @@ def test_a_damaged_segment_is_named(finished: tuple[Catalog, Study], store: Stor
         Catalog(store).lookup(study.family, study.keys)
 
 
+def damage(store: Store, key: str) -> None:
+    store.put(key, store.get(key)[:-9])
+
+
+def test_a_damaged_segment_stops_who_needs_it_and_nobody_else(finished: tuple[Catalog, Study], store: Store) -> None:
+    """The record of its study tells which cells it held."""
+    _, study = finished
+    damage(store, key_of(study, 1))
+    others = planned(cross(fast=(41, 45)), store)
+    assert others.family == study.family
+    assert Catalog(store).lookup(study.family, others.keys).count == 0
+    intact = [study.keys[cell] for cell in study.cells_of(study.blocks[0])]
+    assert Catalog(store).lookup(study.family, intact).count == len(intact)
+    lost = study.keys[study.cells_of(study.blocks[1])[0]]
+    with pytest.raises(DataError, match=f"^{key_of(study, 1)}: result segment .*--fresh, or delete this object"):
+        Catalog(store).lookup(study.family, [*others.keys, lost])
+    store.delete(study_key(study.name))  # now nobody knows what it held
+    with pytest.raises(DataError, match=f"^{key_of(study, 1)}: result segment"):
+        Catalog(store).lookup(study.family, others.keys)
+    assert Catalog(store).lookup(study.family, intact).count == len(intact)
+
+
+def test_cells_of_a_damaged_segment_may_lie_in_another(finished: tuple[Catalog, Study], store: Store) -> None:
+    _, study = finished
+    expected = Catalog(store).results(study)
+    store.put_if_absent(segment_key(study.family, "copy-000000"), store.get(key_of(study, 1)))
+    damage(store, key_of(study, 1))
+    assert (expected.stats == Catalog(store).results(study).stats).all()
+
+
+def test_a_damaged_segment_in_the_way_is_named(finished: tuple[Catalog, Study], store: Store) -> None:
+    _, study = finished
+    damage(store, key_of(study, 1))
+    with pytest.raises(DataError, match=f"^{key_of(study, 1)}: .*hint: delete this object and run the same command"):
+        Catalog(store).put_segment(study, 1, made_up_rows(study, 1))
+
+
+def test_strangers_in_the_folder_of_a_family_are_ignored(finished: tuple[Catalog, Study], store: Store) -> None:
+    _, study = finished
+    expected = Catalog(store).results(study)
+    names = ("notes.txt", "x.parquet", "copy-12.parquet", "copy-000000.parquet.part", "old/copy-000000.parquet")
+    for name in (*names, f"{study.name}-000000.parquet.bak"):
+        store.put(f"results/{study.family}/{name}", b"not ours")
+    catalog = Catalog(store)
+    assert catalog.lookup(study.family, [bytes(32), *study.keys]).count == study.cells
+    assert (expected.stats == catalog.results(study).stats).all()
+    assert catalog.finished_blocks(study) == frozenset(range(len(study.blocks)))
+
+
 def test_a_missing_segment_waits_again_and_is_no_result(finished: tuple[Catalog, Study], store: Store) -> None:
     _, study = finished
     store.delete(key_of(study, 1))

@@ -13,8 +13,9 @@ import pytest
 
 from farm.engine.ledger import CASH, FILL, ORDER, TRADE, CashKind, Run
 from farm.results import record
-from farm.results.metrics import METRICS, compute_metrics, facts_of, measure, measure_run
+from farm.results.measure import compute_metrics, facts_of, measure, measure_run
 from farm.results.record import FIELDS, NULL_STATS, PRICES, cell_result, ledger_digest, stats_digest
+from farm.values.metrics import METRIC_NAMES
 
 MICRO = 1_000_000
 SPEC = "ab" * 32
@@ -127,7 +128,9 @@ def test_the_published_lists_are_those_that_are_hashed() -> None:
     listed = {kind: fields.split() for kind, fields in re.findall(r"^\| (\w+) \| ([a-z_ ]+) \|$", text, re.MULTILINE)}
     assert {kind: list(FIELDS[kind]) for kind in KINDS[:4]} == {kind: listed[kind] for kind in KINDS[:4]}
     assert FIELDS["open_trades"] == FIELDS["trades"]
-    assert [word for line in re.findall(r"^    (.*)$", text, re.MULTILINE) for word in line.split()] == list(METRICS)
+    assert [word for line in re.findall(r"^    (.*)$", text, re.MULTILINE) for word in line.split()] == list(
+        METRIC_NAMES
+    )
     for kind, dtype in zip(KINDS, (ORDER, FILL, CASH, TRADE, TRADE), strict=True):
         assert set(dtype.names or ()) == set(FIELDS[kind]), kind
         assert {name for name in FIELDS[kind] if dtype[name].kind == "f"} == PRICES & set(FIELDS[kind])
@@ -286,13 +289,13 @@ def test_the_stats_digest() -> None:
         struct.pack("<d", value) if value == value else b"\0\0\0\0\0\0\xf8\x7f" for value in vector.tolist()
     )
     assert stats_digest(vector) == hashlib.sha256(packed).hexdigest()
-    assert hashlib.sha256(b"\0\0\0\0\0\0\xf8\x7f" * len(METRICS)).hexdigest() == NULL_STATS
+    assert hashlib.sha256(b"\0\0\0\0\0\0\xf8\x7f" * len(METRIC_NAMES)).hexdigest() == NULL_STATS
     assert stats_digest(np.array([-0.0, -np.nan])) == stats_digest(np.array([0.0, np.nan]))
 
 
 def test_a_run_is_measured_from_its_books() -> None:
     run = example()
-    got = dict(zip(METRICS, compute_metrics(run, ann=252.0, rf=0.0).tolist(), strict=True))
+    got = dict(zip(METRIC_NAMES, compute_metrics(run, ann=252.0, rf=0.0).tolist(), strict=True))
     assert (got["orders"], got["fills"], got["trades"], got["open_trades"]) == (3, 3, 1, 1)
     assert (got["fees_commission"], got["fees_slippage"], got["fees"]) == (3.0, 0.25, 3.25)
     assert got["tim"] == 0.8
@@ -302,7 +305,7 @@ def test_a_run_is_measured_from_its_books() -> None:
 
 def test_fees_agree_with_the_sums_of_the_engine() -> None:
     run = example()
-    got = dict(zip(METRICS, compute_metrics(run, ann=252.0, rf=0.0).tolist(), strict=True))
+    got = dict(zip(METRIC_NAMES, compute_metrics(run, ann=252.0, rf=0.0).tolist(), strict=True))
     for line, micro in run.fees_micro.items():
         assert got[f"fees_{line}"] * MICRO == micro
 
@@ -314,7 +317,7 @@ def test_buckets_of_a_run() -> None:
     assert out_of_sample is not None
     assert full.tobytes() == compute_metrics(run, ann=252.0, rf=0.0).tobytes()
     assert out_of_sample.tobytes() == measure(facts_of(run), (2, 5), ann=252.0, rf=0.0, benchmark=None).tobytes()
-    trades, opened = METRICS.index("trades"), METRICS.index("open_trades")
+    trades, opened = METRIC_NAMES.index("trades"), METRIC_NAMES.index("open_trades")
     assert (in_sample[trades], out_of_sample[trades]) == (1.0, 0.0)
     assert (in_sample[opened], out_of_sample[opened]) == (0.0, 1.0)
 

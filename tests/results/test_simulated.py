@@ -9,7 +9,6 @@ from farm.engine.events import simulate
 from farm.engine.ledger import Run
 from farm.market.panel import InstrumentSeries, Market
 from farm.program.compile import compile_trial
-from farm.results.metrics import METRICS
 from farm.results.record import CellResult, cell_result
 from farm.shard.calendar import Calendar
 from farm.signals.evaluate import evaluate
@@ -17,6 +16,7 @@ from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import resolve, resolved_hash
 from farm.values.arrays import readonly
+from farm.values.metrics import METRIC_NAMES
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, iso
 
 FIRST_DAY, SESSIONS = 15_000, 900
@@ -130,7 +130,7 @@ def kept(run: Run, spec_hash: str) -> CellResult:
 @pytest.mark.parametrize("tickers", [("AAA",), ("AAA", "BBB", "CCC")])
 def test_the_metrics_agree_with_the_books(tickers: tuple[str, ...]) -> None:
     run, spec_hash = run_of(market(*tickers), *tickers)
-    got = dict(zip(METRICS, kept(run, spec_hash).vectors[0].tolist(), strict=True))
+    got = dict(zip(METRIC_NAMES, kept(run, spec_hash).vectors[0].tolist(), strict=True))
     assert got["trades"] == len(run.trades) > 10
     assert got["orders"] == len(run.orders)
     assert got["fills"] == len(run.fills)

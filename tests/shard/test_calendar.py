@@ -19,6 +19,7 @@ from farm.values.units import NS_PER_DAY, NS_PER_HOUR, first_day_of, month_of
 from tests.shard.generators import day, head, put_bars, walk
 
 
+@pytest.mark.slow
 def test_the_calendar_of_new_york() -> None:
     calendar = freeze_calendar("XNYS")
     at = {int(one): index for index, one in enumerate(calendar.day)}

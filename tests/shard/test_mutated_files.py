@@ -289,6 +289,7 @@ def fuzz(good: Good, seeds: range, folder: Path) -> list[str]:
     return outcomes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("good", GOOD, ids=lambda good: good.name)
 def test_every_file_ends_in_rows_or_in_an_error(good: Good, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """And nothing but the error reaches the terminal: no trace of a callback that failed inside a library."""
@@ -306,6 +307,7 @@ class Never(Exception):
     """Nobody raises this: in the place of another class it takes an except clause out."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name"),
     [

@@ -23,6 +23,7 @@ from farm.shard.reader import Rows, read_columns, read_rows
 from farm.shard.snapshot import read_head
 from farm.store.memory import MemoryStore
 from farm.values.errors import DataError, ShortRead, Unavailable, UsageError
+from tests.effort import effort
 from tests.shard.generators import PRICES, Bar, Meddling, day, histories, put_bars, walk
 
 NAMES = (*PRICES, "volume")
@@ -45,7 +46,7 @@ def expect(bars: list[Bar], symbol: str, first: int, last: int, rows: Rows) -> N
     assert [bar.volume for bar in kept] == rows["volume"].tolist()
 
 
-@settings(max_examples=40)
+@settings(max_examples=effort(40))
 @given(histories(), st.data())
 def test_pruning_and_filtering_reads_what_reading_all_and_filtering_reads(bars: list[Bar], data: st.DataObject) -> None:
     """Whatever the rows, their cut into ingests, row groups and codec: no row is lost, none is added, none changes."""

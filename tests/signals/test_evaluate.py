@@ -22,6 +22,7 @@ from farm.values.arrays import readonly
 from farm.values.errors import DataError, SpecError
 from farm.values.indicators import INDICATORS
 from farm.values.units import first_day_of, iso, month_of
+from tests.effort import effort
 from tests.generators import (
     FIRST_DAY,
     bars,
@@ -79,7 +80,7 @@ def flat_market(closes: list[int], start: int = 0, **options: Any) -> Market:
     return market_of([series_of(day, closes, start_day=first, **options)], first, END)
 
 
-@settings(max_examples=150)
+@settings(max_examples=effort(150))
 @given(
     bars(with_gaps=True), truth_expressions(), numeric_expressions(),
     st.sampled_from(("settle", "none", "7bar", "20d", "1mo")),
@@ -379,4 +380,4 @@ def test_threads_share_one_evaluation() -> None:
     for thread in threads:
         thread.join(30)
     assert len(found) == 8 and all(same(expected, one) for one in found)
-    assert shared.computed == alone.computed
+    assert shared.stats().loads == alone.stats().loads

@@ -24,7 +24,7 @@ class Bench:
     keys: Callable[[], list[str]]
 
 
-@pytest.fixture(params=["memory", "local", "s3"])
+@pytest.fixture(params=["memory", "local", pytest.param("s3", marks=pytest.mark.server)])
 def bench(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A new, empty store of each kind, as ``open_store`` gives it (for S3: MinIO, or moto where there is none)."""
     if request.param == "memory":

@@ -53,6 +53,7 @@ FARM = {
     "FARM_THREADS": "2",
     "FARM_CACHE_BYTES": "2GiB",
     "FARM_SERIES_BYTES": "1GiB",
+    "FARM_MARKET_BYTES": "1GiB",
     "FARM_IN_FLIGHT": "16",
     "FARM_REQUEST_TIMEOUT_S": "30",
     "FARM_WATCHDOG_S": "120",
@@ -148,6 +149,7 @@ def faults(error: FarmError | None, values: Mapping[str, str]) -> list[str]:
     return found + [f"shows {secret[:9]!r}" for secret in hidden if secret in text]
 
 
+@pytest.mark.slow
 def test_any_setting(sealed: None, capfd: pytest.CaptureFixture[str]) -> None:
     """Never another exception, a panic of the client included; never without a place and a way out, never a secret."""
     usual = dict(os.environ)
@@ -203,6 +205,7 @@ def test_what_the_command_says(name: str, value: str, said: str, capfd: pytest.C
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_the_process_says_no_more(sealed: None) -> None:
     """What the client writes on its own goes past Python: so once as a process."""
     farm = Console("s3://bucket/farm", {**USUAL, "AWS_ENDPOINT_URL": "127.0.0.1:19077"})

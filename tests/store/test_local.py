@@ -123,6 +123,17 @@ def test_a_directory_without_permission(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
+def test_names_that_are_no_keys_are_not_listed(tmp_path: Path) -> None:
+    """A listing tells of what can be read: a directory may hold what other programs left in it."""
+    store = LocalStore(tmp_path)
+    store.put("a/b", b"x")
+    for name in ("a/copy (1).txt", "a/c~", "a d/b", "a/é", "a/.DS_Store", "a/b\nc"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"not ours")
+    (tmp_path / os.fsdecode(b"a/\xff")).write_bytes(b"not ours")
+    assert [meta.key for meta in store.list("")] == [meta.key for meta in store.list("a/")] == ["a/b"]
+
+
 def test_killed_writers_leave_nothing_visible(tmp_path: Path) -> None:
     """A private file that a killed writer left is in no listing, and is swept away when it is old."""
     store = LocalStore(tmp_path)

@@ -25,6 +25,7 @@ from farm.values.settings import StoreSettings
 from tests.cli.support import Console, write_spec
 from tests.study.support import cross
 
+pytestmark = pytest.mark.slow
 LIMIT_S = 0.8
 SHORT = StoreSettings(
     connect_timeout_s=0.5,

@@ -16,6 +16,7 @@ from farm.store.open import open_store, wrap_store
 from farm.store.wrap import Around, Counting, Counts, Fault, Faulty, Limited, Retrying, counts_of
 from farm.values.errors import AlreadyExists, NotFound, ShortRead, StoreError, Unavailable, UsageError, Watchdog
 from farm.values.settings import StoreSettings
+from tests.effort import effort
 
 FAST = StoreSettings(backoff_s=0.0, backoff_s_max=0.0, client_retries_max=8, range_retries_max=8)
 DATA = bytes(range(200))
@@ -58,7 +59,7 @@ def _planted() -> MemoryStore:
 
 
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=60)
+@settings(max_examples=effort(60))
 def test_every_fault_that_shows_is_recovered(seed: int) -> None:
     """Throttling, resets, lost answers and short bodies at 25 % each: reads are exact, writes happen once."""
     memory = _planted()

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from farm.columns.cache import ColumnCache
-from farm.kernels.reduce import METRICS
 from farm.results.catalog import Catalog
 from farm.results.record import CellResult
 from farm.results.rows import BlockRows
@@ -23,6 +22,7 @@ from farm.store.base import Store
 from farm.store.open import open_store
 from farm.study.plan import plan_study
 from farm.study.trials import Study
+from farm.values.metrics import METRIC_NAMES
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 _numbers = itertools.count()
@@ -132,12 +132,12 @@ def planned(spec: dict[str, Any], store: Store, *, fresh: bool = False) -> Study
 
 def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:
     """Return rows for a block that nobody computed: numbers drawn by cell key, so that equal cells have equal rows."""
-    rows = BlockRows(study, block, METRICS)
+    rows = BlockRows(study, block, METRIC_NAMES)
     for row in range(len(rows)):
         trial, position = rows.cell(row)
         key = study.keys[trial * len(study.cell_instruments) + position]
         chance = np.random.default_rng([seed, *key])
-        full, in_sample, out_of_sample = (chance.normal(size=len(METRICS)) for _ in range(3))
+        full, in_sample, out_of_sample = (chance.normal(size=len(METRIC_NAMES)) for _ in range(3))
         rows.put(
             row,
             CellResult(

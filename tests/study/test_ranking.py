@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as some
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from farm.study.ranking import OVER, over_cells, rank
+from farm.spec.grammar import OVERS
+from farm.study.ranking import over_cells, rank
 
 numbers = some.floats(-1e6, 1e6) | some.just(math.nan)
 cubes = arrays(np.float64, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7), elements=numbers)
 plain = {"median": statistics.median, "mean": lambda known: sum(known) / len(known), "min": min, "max": max}
 
 
-@given(cubes, some.sampled_from(OVER))
+@given(cubes, some.sampled_from(OVERS))
 def test_value_is_that_of_the_known_cells(cube: np.ndarray, over: str) -> None:
     for row, value in zip(cube, over_cells(cube, over), strict=True):
         known = [x for x in row.tolist() if not math.isnan(x)]

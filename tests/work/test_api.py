@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.worker import farm_runner
 from farm import api
+from farm.columns import process
 from farm.shard.sample import sample_bars
+from farm.signals.store import SeriesStore
+from farm.store.open import open_store
+from farm.store.wrap import Around
 from farm.values.canon import canonical_json
 from farm.values.errors import SpecError, UsageError
-from farm.values.settings import FarmSettings
+from farm.values.settings import CacheSettings, FarmSettings
+from farm.work import context
 from farm.work.run import Outcome
 from tests.study.support import cross
 
@@ -107,6 +116,34 @@ def test_report(settings: FarmSettings, outcome: Outcome, tmp_path: Path) -> Non
         api.report(outcome.study.id, settings, tmp_path / "nowhere" / "report.html")
 
 
+Use = Callable[[FarmSettings, Outcome, Path], object]
+USES: dict[str, Use] = {
+    "plan": lambda settings, outcome, folder: api.plan(cross(fast=(7, 7), slow=(9, 9)), settings),
+    "run": lambda settings, outcome, folder: api.run(SPEC, settings, fresh=True, threads=2),
+    "report": lambda settings, outcome, folder: api.report(outcome.study.id, settings, folder / "report.html"),
+    "explain": lambda settings, outcome, folder: api.explain(outcome.study.keys[12].hex(), settings),
+    "worker": lambda settings, outcome, folder: farm_runner(api.store_of(settings), settings),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_budgets_reach_whatever_runs(
+    use: str, settings: FarmSettings, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of the process and the series store have the budgets of the settings, also after others were there."""
+    series: list[int] = []
+    monkeypatch.setattr(process, "_cache", None)
+    monkeypatch.setattr(context, "SeriesStore", lambda size: series.append(size) or SeriesStore(size))
+    for cache_bytes, series_bytes in ((7_000, 3_000), (8_000, 4_000)):
+        cache = CacheSettings(cache_bytes_max=cache_bytes, series_bytes_max=series_bytes)
+        USES[use](replace(settings, cache=cache), outcome, tmp_path)
+        made = process.process_cache()
+        assert made.cache_bytes_max == cache_bytes
+        assert made.stats().size_used <= cache_bytes
+        assert set(series) == (set() if use == "plan" else {series_bytes})
+        series.clear()
+
+
 def test_one_trial_of_a_study(settings: FarmSettings, outcome: Outcome) -> None:
     best = api.run(api.only(SPEC, "best", settings), settings)
     assert best.stats.cells_computed == 0
@@ -118,3 +155,27 @@ def test_check_spec() -> None:
     assert (found["points"], found["params"], found["each"]) == (4, ["fast", "slow"], "u")
     with pytest.raises(SpecError, match=r"^run\.cash"):
         api.check_spec(cross(cash=-1))
+
+
+def test_a_process_reads_what_cannot_change_once(
+    settings: FarmSettings, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roots, indexes, calendars and the master, whoever asks and from however many threads; refs and records anew."""
+    read: list[str] = []
+
+    class Watching(Around):
+        def get(self, key: str) -> bytes:
+            read.append(key)
+            return self.inner.get(key)
+
+    monkeypatch.setattr(api, "open_store", lambda url, limits: Watching(open_store(url, limits)))
+    others = [cross(fast=(n, n), slow=(20, 20), start="2003-01-02", end="2005-12-30") for n in range(6, 14)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda spec: api.run(spec, settings), others))
+    unchanging = [key for key in read if key.startswith(("snapshots/", "calendars/", "index/", "data/"))]
+    assert {key.partition("/")[0] for key in unchanging} == {"snapshots", "calendars", "index", "data"}
+    assert len(set(unchanging)) == len(unchanging)
+    read.clear()
+    assert api.run(SPEC, settings).stats.cells_reused == outcome.study.cells
+    assert api.explain(outcome.study.keys[0].hex(), settings)
+    assert {key.partition("/")[0] for key in read} == {"refs", "studies", "results"}

@@ -22,10 +22,11 @@ from farm.results.segment import decode, encode
 from farm.shard.ingest import ingest_table
 from farm.shard.layout import leases_prefix, segment_key, study_key
 from farm.shard.sample import sample_bars
+from farm.show import bytes_text, outcome_text
 from farm.store.base import Store
 from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, SpecError, UsageError
 from farm.work.progress import ProgressEvent
-from farm.work.run import BlockRunner, open_study, plan, run_in_process, submit
+from farm.work.run import BlockReport, BlockRunner, open_study, plan, run_in_process, submit
 from tests.study.support import TICKERS, copy_store, cross, new_store, sample_store, without_params
 
 
@@ -323,6 +324,7 @@ class TestStops:
             trials(spec, store)
         assert caught.value.exit_code == 6
 
+    @pytest.mark.slow
     def test_finished_blocks_are_kept(self) -> None:
         store = sample_store()
         seen: list[ProgressEvent] = []
@@ -342,16 +344,26 @@ class TestStops:
         assert outcome.stats.cells_computed == submission.cells_waiting
         assert outcome.document()["trials"] == trials(self.big(), sample_store())
 
-    def test_a_real_ctrl_c(self) -> None:
+    def test_a_real_ctrl_c(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """SIGINT while the threads compute, from outside as a terminal sends it."""
         store = sample_store()
-        sent = threading.Event()
+        asked, sent = threading.Event(), threading.Event()
+        run_block = BlockRunner.run_block
+
+        def held(runner: BlockRunner, study: Any, block: int) -> BlockReport:
+            assert block == 0 or sent.wait(60), "nobody sent the signal"
+            return run_block(runner, study, block)
+
+        def send() -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            sent.set()
 
         def interrupt(event: ProgressEvent) -> None:
-            if event.cells_done and not sent.is_set():
-                sent.set()
-                threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT)).start()
+            if event.cells_done and not asked.is_set():
+                asked.set()
+                threading.Timer(0.01, send).start()
 
+        monkeypatch.setattr(BlockRunner, "run_block", held)
         with pytest.raises(Interrupted):
             run_in_process(self.big(), store, progress=interrupt, threads=2, cache=ColumnCache(1 << 28))
         study = submit(self.big(), store).study
@@ -398,6 +410,7 @@ def test_an_instrument_that_is_delisted_inside_the_run_is_refused_and_not_ignore
     assert run_in_process(spec, store).stats.cells_computed
 
 
+@pytest.mark.slow
 def test_one_process_with_four_threads_fetches_each_column_once() -> None:
     """Cold, four threads, many blocks: as many column loads as there are columns in the plan."""
     store = sample_store()
@@ -408,6 +421,24 @@ def test_one_process_with_four_threads_fetches_each_column_once() -> None:
     assert len(submission.waiting) > 4
     run_in_process(spec, store, threads=4, cache=cache)
     assert cache.stats().loads == len(set(chunks))
+
+
+def test_bytes_are_fetched_or_held() -> None:
+    """Cold, all that is needed comes over the wire, for planning or for cells; warm, the rest is said to be held."""
+    store, cache = sample_store(), ColumnCache(1 << 28)
+    early: dict[str, Any] = {"start": "2001-01-02", "end": "2005-12-30"}
+    cold = run_in_process(cross(fast=(5, 5), **early), store, cache=cache)
+    first = cold.stats.to_json()["bytes"]
+    assert first["fetched"] >= first["needed"] > 0 == first["cached"]
+    assert "from the cache" not in outcome_text(cold, 3)
+    warm = run_in_process(cross(fast=(6, 6), **early), store, cache=cache)
+    assert warm.stats.to_json()["bytes"] == {"fetched": 0, "needed": first["needed"], "cached": first["needed"]}
+    needed = bytes_text(first["needed"])
+    assert f"needed {needed}, of which {needed} from the cache" in outcome_text(warm, 3)
+    wider = run_in_process(cross(start="2001-01-02", end="2011-12-30"), store, cache=cache).stats.to_json()["bytes"]
+    assert 0 < wider["fetched"] < wider["needed"] == wider["fetched"] + wider["cached"]
+    again = run_in_process(cross(start="2001-01-02", end="2011-12-30"), store, cache=cache)
+    assert again.stats.to_json()["bytes"] == {"fetched": 0, "needed": 0, "cached": 0}
 
 
 def _plans(spec: dict[str, Any], store: Store) -> Any:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.results.metrics import measure, rf_per_session
+from farm.results.measure import measure, rf_per_session
 from farm.values.errors import FarmError
 from tests.results.builders import MICRO, facts, named
 

@@ -1,4 +1,4 @@
-"""The metrics of a run: its books in, one vector of float64 in the order of METRICS out.
+"""Measures a run: its books in, one vector of float64 in the order of ``values/metrics.py`` out.
 
 Rules: fractions, not percent; NaN is null; a bucket (in sample, out of sample) is a stretch of sessions and is measured
 as if it were a run of its own that starts with the equity of the session before it. A session return belongs to the
@@ -18,12 +18,11 @@ import numpy as np
 from farm.engine.ledger import CashKind, Records, Run
 from farm.kernels import reduce
 from farm.kernels import totals as kernel
-from farm.kernels.reduce import ALPHA, METRICS, TOTALS
+from farm.kernels.reduce import ALPHA, TOTALS
 from farm.kernels.transcend import power
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import FarmError
-
-__all__ = ["FEE_LINES", "METRICS", "compute_metrics", "measure_run"]
+from farm.values.metrics import METRIC_NAMES
 
 FEE_LINES = ("commission", "slippage", "borrow", "exercise")
 Stretch = tuple[int, int]
@@ -75,7 +74,7 @@ def measure_run(
     in_sample: Stretch | None = None,
     out_of_sample: Stretch | None = None,
 ) -> Vectors:
-    """Return the metric vectors (len(METRICS),) of the run and of its buckets; None for a bucket that is not told.
+    """Return the metric vectors (len(METRIC_NAMES),) of the run and of its buckets; None for a bucket that is not told.
 
     Shapes:  benchmark_returns (n,) over all sessions, NaN where it has none; a bucket is the sessions [start, stop).
              One in several pieces (odd months) would need stitched equity, which no metric here computes.
@@ -138,7 +137,7 @@ def rf_per_session(rf: float, ann: float) -> float:
 
 
 def measure(facts: Facts, stretch: Stretch, *, ann: float, rf: float, benchmark: F64 | None) -> F64:
-    """Return the metric vector (len(METRICS),), read-only, of the sessions [start, stop); (0, n) is the whole run.
+    """Return the metric vector (len(METRIC_NAMES),), read-only, of the sessions [start, stop); (0, n) is the whole run.
 
     Shapes:  benchmark (n,): returns of the benchmark over all sessions of the run, NaN where it has none.
     Units:   ann: sessions a year; rf: annual rate, a fraction.
@@ -158,7 +157,7 @@ def measure(facts: Facts, stretch: Stretch, *, ann: float, rf: float, benchmark:
         if market_bars > 0:
             growth_market = power(ratio, ann / (count * (market_bars / decision_bars)))
     pnl, notional = _trades(facts, start, stop)
-    out = np.empty(len(METRICS))
+    out = np.empty(len(METRIC_NAMES))
     moved = reduce.session_metrics(
         base,
         facts.day[max(start - 1, 0)],

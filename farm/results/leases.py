@@ -1,0 +1,135 @@
+"""Lease records: who ran which blocks of a study, why, and how that went. Remarks about results, never part of one.
+
+    studies/<study>/leases/<lease>.json    written before a lease is sent, written again when it has ended
+
+Rules: one record per lease, and one per run without workers. ``explain`` reads them, and so does a scheduler that
+starts: what has failed before it counts. So nothing in a record is believed, and a damaged one is an error that names
+it: to overlook it would give a block that kills workers its attempts anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from farm.shard.layout import is_of_study, lease_key, leases_prefix
+from farm.store.base import Store
+from farm.values.canon import canonical_json
+from farm.values.errors import AlreadyExists, DataError, NotFound
+
+FORMAT = "farm-lease-1"
+IN_PROCESS = "in process"
+"""Worker and reason of blocks that were computed without workers."""
+SENT = "sent"
+"""Outcome of a lease that has not ended, or whose end nobody saw."""
+READS_IN_FLIGHT = 16
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """One attempt at some blocks.
+
+    Fields: nonce, the submission it belongs to, "" for a run without workers, which counts against nobody; reason, why
+    it went to this worker; cells, those whose blocks were stored; seconds by stage, wall_s of all blocks together;
+    failed, block -> the error that counts against it; error, what ended the lease itself.
+    """
+
+    study: str
+    worker: str
+    reason: str
+    attempt: int
+    blocks: tuple[int, ...]
+    lease: str = ""
+    nonce: str = ""
+    outcome: str = SENT
+    cells: int = 0
+    bytes_fetched: int = 0
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    wall_s: float = 0.0
+    failed: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    error: Mapping[str, str] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as a JSON object."""
+        failed = {str(block): dict(error) for block, error in self.failed.items()}
+        return {"format": FORMAT, **asdict(self), "blocks": list(self.blocks), "failed": failed}
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes that are stored."""
+        return canonical_json(self.to_json())
+
+    @property
+    def key(self) -> str:
+        """Where it is stored."""
+        return lease_key(self.study, self.lease)
+
+
+def lease_record(data: bytes, key: str) -> LeaseRecord:
+    """Return the record in ``data``, which is stored under ``key``; DataError when it is none, or damaged."""
+    try:
+        found = _ABSENT | json.loads(data)
+        if found["format"] != FORMAT:
+            raise ValueError(f"format {found['format']!r}")
+        record = LeaseRecord(
+            **{name: _is(str, found[name]) for name in ("study", "worker", "reason", "lease", "nonce", "outcome")},
+            **{name: _is(int, found[name]) for name in ("attempt", "cells", "bytes_fetched")},
+            blocks=tuple(_is(int, block) for block in found["blocks"]),
+            seconds={stage: float(spent) for stage, spent in found["seconds"].items()},
+            wall_s=float(found["wall_s"]),
+            failed={int(block): _error(error) for block, error in found["failed"].items()},
+            error=None if found["error"] is None else _error(found["error"]),
+        )
+        if record.key != key:
+            raise ValueError(f"it belongs to {record.key}")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(
+            f"lease record cannot be read ({type(error).__name__}: {error})",
+            place=key,
+            hint="delete this object: it tells who ran which blocks, and no result depends on it",
+        ) from error
+    return record
+
+
+# What records lack that were written before these fields were.
+_ABSENT = {
+    "nonce": "", "outcome": "done", "cells": 0, "bytes_fetched": 0, "seconds": {}, "wall_s": 0.0, "failed": {},
+    "error": None,
+}  # fmt: skip
+
+
+def _is(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r} where {kind.__name__} belongs")
+    return value
+
+
+def _error(found: Mapping[str, Any]) -> dict[str, str]:
+    return {"message": found["message"]} | {name: _is(str, value) for name, value in found.items()}
+
+
+def read_leases(store: Store, study: str) -> list[LeaseRecord]:
+    """Return the lease records of a study, in the order they were made; DataError that names a damaged one."""
+    keys = [meta.key for meta in store.list(leases_prefix(study)) if is_of_study(meta.key)]
+
+    def read(key: str) -> LeaseRecord | None:
+        try:
+            return lease_record(store.get(key), key)
+        except NotFound:
+            return None  # somebody deleted it in the meantime
+
+    with ThreadPoolExecutor(READS_IN_FLIGHT, "leases") as pool:
+        return [record for record in pool.map(read, keys) if record is not None]
+
+
+def put_numbered(store: Store, record: LeaseRecord, prefix: str) -> None:
+    """Store a record under the next free number after ``prefix``."""
+    number = sum(1 for _ in store.list(leases_prefix(record.study) + prefix))
+    while True:
+        named = replace(record, lease=f"{prefix}-{number:06d}")
+        try:
+            return store.put_if_absent(named.key, named.to_bytes())
+        except AlreadyExists:
+            number += 1

@@ -1,0 +1,236 @@
+"""What ingest refuses of bars, and how it says so: the row, what was seen there, what to change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from farm.shard.dataset import Dataset
+from farm.shard.ingest import ingest_file, ingest_table
+from farm.shard.snapshot import read_head
+from farm.store.memory import MemoryStore
+from farm.values.errors import DataError, FarmError, SpecError, UsageError
+from tests.shard.support import GOOD, HEADER, MAP, NEW_YORK, bars, listing, one_bar, put
+
+
+@pytest.mark.parametrize(
+    ("lines", "row", "says"),
+    [
+        ([*GOOD, "2020-01-07,AAA,10,11,9,nan,1"], 4, "'nan' is NaN or missing"),
+        ([GOOD[0], "2020-01-03,AAA,10,inf,9,10,1"], 2, "'inf' is infinite"),
+        ([GOOD[0], "2020-01-03,AAA,10,11,9,,1"], 2, "the value is missing"),
+        ([GOOD[0], "2020-01-03,AAA,10,11,9,ten,1"], 2, "'ten' is not a number"),
+        ([GOOD[0], "2020-01-03,AAA,10,11,9,0x1p3,1"], 2, "is not a number"),
+        (["2020-01-02,AAA,10,11,9,10,-5"], 1, "volume is -5"),
+        (["2020-01-02,AAA,10,11,9,10,1.5"], 1, "1.5 is not a whole number"),
+        (["2020-01-02,AAA,-10,11,9,10,5"], 1, "open is -10.0, prices are above zero"),
+        (["2020-01-02,AAA,0,11,9,10,5"], 1, "open is 0.0"),
+        ([GOOD[0], "2020-01-03,AAA,10,8,9,10,5"], 2, "high 8.0 is below low 9.0"),
+        ([GOOD[0], GOOD[1], GOOD[0]], 3, "duplicate row: AAA 2020-01-02 is in data row 1 already"),
+        ([GOOD[1], GOOD[0]], 2, "unsorted: AAA 2020-01-02 after 2020-01-03 of data row 1"),
+        ([GOOD[0], "2020-01-04,AAA,10,11,9,10,5"], 2, "2020-01-04 (AAA) is not a session of the calendar XNYS"),
+        (["01/02/2020,AAA,10,11,9,10,5"], 1, "'01/02/2020' is not a date or a timestamp"),
+        (["0001-01-01T00:00:00+14:00,AAA,10,11,9,10,5"], 1, "'0001-01-01T00:00:00+14:00' is not a date"),
+        (["2020-02-30,AAA,10,11,9,10,5"], 1, "'2020-02-30' is not a date or a timestamp"),
+        (["2020-01-02,$A,10,11,9,10,5"], 1, "'$A' cannot be a symbol"),
+        (["2020-01-02,,10,11,9,10,5"], 1, "the value is missing"),
+        ([GOOD[0], "2020-01-03,AAA,10,11"], 2, "4 columns instead of 7"),
+        (["2020-01-02,AAA,10,11,9,10.123456789,5"], 1, "close 10.123456789 needs more than 8 decimals"),
+        (["1884-12-31,AAA,10,11,9,10,5"], 1, "is not a session of the calendar XNYS, which begins on 1885-01-01"),
+        (["2050-01-03,AAA,10,11,9,10,5"], 1, "is not a session of the calendar XNYS, which ends on 2049-12-31"),
+        (["2020-01-02,AAA,10,11,9,10,99999999999999999999"], 1, "is not a whole number below 2**53"),
+    ],
+)
+def test_a_bad_row_is_named_with_file_and_data_row(tmp_path: Path, lines: list[str], row: int, says: str) -> None:
+    """And the store stays as it was: here empty."""
+    store, url = MemoryStore(), bars(tmp_path, lines)
+    with pytest.raises(DataError) as caught:
+        put(store, url)
+    assert f"{url}, data row {row}" == caught.value.place
+    assert says in caught.value.message
+    assert listing(store) == []
+
+
+def test_of_several_bad_rows_the_first_is_named(tmp_path: Path) -> None:
+    lines = [GOOD[0], "2020-01-03,AAA,10,8,9,10,5", "2020-01-06,AAA,-1,11,9,10,5"]
+    with pytest.raises(DataError, match=r"data row 2: high"):
+        put(MemoryStore(), bars(tmp_path, lines))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "says"),
+    [
+        ({"tz": None}, UsageError, "no time zone given"),
+        ({"tz": "Mars/Olympus"}, UsageError, "no such time zone"),
+        ({"stamp": None}, UsageError, "no stamp given"),
+        ({"stamp": "middle"}, UsageError, "no such stamp"),
+        ({"kind": "option_daily"}, UsageError, "allowed: stock_daily, splits, dividends, instruments"),
+        ({"mapping": {**MAP, "vwap": "c"}}, UsageError, "no such column of stock_daily: 'vwap'"),
+        ({"mapping": {**MAP, "close": "last"}}, DataError, "no column 'last' for close"),
+        ({"mapping": {key: MAP[key] for key in MAP if key != "close"}}, DataError, "no column for close"),
+        ({"symbol": "AAA"}, UsageError, "either a symbol or a column of symbols"),
+        ({"codec": "gzip"}, UsageError, "allowed: lz4, zstd, snappy, none"),
+        ({"row_group_rows": 0}, UsageError, "row groups of 0 rows"),
+        ({"price_scale": 9}, UsageError, "allowed: 0 to 8"),
+        ({"type": "bond"}, UsageError, "allowed: stock, etf, index"),
+        ({"calendar": "XXXX"}, UsageError, "no such calendar"),
+    ],
+)
+def test_flags_that_cannot_be_meant(tmp_path: Path, options: dict[str, Any], error: type[FarmError], says: str) -> None:
+    store, url = MemoryStore(), bars(tmp_path, GOOD)
+    with pytest.raises(error) as caught:
+        put(store, url, **options)
+    assert says in str(caught.value)
+    assert listing(store) == []
+
+
+def test_a_dataset_name_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a dataset name"):
+        ingest_file(MemoryStore(), "../x", bars(tmp_path, GOOD), "stock_daily", MAP, NEW_YORK, "start")
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "says"),
+    [
+        (b"", DataError, "the file is empty"),
+        (HEADER.encode() + b"\n", DataError, "no rows"),
+        (b"\x00\xff\xfe\x01", DataError, "neither Parquet nor text in UTF-8"),
+        (b"PAR1 and no more", DataError, "not a whole Parquet file"),
+        (
+            HEADER.encode() + b"\n2020-01-02,A\xff,1,1,1,1,1\n",
+            DataError,
+            "neither Parquet nor text in UTF-8: byte 0xff in line 2",
+        ),
+        (
+            b"day,ticker,day,o,h,l,c,v\n2020-01-02,A,2020-01-02,1,1,1,1,1\n",
+            DataError,
+            "several columns for ts: day, day",
+        ),
+    ],
+)
+def test_files_that_are_no_table(tmp_path: Path, content: bytes, error: type[FarmError], says: str) -> None:
+    path = tmp_path / "file.csv"
+    path.write_bytes(content)
+    with pytest.raises(error) as caught:
+        put(MemoryStore(), str(path))
+    assert says in str(caught.value)
+    assert str(path) in caught.value.place
+
+
+@pytest.mark.parametrize("url", ["/nowhere/x.csv", "nosuch://x/y.csv", "."])
+def test_files_that_are_not_there(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        put(MemoryStore(), url)
+    assert url == caught.value.place
+
+
+def test_a_truncated_parquet_file_is_refused(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.parquet"
+    pq.write_table(pa.table({"a": [1, 2, 3]}), whole)
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"not a whole Parquet file"):
+        put(MemoryStore(), str(cut))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"close": pa.array([None], pa.float64())}, "the value is missing"),
+        ({"close": pa.array([float("nan")])}, "nan is not a number"),
+        ({"ts": pa.array([1577923200])}, "'1577923200' is not a date or a timestamp"),
+        ({"ts": pa.array([None], pa.date32())}, "the value is missing"),
+        ({"ts": pa.array([2**31 - 1], pa.int32()).cast(pa.date32())}, "is no date"),
+        ({"ts": pa.array([2**63 - 1]).cast(pa.timestamp("us"))}, "9223372036854775807 us from 1970 is out of reach"),
+        ({"ts": pa.array([-(2**53)]).cast(pa.timestamp("ms", "UTC"))}, "ms from 1970 is out of reach"),
+        ({"symbol": pa.array([b"A\xff"]).view(pa.string())}, "not a table that Arrow can hold"),
+        ({"volume": pa.array([-1])}, "volume is -1"),
+    ],
+)
+def test_typed_values_that_are_refused(change: dict[str, Any], says: str) -> None:
+    table = pa.table({"symbol": ["A"], "ts": ["2020-01-02"], **one_bar()} | change)
+    with pytest.raises(DataError) as caught:
+        ingest_table(MemoryStore(), "main", table, "stock_daily", tz="UTC", stamp="start", name="mine")
+    assert says in caught.value.message
+    assert caught.value.place.startswith("mine")
+
+
+def test_a_file_of_one_symbol_is_not_mistaken(tmp_path: Path) -> None:
+    mapping = {key: MAP[key] for key in MAP if key != "symbol"}
+    header = HEADER.replace("ticker", "symbol")
+    assert put(MemoryStore(), bars(tmp_path, GOOD, header), mapping=mapping, symbol="AAA").rows_added == 3
+    with pytest.raises(DataError, match=r"data row 1: .*other symbols than 'BBB'"):
+        put(MemoryStore(), bars(tmp_path, GOOD, header), mapping=mapping, symbol="BBB")
+    with pytest.raises(DataError, match=r"no column for symbol.*--symbol"):
+        put(MemoryStore(), bars(tmp_path, GOOD), mapping=mapping)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("2020-01-03,AAA,10.5,12,10,11.26,200", "close is 11.26 here and 11.25 in the dataset"),
+        ("2020-01-03,AAA,10.5,12,10,11.25,201", "volume is 201 here and 200 in the dataset"),
+    ],
+)
+def test_a_row_that_differs_from_a_stored_one_is_refused(tmp_path: Path, line: str, says: str) -> None:
+    store = MemoryStore()
+    put(store, bars(tmp_path, GOOD))
+    before = listing(store)
+    with pytest.raises(DataError) as caught:
+        put(store, bars(tmp_path, [GOOD[0], line, "2020-01-07,AAA,10,11,9,10,5"], name="new.csv"))
+    assert says in caught.value.message
+    assert "AAA 2020-01-03" in caught.value.message
+    assert caught.value.place.endswith("new.csv, data row 2")
+    assert before == listing(store)
+
+
+def test_flags_that_contradict_the_master_are_refused(tmp_path: Path) -> None:
+    store = MemoryStore()
+    put(store, bars(tmp_path, GOOD[:1]), type="etf")
+    assert put(store, bars(tmp_path, GOOD[:2])).rows_added == 1
+    assert put(store, bars(tmp_path, GOOD), type="etf", calendar="NYSE").rows_added == 1
+    with pytest.raises(UsageError, match=r"AAA is there already with type etf, not stock"):
+        put(store, bars(tmp_path, GOOD), type="stock")
+    with pytest.raises(UsageError, match=r"calendar XNYS, not 24x7"):
+        put(store, bars(tmp_path, GOOD), calendar="24x7")
+
+
+def test_an_unknown_ticker_lists_close_names(store: MemoryStore) -> None:
+    with pytest.raises(SpecError) as caught:
+        Dataset(store, read_head(store, "main")).resolve("AAB", "strategy.universes[0].tickers[1]")
+    assert "allowed: AAA" in str(caught.value)
+    assert caught.value.place == "strategy.universes[0].tickers[1]"
+
+
+def test_an_empty_dataset_says_what_to_do() -> None:
+    with pytest.raises(DataError, match=r"the dataset 'main' is empty.*farm ingest sample"):
+        read_head(MemoryStore(), "main")
+
+
+def test_a_symbol_whose_prices_no_scale_holds_together_is_refused(tmp_path: Path) -> None:
+    lines = ["2020-01-02,X,1,1,1,0.00000001,1", "2020-01-03,X,900000000000,900000000000,1,1,1"]
+    with pytest.raises(DataError, match=r"data row 2: open 900000000000.0 needs more than 8 decimals, or is too large"):
+        put(MemoryStore(), bars(tmp_path, lines))
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "hint"),
+    [
+        ({"close": pa.array([[1.0]])}, "'close' (close) has type list<item: double>, which is no number", "1234.5"),
+        ({"close": pa.array([True])}, "'close' (close) has type bool, which is no number", "--map close="),
+        ({"volume": pa.array([b"7"])}, "'volume' (volume) has type binary, which is no number", "--map volume="),
+        ({"volume": pa.array([None])}, "'volume' (volume) has type null, which is no number", "--map volume="),
+        ({"symbol": pa.array([["A"]])}, "'symbol' (symbol) has type list<item: string>, which is no text", "give text"),
+        ({"ts": pa.array([1.5])}, "'ts' (ts) has type double, which is no date or timestamp", "integers like 20200131"),
+    ],
+)
+def test_a_column_of_a_wrong_type_is_named_with_what_to_do(change: dict[str, Any], says: str, hint: str) -> None:
+    table = pa.table({"symbol": ["A"], "ts": ["2020-01-02"], **one_bar()} | change)
+    with pytest.raises(DataError) as caught:
+        ingest_table(MemoryStore(), "main", table, "stock_daily", tz="UTC", stamp="start", name="mine")
+    assert (caught.value.place, caught.value.message) == ("mine", f"column {says}")
+    assert hint in caught.value.hint
