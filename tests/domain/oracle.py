@@ -1,8 +1,8 @@
 """A second reading of domain.md: a spec and plain bars in, fills, cash and equity out, session by session.
 
 Written from the text alone, with no regard for speed and nothing of the farm imported: expressions (``reading.py``) are
-evaluated for one bar at a time; orders, positions and cash are plain Python. It knows rules sleeves on daily bars of
-one calendar, whole shares, all accounts, costs, stops, splits and dividends.
+evaluated for one bar at a time; orders, positions and cash are plain Python. It knows rules sleeves on daily bars,
+whole shares, all accounts, costs, stops, splits and dividends; one calendar, and around the clock an exchange's too.
 """
 
 from __future__ import annotations
@@ -81,10 +81,14 @@ class Account:
         self.seen = {ticker: Expression(self.world, ticker) for ticker in universe}
         self.mark: dict[str, float] = {}
         self.row = {ticker: sum(k < 0 for k in self.world.bars[ticker]) - 1 for ticker in universe}
+        inside, others = ([t for t in universe if (t in self.world.own) is own] for own in (True, False))
         for session in range(self.sessions):
             if not self.ruined:
                 self.morning(session, universe)
-                self.evening(session)
+                self.opening(session, others)
+                self.opening(session, inside)
+                self.closing(session, [t for t in inside if session in self.world.own[t]], is_last=False)
+                self.closing(session, others, is_last=True)
             self.equity.append(self.worth())
         return self
 
@@ -104,7 +108,7 @@ class Account:
     def gross(self) -> int:
         return sum(self.money(self.mark[p.ticker], p.held.shares) for p in self.places if p.held)
 
-    # The open: splits, ex-dates, pay dates, fills.
+    # The open: splits, ex-dates, pay dates; then fills.
 
     def morning(self, session: int, universe: list[str]) -> None:
         for ticker in universe:
@@ -126,7 +130,6 @@ class Account:
             pays = self.world.dividends[key[0]][key[1]][1]
             if session >= (key[1] if pays is None else pays):
                 self.cash += self.owed.pop(key)
-        self.opening(session)
 
     def split(self, place: Place, new: int, old: int) -> None:
         held, order = place.held, place.order
@@ -152,9 +155,9 @@ class Account:
                 if order.kind != "enter" or not order.opens:
                     place.order = None
 
-    def opening(self, session: int) -> None:
+    def opening(self, session: int, tickers: list[str]) -> None:
         ready = []
-        for place in self.places:
+        for place in (place for place in self.places if place.ticker in tickers):
             bar = self.world.bars[place.ticker].get(session)
             if place.order and bar and bar[4] > 0:
                 place.order.price = bar[0] * (1 + place.order.side * self.slip)
@@ -162,7 +165,6 @@ class Account:
         opens = []
         for place, _ in ready:
             order = place.order
-            assert order
             if order.kind != "enter":
                 assert place.held
                 self.cash += self.trade(place, session, -place.held.side * place.held.shares, order.price)
@@ -274,12 +276,13 @@ class Account:
 
     # The close: bars, stops, targets, lapses, ruin, margin, decisions.
 
-    def evening(self, session: int) -> None:
-        for ticker, bars in self.world.bars.items():
-            if session in bars and ticker in self.row:
-                self.mark[ticker] = bars[session][3]
+    def closing(self, session: int, tickers: list[str], *, is_last: bool) -> None:
+        """The close of these instruments; ``is_last``: and of the session of the run."""
+        for ticker in tickers:
+            if session in self.world.bars[ticker]:
+                self.mark[ticker] = self.world.bars[ticker][session][3]
                 self.row[ticker] += 1
-        here = [p for p in self.places if session in self.world.bars[p.ticker]]
+        here = [p for p in self.places if p.ticker in tickers and session in self.world.bars[p.ticker]]
         for place in here:
             if place.held:
                 place.held.bars += 1
@@ -292,11 +295,11 @@ class Account:
                 _, high, low, _, _ = self.world.bars[place.ticker][session]
                 place.held.peak = max(place.held.peak, high) if place.held.side > 0 else min(place.held.peak, low)
         for place in self.places:
-            place.order = None
-        if self.worth() <= 0:
+            place.order = None if place.ticker in tickers else place.order
+        if is_last and self.worth() <= 0:
             self.ruin(session)
             return
-        if self.rules == "reg_t":
+        if is_last and self.rules == "reg_t":
             self.margin()
         for sleeve in self.document["strategy"]["sleeves"]:
             self.decide(sleeve, [p for p in here if p.sleeve is sleeve])
@@ -345,13 +348,12 @@ class Account:
     def margin(self) -> None:
         needs = []
         for n, place in enumerate(self.places):
-            if place.held:
+            if place.held and not place.order:
                 value = self.money(self.mark[place.ticker], place.held.shares)
                 needs.append((-round((0.25 if place.held.side > 0 else 0.3) * value), place.ticker, n, place))
         total = -sum(need[0] for need in needs)
         for amount, _, _, place in sorted(needs, key=lambda need: need[:3]):
             if total > self.worth():
-                assert place.held
                 total += amount
                 place.order = Working("forced", -place.held.side, 0, [])
 

@@ -26,6 +26,8 @@ class World:
     splits: Mapping[str, Mapping[int, tuple[int, int]]] = field(default_factory=dict)
     dividends: Mapping[str, Mapping[int, tuple[float, int | None]]] = field(default_factory=dict)
     weekday: Mapping[int, int] = field(default_factory=dict)
+    own: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Sessions of instruments that keep those of an exchange, in a run around the clock."""
 
     def ratio(self, ticker: str, after: int, until: int) -> Fraction:
         """New shares per share, over the splits with after < session <= until."""

@@ -140,6 +140,7 @@ ANYTHING: Choices = {
     "ratio": ((2, 1), (3, 2), (1, 10), (7, 3)),
     "lot_micro": (UNIT, UNIT, UNIT, 100 * UNIT, UNIT // 10),
     "limit": (None, None, PREFER),
+    "ttl": (1, 2, 5),
     "add": (None, None, *ADDITIONS),
 }  # fmt: skip
 """What a case is made of, where all is equally likely."""
@@ -153,8 +154,9 @@ REVERSALS = ANYTHING | {
     "size": (Size("qty", 10.0), Size("qty", 400.0), Size("pct_equity", 3.0)), "often": ((0.4, 0.0),), "splits": (4,),
     "ratio": ((1, 10), (1, 10), (1, 5_000)), "lot_micro": (UNIT, 100 * UNIT),
 }  # fmt: skip
+WAITING = MARGIN_CALLS | {"limit": (PREFER,), "add": ADDITIONS, "ttl": (2, 5), "often": ((0.8, 0.0), (0.8, 0.1))}
 CROWDS = ANYTHING | {"stops": (0, 1), "places": (1,), "often": ((0.4, 0.4),), "wild": (0.01,), "dry": (0.4,)}
-"""Four that make likely what would be rare."""
+"""Five that make likely what would be rare."""
 
 
 @st.composite
@@ -269,7 +271,7 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     """A program with its market and signals: all accounts, sizes, stops, one or two sleeves that share the cash."""
     tickers = ("AAPL", "IBM", "MSFT")[: draw(st.sampled_from(range(1, most_instruments + 1)))]
     count = draw(st.integers(4, 40))
-    choices = draw(st.sampled_from((ANYTHING, ANYTHING, STOPS, STOPS, MARGIN_CALLS, REVERSALS, CROWDS)))
+    choices = draw(st.sampled_from((ANYTHING, ANYTHING, STOPS, STOPS, MARGIN_CALLS, REVERSALS, CROWDS, WAITING)))
     found = market(*(draw(rough_series(ticker, count, choices)) for ticker in tickers), sessions=count)
     is_clock = draw(st.integers(0, 3)) == 0
     stocks = [n for n in range(len(tickers)) if not is_clock or draw(st.booleans())]  # those with a session's hours
@@ -289,7 +291,7 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
             levels=tuple(PREFER for stop in stops if stop.unit == "level"), alloc=draw(st.sampled_from((1.0, 0.5))),
             max_positions=draw(st.sampled_from(choices["places"])), prefer=draw(st.sampled_from((None, None, PREFER))),
             cooldown_bars=draw(st.sampled_from(choices["cooldown"])), limit=draw(st.sampled_from(choices["limit"])),
-            ttl=draw(st.sampled_from((1, 2, 5))), add=draw(st.sampled_from(choices["add"])),
+            ttl=draw(st.sampled_from(choices["ttl"])), add=draw(st.sampled_from(choices["add"])),
         )  # fmt: skip
         sleeves.append(sleeve)
         groups.append(tuple(draw(rough_signals(found, n, sleeve, choices)) for n in members))

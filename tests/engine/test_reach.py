@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from farm.engine.events import simulate
@@ -18,13 +19,13 @@ from farm.engine.ledger import COUNTS, CashKind, OrderKind, Run, Status
 from farm.market.panel import Market
 from farm.program.program import Program
 from farm.signals.evaluate import Signals
-from tests.engine.support import ANYTHING, cases
+from tests.engine.support import ADDITIONS, ANYTHING, cases
 
 SEEDS, RUNS = range(36), 25
-OFTEN = 5
+OFTEN = 3
 """So many of these 900 runs at least, so that a test of a few hundred is likely to meet it."""
 NEVER_SENT = {OrderKind.OPEN, OrderKind.SPLIT}
-NEVER_ENDS = {OrderKind.ENTER}
+NEVER_ENDS = {OrderKind.ENTER, OrderKind.ADD}
 NEVER_LEFT = {Status.IN_WORK}
 
 EXPECTED = {
@@ -46,6 +47,10 @@ EXPECTED = {
     "an order outlives a session of the run", "its own sessions end an order",
     "a reversal closes alone", "a reversal lapses", "dividends are owed", "dividends are paid late",
     "lots of a hundred shares", "lots below a share", "a multiplier",
+    *(f"{kind} at a limit {where}"
+      for kind, where in product(("ENTER", "REVERSE", "ADD"), ("at the open", "inside a bar"))),
+    *(f"{kind.size.mode} added" for kind in ADDITIONS),
+    "an entry waits for days", "a stop in the bar of the limit", "added to twice", "a call takes the place of an order",
 }  # fmt: skip
 
 
@@ -60,6 +65,7 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
     yield from (f"order is {Status(status).name}" for status in orders["status"])
     yield from (f"cash {CashKind(kind).name}" for kind in cash["kind"])
     yield from (f"count {name}" for name in run.counts)
+    opens = np.concatenate([one.open_ts for one in market.series])
     for w, sleeve in enumerate(program.sleeves):
         mine = trades[trades["sleeve"] == w]
         sides = {"both": (1, -1), "long": (1,), "short": (-1,)}[sleeve.side]
@@ -72,6 +78,23 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
             for side in mine["side"][mine["exit_kind"] == OrderKind[type_.upper()]].tolist():
                 if len(units) == 1:
                     yield f"{'long' if side > 0 else 'short'} closed by {type_} {units[0]}"
+        opening = fills[(fills["sleeve"] == w) & (fills["opens"] == 1)]
+        by = orders[opening["order"]]
+        if sleeve.limit is not None:
+            for kind, is_at_open in zip(by["kind"], np.isin(opening["ts"], opens), strict=True):
+                yield f"{OrderKind(kind).name} at a limit {'at the open' if is_at_open else 'inside a bar'}"
+            stopped = mine["exit_kind"] == OrderKind.STOP
+            if (stopped & (mine["entry_ts"] == mine["exit_ts"])).any():
+                yield "a stop in the bar of the limit"
+        if (opening["session"] > by["session"] + 1).any():
+            yield "an entry waits for days"
+        added = by["instrument"][by["kind"] == OrderKind.ADD]
+        if sleeve.add is not None and added.size:
+            yield f"{sleeve.add.size.mode} added"
+            for one in mine[mine["lots"] > 0]:
+                inside = (opening["ts"] > one["entry_ts"]) & (opening["ts"] < one["exit_ts"])
+                if np.count_nonzero(inside & (opening["instrument"] == one["instrument"])) > 1:
+                    yield "added to twice"
         if sleeve.prefer is not None and len(sleeve.universe) > sleeve.max_positions and mine.size:
             yield "a preference chooses"
         if sleeve.cooldown_bars and mine.size:
@@ -82,6 +105,9 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
         yield f"{account} is ruined"
     calls = orders[orders["kind"] == OrderKind.FORCED]
     at_once = Counter(calls["ts"].tolist())
+    gone = orders[orders["status"] == Status.CANCELLED]
+    if {*gone[["done_ts", "sleeve", "instrument"]].tolist()} & {*calls[["ts", "sleeve", "instrument"]].tolist()}:
+        yield "a call takes the place of an order"
     if at_once and max(at_once.values()) > 1:
         yield "several are called"
     for ts in at_once:
@@ -138,6 +164,7 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
                 yield "a multiplier"
 
 
+@pytest.mark.slow
 def test_the_generator_reaches_everything() -> None:
     """Whatever a run can contain is in some of the generated ones; nothing that cannot be is there."""
     found: Counter[str] = Counter()
