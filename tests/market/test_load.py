@@ -17,6 +17,7 @@ from farm.market.load import load_market
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_table
+from farm.shard.kept import forget
 from farm.shard.snapshot import read_head
 from farm.store.memory import MemoryStore
 from farm.store.open import wrap_store
@@ -243,7 +244,9 @@ def test_four_threads_pay_one_fetch_per_column(base: MemoryStore) -> None:
 def test_a_cache_without_room_fetches_each_column_once(base: MemoryStore) -> None:
     """With no budget at all, a run still pays one fetch per column, and the bits are the same."""
     tight, roomy = (wrap_store(base, StoreSettings()) for _ in range(2))
+    forget()  # what a process keeps of a store would be found by the second
     none = _load(tight, cache=ColumnCache(0))
+    forget()
     some = _load(roomy)
     assert counts_of(tight).bytes_read == counts_of(roomy).bytes_read
     assert all(_same(x, y) for x, y in zip(none.series, some.series, strict=True))
