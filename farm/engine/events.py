@@ -9,7 +9,7 @@ and no file, and the kernel runs without the GIL: threads may share market, tape
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -88,14 +88,21 @@ class RunState:
 
 
 class RecordRoom:
-    """Record tables that run after run writes into. Not for two threads at once.
+    """What run after run of one thread has no need to make anew: record tables to write into, and the table of assets.
 
-    A run that allots its own touches fresh memory for every record, and again each time they grow, which costs as much
-    as the loop.
+    A run that allots its own records touches fresh memory for each of them, and again each time they grow, which costs
+    as much as the loop.
     """
 
     def __init__(self) -> None:
         self._tables: dict[str, Table] = {}
+        self._assets: tuple[Tape, RunSpec, Table] | None = None
+
+    def assets(self, tape: Tape, run: RunSpec, make: Callable[[], Table]) -> Table:
+        """Return the table of assets of a tape under the rules of a run, a copy of its own."""
+        if self._assets is None or self._assets[0] is not tape or self._assets[1] is not run:
+            self._assets = tape, run, make()
+        return self._assets[2].copy()
 
     def take(self, name: str, rows: int) -> Table:
         """Return the table ``name`` with at least ``rows`` rows, whatever stands in them."""
@@ -137,7 +144,8 @@ class Simulator:
         count, dividends = positions.shape[0], self.tape.dividends
         rows = _RECORDS_MIN + 16 * count + dividends * sleeves
         stops = self._stop_table()
-        asset, of_asset = self._asset_table(positions)
+        asset = room.assets(self.tape, self.program.run, self._asset_table)
+        of_asset = _by_asset(positions, asset)
         return RunState(
             Tables(
                 account=self._account(),
@@ -146,7 +154,7 @@ class Simulator:
                 sleeve=self._sleeve_table(),
                 stop=stops,
                 position=positions,
-                of_asset=of_asset,
+                of_asset=of_asset.view(records.LINK),
                 held=np.zeros(count, records.LINK),
                 working=np.zeros(count, records.LINK),
                 queue=np.zeros(3 * count, records.LINK),
@@ -271,14 +279,16 @@ class Simulator:
 
     def _account(self) -> Table:
         run = self.program.run
-        account = np.zeros(1, records.ACCOUNT)
-        account["cash"] = account["equity"] = run.cash_micro
-        account["rules"] = _RULES[run.account]
-        account["max_gross"] = run.max_gross or 0.0
-        account["kept"] = 1.0 - run.exec.reserve_pct
-        account["reserves_fees"] = run.exec.reserve_fees
-        account["ttl"] = EXIT_TTL
-        return account
+        rules = {
+            "cash": run.cash_micro,
+            "equity": run.cash_micro,
+            "rules": _RULES[run.account],
+            "max_gross": run.max_gross or 0.0,
+            "kept": 1.0 - run.exec.reserve_pct,
+            "reserves_fees": run.exec.reserve_fees,
+            "ttl": EXIT_TTL,
+        }
+        return _rows(records.ACCOUNT, [rules])
 
     def _position_table(self) -> Table:
         flat = [
@@ -286,17 +296,22 @@ class Simulator:
             for w, (sleeve, group) in enumerate(zip(self.program.sleeves, self._groups, strict=True))
             for one in group
         ]
-        positions = np.zeros(len(flat), records.POSITION)
-        for name in ("held_at", "order", "guard"):
-            positions[name] = records.NONE
-        positions["exit_row"] = records.NEVER
-        positions["sleeve"] = [w for w, _, _ in flat]
-        positions["asset"] = [asset for _, _, asset in flat]
-        positions["qty_lots"] = [self._qty_lots(sleeve.size, asset) for _, sleeve, asset in flat]
-        positions["add_lots"] = [
-            self._qty_lots(sleeve.add.size, asset) if sleeve.add is not None else 0 for _, sleeve, asset in flat
-        ]
-        return positions
+        return _rows(
+            records.POSITION,
+            [
+                {
+                    "sleeve": w,
+                    "asset": asset,
+                    "exit_row": records.NEVER,
+                    "held_at": records.NONE,
+                    "order": records.NONE,
+                    "guard": records.NONE,
+                    "qty_lots": self._qty_lots(sleeve.size, asset),
+                    "add_lots": self._qty_lots(sleeve.add.size, asset) if sleeve.add is not None else 0,
+                }
+                for w, sleeve, asset in flat
+            ],
+        )
 
     def _qty_lots(self, size: Size, asset: int) -> int:
         """Whole lots in ``qty`` shares as written: 0.29 shares are 290,000 millionths, not one less."""
@@ -304,16 +319,12 @@ class Simulator:
             return 0
         return int(Decimal(repr(size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
 
-    def _asset_table(self, positions: Table) -> tuple[Table, Table]:
+    def _asset_table(self) -> Table:
         run = self.program.run
         assets = np.zeros(len(self._series), records.ASSET)
         lot = np.array([_lot_micro(run, series) for series in self._series], np.float64)
         slip = run.exec.slip_bps / 1e4
         assets["row"] = assets["bar"] = assets["first_order"] = records.NONE
-        of_asset: I64 = np.argsort(positions["asset"], kind="stable")
-        in_order = positions["asset"][of_asset]
-        assets["first_position"] = np.searchsorted(in_order, np.arange(len(assets)))
-        assets["end_position"] = np.searchsorted(in_order, np.arange(len(assets)), side="right")
         assets["lot_micro"] = lot
         assets["lots_up"] = np.maximum(1.0, MICRO / lot)
         assets["lots_down"] = np.maximum(1.0, lot / MICRO)
@@ -324,26 +335,32 @@ class Simulator:
         assets["per_order"] = run.costs.per_order
         assets["calendar"] = [self.tape.calendars.index(series.calendar) for series in self._series]
         assets["fee_min"] = round(run.costs.min * 1e6)
-        return assets, of_asset.view(records.LINK)
+        return assets
 
     def _sleeve_table(self) -> Table:
-        sleeves = np.zeros(len(self._groups), records.SLEEVE)
+        found = []
         end = 0
-        for row, sleeve in zip(sleeves, self.program.sleeves, strict=True):
-            row["size"], row["weight"], row["among"] = _size(sleeve, sleeve.size)
-            if sleeve.add is not None:
-                row["add_max"] = sleeve.add.max
-                row["add_size"], row["add_weight"], row["add_among"] = _size(sleeve, sleeve.add.size)
-            row["max_positions"] = sleeve.max_positions
-            row["cooldown"] = sleeve.cooldown_bars
-            row["time_bars"] = min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0)
-            row["prefers"] = sleeve.prefer is not None
-            row["limit"] = 0 if sleeve.limit is None else _limit_row(sleeve)
-            row["ttl"] = sleeve.ttl
-            row["first_stop"] = end
+        for sleeve in self.program.sleeves:
+            first = end
             end += sum(stop.type != "time" for stop in sleeve.stops)
-            row["end_stop"] = end
-        return sleeves
+            rules = dict(zip(("size", "weight", "among"), _size(sleeve, sleeve.size), strict=True))
+            if sleeve.add is not None:
+                rules |= zip(("add_size", "add_weight", "add_among"), _size(sleeve, sleeve.add.size), strict=True)
+                rules["add_max"] = sleeve.add.max
+            found.append(
+                rules
+                | {
+                    "max_positions": sleeve.max_positions,
+                    "cooldown": sleeve.cooldown_bars,
+                    "time_bars": min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0),
+                    "prefers": sleeve.prefer is not None,
+                    "limit": 0 if sleeve.limit is None else _limit_row(sleeve),
+                    "ttl": sleeve.ttl,
+                    "first_stop": first,
+                    "end_stop": end,
+                }
+            )
+        return _rows(records.SLEEVE, found)
 
     def _stop_table(self) -> Table:
         inside = [stop for sleeve in self.program.sleeves for stop in sleeve.stops if stop.type != "time"]
@@ -390,6 +407,24 @@ def simulate(
     if room is not None:
         room.give(state)
     return run
+
+
+def _rows(dtype: np.dtype[np.void], rows: Sequence[Mapping[str, float]]) -> Table:
+    """Return records with these fields; the others are 0. At once: field by field costs three times as much."""
+    names = dtype.names or ()
+    return np.array([tuple(row.get(name, 0) for name in names) for row in rows], dtype)
+
+
+def _by_asset(positions: Table, asset: Table) -> I64:
+    """Return the positions by asset, and write into ``asset`` where those of each stand."""
+    if len(positions) == 1:
+        asset["first_position"], asset["end_position"] = 0, 1
+        return np.zeros(1, np.int64)
+    order: I64 = np.argsort(positions["asset"], kind="stable")
+    in_order = positions["asset"][order]
+    asset["first_position"] = np.searchsorted(in_order, np.arange(len(asset)))
+    asset["end_position"] = np.searchsorted(in_order, np.arange(len(asset)), side="right")
+    return order
 
 
 def _size(sleeve: RulesProgram, size: Size) -> tuple[int, float, float]:
