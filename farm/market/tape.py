@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from farm.kernels.instants import merge_times
 from farm.kernels.records import ACTION, BAR, INSTANT, OPENING, PAYMENT, Table, TapeTables
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.kinds import BAR_COLUMNS
@@ -112,16 +113,19 @@ def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[s
 
 def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
     """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
-    ts = np.unique(np.concatenate((*closes, act_ts, bar_ts, pay_ts, open_ts)))
-    instants = np.empty(ts.shape[0], INSTANT)
-    instants["ts"] = ts
-    instants["session"] = -1
-    instants["session"][np.searchsorted(ts, closes[0])] = np.arange(closes[0].shape[0])
-    instants["closed"] = 0
-    for number, times in enumerate(closes):
-        instants["closed"][np.searchsorted(ts, times)] |= 1 << number
-    for name, times in (("act_end", act_ts), ("bar_end", bar_ts), ("pay_end", pay_ts), ("open_end", open_ts)):
-        instants[name] = np.searchsorted(times, ts, side="right")
+    lists = (act_ts, bar_ts, pay_ts, open_ts, *closes)
+    lengths = np.array([one.size for one in lists])
+    stop = np.cumsum(lengths)
+    ts, ends = np.empty(stop[-1], np.int64), np.empty((stop[-1], len(lists)), np.int64)
+    n = merge_times(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, ts, ends)
+    ends = ends[:n] - (stop - lengths)
+    is_close = np.diff(ends[:, 4:], axis=0, prepend=0) > 0
+    instants = np.empty(n, INSTANT)
+    instants["ts"] = ts[:n]
+    instants["session"] = np.where(is_close[:, 0], ends[:, 4] - 1, -1)
+    instants["closed"] = is_close @ (1 << np.arange(len(closes)))
+    for column, name in enumerate(("act_end", "bar_end", "pay_end", "open_end")):
+        instants[name] = ends[:, column]
     return instants
 
 

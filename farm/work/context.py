@@ -100,6 +100,7 @@ class StudyContext:
         self._resolver = Resolver(self.spec)
         self._table = Expressions()
         self._buckets = self._make_buckets()
+        self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         self._threads = threading.local()
 
     def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
@@ -164,8 +165,7 @@ class StudyContext:
         """Return the ids of the cell's instruments: its own, and those that expressions name."""
         if instrument is None:
             return tuple(sorted(self.study.symbols, key=str.encode))
-        others = {self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec)}
-        return tuple(sorted(others | {instrument}, key=str.encode))
+        return tuple(sorted(self._fixed | {instrument}, key=str.encode))
 
     def _load_market(self, names: tuple[str, ...], first_day: int, columns: frozenset[str] | None = None) -> Market:
         run = self.spec.run

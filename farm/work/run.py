@@ -275,9 +275,12 @@ class BlockRunner:
         return BlockReport(block, len(rows), is_new, fetched, clock.seconds)
 
     def _fill(self, context: StudyContext, rows: BlockRows, clock: Stages) -> None:
-        """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short."""
+        """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short.
+
+        Instrument by instrument: a market is loaded once, whatever the budget for markets is.
+        """
         run_s = score_s = 0.0
-        for row in range(len(rows)):
+        for row in sorted(range(len(rows)), key=lambda row: rows.cell(row)[1]):
             if self._stopped.is_set():
                 raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
             trial, position = rows.cell(row)
