@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farm.kernels.instants import merge_times
+from farm.kernels.instants import merge_instants
 from farm.kernels.records import ACTION, BAR, INSTANT, OPENING, PAYMENT, Table, TapeTables
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.kinds import BAR_COLUMNS
@@ -116,17 +116,9 @@ def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open
     lists = (act_ts, bar_ts, pay_ts, open_ts, *closes)
     lengths = np.array([one.size for one in lists])
     stop = np.cumsum(lengths)
-    ts, ends = np.empty(stop[-1], np.int64), np.empty((stop[-1], len(lists)), np.int64)
-    n = merge_times(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, ts, ends)
-    ends = ends[:n] - (stop - lengths)
-    is_close = np.diff(ends[:, 4:], axis=0, prepend=0) > 0
-    instants = np.empty(n, INSTANT)
-    instants["ts"] = ts[:n]
-    instants["session"] = np.where(is_close[:, 0], ends[:, 4] - 1, -1)
-    instants["closed"] = is_close @ (1 << np.arange(len(closes)))
-    for column, name in enumerate(("act_end", "bar_end", "pay_end", "open_end")):
-        instants[name] = ends[:, column]
-    return instants
+    instants = np.empty(stop[-1], INSTANT)
+    n = merge_instants(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, instants)
+    return instants[:n].copy()
 
 
 def _window(market: Market, series: InstrumentSeries) -> slice:

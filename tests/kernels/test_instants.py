@@ -1,4 +1,4 @@
-"""The merge of times against its plain twin."""
+"""The merge of instants against its plain twin."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.kernels.instants import merge_times
+from farm.kernels.instants import merge_instants
+from farm.kernels.records import INSTANT
 from farm.values.arrays import readonly
 from tests.reference import instants as twin
 
+TIMES = st.lists(st.integers(-40, 40), max_size=12).map(sorted)
+CLOSES = st.sets(st.integers(-40, 40), max_size=12).map(sorted)
 
-@given(st.lists(st.lists(st.integers(-50, 50), max_size=12).map(sorted), min_size=1, max_size=7))
-def test_merge_equals_twin(lists: list[list[int]]) -> None:
+
+@given(st.tuples(TIMES, TIMES, TIMES, TIMES), st.lists(CLOSES, min_size=1, max_size=3))
+def test_merge_equals_twin(events: tuple[list[int], ...], closes: list[list[int]]) -> None:
     """Every time once, in order, and where each list then stands; also with empty lists and equal times."""
+    lists = [*events, *closes]
     times = readonly(np.array([time for one in lists for time in one], np.int64))
     stop = np.cumsum([len(one) for one in lists])
-    start = stop - [len(one) for one in lists]
-    out, ends = np.empty(times.size, np.int64), np.empty((times.size, len(lists)), np.int64)
-    n = merge_times(times, readonly(stop), start.copy(), out, ends)
-    assert (out[:n].tolist(), (ends[:n] - start).tolist()) == twin.merge_times(lists)
+    out = np.empty(times.size, INSTANT)
+    n = merge_instants(times, readonly(stop.copy()), stop - [len(one) for one in lists], out)
+    found = [dict(zip(INSTANT.names or (), one, strict=True)) for one in out[:n].tolist()]
+    assert found == twin.merge_instants(*events, *closes)

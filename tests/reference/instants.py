@@ -3,7 +3,24 @@
 from collections.abc import Sequence
 
 
-def merge_times(lists: Sequence[Sequence[int]]) -> tuple[list[int], list[list[int]]]:
-    """The distinct times in order; and for each, how many times of each list are not later."""
-    out = sorted({time for times in lists for time in times})
-    return out, [[sum(one <= time for one in times) for times in lists] for time in out]
+def merge_instants(
+    actions: Sequence[int], bars: Sequence[int], payments: Sequence[int], openings: Sequence[int],
+    *closes: Sequence[int],
+) -> list[dict[str, int]]:  # fmt: skip
+    """The distinct times in order, how many events of each kind are not later, and whose sessions close."""
+
+    def until(times: Sequence[int], now: int) -> int:
+        return sum(time <= now for time in times)
+
+    return [
+        {
+            "ts": now,
+            "session": closes[0].index(now) if now in closes[0] else -1,
+            "closed": sum(1 << k for k, times in enumerate(closes) if now in times),
+            "act_end": until(actions, now),
+            "bar_end": until(bars, now),
+            "pay_end": until(payments, now),
+            "open_end": until(openings, now),
+        }
+        for now in sorted({time for times in (actions, bars, payments, openings, *closes) for time in times})
+    ]
