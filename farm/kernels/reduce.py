@@ -27,19 +27,11 @@ from farm.values.arrays import F64, I32, I64
 """Where each metric stands in the vector: the order of ``values/metrics.py``, which a test compares. Written out, since
 kernels depend on nothing that the digest of their sources does not cover."""
 
-TOTALS = (
-    "orders",
-    "fills",
-    "open_trades",
-    "decision_bars",
-    "market_bars",
-    "traded_micro",
-    "commission_micro",
-    "slippage_micro",
-    "borrow_micro",
-    "exercise_micro",
-)
-"""The order of the counts and money totals that a run (or a bucket of it) hands to ``session_metrics``."""
+(
+    N_ORDERS, N_FILLS, N_OPEN_TRADES, N_DECISION_BARS, N_MARKET_BARS, TRADED, COMMISSION, SLIPPAGE, BORROW, EXERCISE,
+    TOTALS,
+) = range(11)  # fmt: skip
+"""Where the counts and the sums in micro-units of a stretch stand, which ``totals.py`` writes; and their number."""
 
 MICRO = 1e6
 
@@ -331,8 +323,8 @@ def trade_metrics(pnl: I64, notional: I64, out: F64) -> None:
 def holding_metrics(equity: I64, position: I64, totals: I64, ann: float, growth_market: float, out: F64) -> None:
     """Write tim, timar, timar_geo, exposure and turnover. Needs cagr."""
     n = len(equity)
-    if totals[3] > 0:
-        tim = totals[4] / totals[3]
+    if totals[N_DECISION_BARS] > 0:
+        tim = totals[N_MARKET_BARS] / totals[N_DECISION_BARS]
         out[TIM] = tim
         if tim > 0.0:
             out[TIMAR] = out[CAGR] / tim
@@ -345,7 +337,7 @@ def holding_metrics(equity: I64, position: I64, totals: I64, ann: float, growth_
     out[EXPOSURE] = lane_sum(share) / n
     mean = lane_sum(value) / n
     if mean > 0.0:
-        out[TURNOVER] = float(totals[5]) / (2.0 * mean) * ann / n
+        out[TURNOVER] = float(totals[TRADED]) / (2.0 * mean) * ann / n
 
 
 @kernel(
@@ -372,7 +364,7 @@ def session_metrics(
     """Write every metric into ``out`` (36,), NaN where undefined; return -1, or the first session in error.
 
     Shapes:  equity, day, position (n,), n >= 1; benchmark (n,) with NaN where it has no return, or (0,) without one;
-             pnl, notional (closed trades,); totals in the order of ``TOTALS``.
+             pnl, notional (closed trades,); totals (TOTALS,).
     Units:   base, equity, position (sum of absolute position values), pnl, notional: micro-units of account currency;
              day: days since 1970-01-01; ann: sessions per year; rf_p: risk-free return per session;
              growth_year = (E_n/E_0)^(ann/n), growth_market = (E_n/E_0)^(ann/(n tim)), both NaN where undefined.
@@ -400,16 +392,16 @@ def session_metrics(
     tails(r, out)
     if len(benchmark) == n:
         benchmark_metrics(r, benchmark, ann, rf_p, out)
-    out[ORDERS] = totals[0]
-    out[FILLS] = totals[1]
-    out[OPEN_TRADES] = totals[2]
+    out[ORDERS] = totals[N_ORDERS]
+    out[FILLS] = totals[N_FILLS]
+    out[OPEN_TRADES] = totals[N_OPEN_TRADES]
     trade_metrics(pnl, notional, out)
     holding_metrics(equity, position, totals, ann, growth_market, out)
-    out[FEES] = float(totals[6] + totals[7] + totals[8] + totals[9]) / MICRO
-    out[FEES_COMMISSION] = float(totals[6]) / MICRO
-    out[FEES_SLIPPAGE] = float(totals[7]) / MICRO
-    out[FEES_BORROW] = float(totals[8]) / MICRO
-    out[FEES_EXERCISE] = float(totals[9]) / MICRO
+    out[FEES] = float(totals[COMMISSION] + totals[SLIPPAGE] + totals[BORROW] + totals[EXERCISE]) / MICRO
+    out[FEES_COMMISSION] = float(totals[COMMISSION]) / MICRO
+    out[FEES_SLIPPAGE] = float(totals[SLIPPAGE]) / MICRO
+    out[FEES_BORROW] = float(totals[BORROW]) / MICRO
+    out[FEES_EXERCISE] = float(totals[EXERCISE]) / MICRO
     for k in range(len(out)):
         if math.isinf(out[k]):  # a growth beyond float64 is no number, and a quotient of it neither
             out[k] = math.nan

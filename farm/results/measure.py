@@ -3,22 +3,20 @@
 Rules: fractions, not percent; NaN is null; a bucket (in sample, out of sample) is a stretch of sessions and is measured
 as if it were a run of its own that starts with the equity of the session before it. A session return belongs to the
 bucket of its session, a trade to the bucket of its entry, an order, a fill or a fee to the bucket of its session.
-The arithmetic is in ``kernels/reduce.py``; powers come from ``kernels/transcend.py``, never from libm.
-Source: domain.md 4.1, 2.6.
+The arithmetic is in ``kernels/buckets.py`` and ``kernels/reduce.py``; powers come from ``kernels/transcend.py``, never
+from libm. Source: domain.md 4.1, 2.6.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from farm.engine.ledger import CashKind, Records, Run
-from farm.kernels import reduce
-from farm.kernels import totals as kernel
-from farm.kernels.reduce import ALPHA, TOTALS
+from farm.kernels.buckets import bucket_metrics
 from farm.kernels.transcend import power
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import FarmError
@@ -27,7 +25,6 @@ from farm.values.metrics import METRIC_NAMES
 FEE_LINES = ("commission", "slippage", "borrow", "exercise")
 Stretch = tuple[int, int]
 
-_DECISION_BARS, _MARKET_BARS = TOTALS.index("decision_bars"), TOTALS.index("market_bars")
 _NO_BENCHMARK: F64 = readonly(np.empty(0))
 
 
@@ -82,12 +79,10 @@ def measure_run(
     Errors:  FarmError when the equity of a ruined account moves: the books are wrong, not the strategy.
     """
     facts = facts_of(run)
-
-    def vector(stretch: Stretch | None) -> F64 | None:
-        return None if stretch is None else measure(facts, stretch, ann=ann, rf=rf, benchmark=benchmark_returns)
-
-    full = measure(facts, (0, len(facts.day)), ann=ann, rf=rf, benchmark=benchmark_returns)
-    return full, vector(in_sample), vector(out_of_sample)
+    stretches = [(0, len(facts.day)), *(one for one in (in_sample, out_of_sample) if one is not None)]
+    found = iter(measure(facts, stretches, ann=ann, rf=rf, benchmark=benchmark_returns))
+    full = next(found)
+    return full, None if in_sample is None else next(found), None if out_of_sample is None else next(found)
 
 
 def facts_of(run: Run) -> Facts:
@@ -131,74 +126,23 @@ def rf_per_session(rf: float, ann: float) -> float:
     return float(power(1.0 + rf, 1.0 / ann)) - 1.0
 
 
-def measure(facts: Facts, stretch: Stretch, *, ann: float, rf: float, benchmark: F64 | None) -> F64:
-    """Return the metric vector (len(METRIC_NAMES),), read-only, of the sessions [start, stop); (0, n) is the whole run.
+def measure(facts: Facts, stretches: Sequence[Stretch], *, ann: float, rf: float, benchmark: F64 | None) -> list[F64]:
+    """Return a metric vector (len(METRIC_NAMES),), read-only, for each stretch of sessions [start, stop).
 
     Shapes:  benchmark (n,): returns of the benchmark over all sessions of the run, NaN where it has none.
     Units:   ann: sessions a year; rf: annual rate, a fraction.
     Errors:  FarmError when the equity of a ruined account moves: the books are wrong, not the strategy.
     """
-    start, stop = stretch
-    count = stop - start
-    if count < 1:
+    if any(stop <= start for start, stop in stretches):
         raise ValueError("metrics need at least one session")
-    base = facts.cash_micro if start == 0 else int(facts.equity[start - 1])
-    totals = _totals(facts, start, stop)
-    growth_year = growth_market = math.nan
-    if base > 0:
-        ratio = int(facts.equity[stop - 1]) / base
-        growth_year = power(ratio, ann / count)
-        market_bars, decision_bars = int(totals[_MARKET_BARS]), int(totals[_DECISION_BARS])
-        if market_bars > 0:
-            growth_market = power(ratio, ann / (count * (market_bars / decision_bars)))
-    pnl, notional = _trades(facts, start, stop)
-    out = np.empty(len(METRIC_NAMES))
-    moved = reduce.session_metrics(
-        base,
-        facts.day[max(start - 1, 0)],
-        facts.equity[start:stop],
-        facts.day[start:stop],
-        _NO_BENCHMARK if benchmark is None else benchmark[start:stop],
-        facts.position[start:stop],
-        pnl,
-        notional,
-        totals,
-        ann,
-        rf_per_session(rf, ann),
-        growth_year,
-        growth_market,
-        out,
-    )
+    out = np.empty((len(stretches), len(METRIC_NAMES)))
+    moved = bucket_metrics(
+        facts.cash_micro, facts.day, facts.equity, facts.position, facts.decision_bars, facts.market_bars,
+        facts.order_session, facts.fill_session, facts.fill_value, facts.fee_session, facts.fee_line, facts.fee_micro,
+        facts.trade_session, facts.trade_pnl, facts.trade_notional, facts.open_session,
+        _NO_BENCHMARK if benchmark is None else benchmark, ann, rf_per_session(rf, ann),
+        readonly(np.array(stretches, np.int64)), out,
+    )  # fmt: skip
     if moved >= 0:
-        raise FarmError(f"the equity of a ruined account moves at session {start + moved}", place="ledger")
-    if benchmark is not None:
-        alpha = power(1.0 + out[ALPHA], ann) - 1.0
-        out[ALPHA] = math.nan if math.isinf(alpha) else alpha
-    return readonly(out)
-
-
-def _totals(facts: Facts, start: int, stop: int) -> I64:
-    totals = np.empty(len(TOTALS), np.int64)
-    kernel.stretch_totals(
-        start,
-        stop,
-        facts.decision_bars,
-        facts.market_bars,
-        facts.order_session,
-        facts.fill_session,
-        facts.fill_value,
-        facts.fee_session,
-        facts.fee_line,
-        facts.fee_micro,
-        facts.open_session,
-        totals,
-    )
-    return totals
-
-
-def _trades(facts: Facts, start: int, stop: int) -> tuple[I64, I64]:
-    """Return profit and entry value of the closed trades that were entered in the stretch."""
-    if stop - start == len(facts.day):
-        return facts.trade_pnl, facts.trade_notional
-    inside = (facts.trade_session >= start) & (facts.trade_session < stop)
-    return facts.trade_pnl[inside], facts.trade_notional[inside]
+        raise FarmError(f"the equity of a ruined account moves at session {moved}", place="ledger")
+    return list(readonly(out))

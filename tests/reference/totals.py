@@ -18,7 +18,7 @@ def stretch_totals(
     fee_micro: Ints,
     open_session: Ints,
 ) -> list[int]:
-    """Return the totals of the stretch [start, stop) of sessions in the order of ``reduce.TOTALS``."""
+    """Return the totals of the stretch [start, stop) of sessions in the kernel's order."""
 
     def inside(sessions: Ints) -> list[int]:
         return [i for i, session in enumerate(sessions) if start <= session < stop]

@@ -42,5 +42,5 @@ def named(
     of: Facts, stretch: tuple[int, int] | None = None, *, ann: float = 252.0, rf: float = 0.0, benchmark: Any = None
 ) -> dict[str, float | None]:
     """Return the metrics by name, None where undefined."""
-    vector = measure(of, stretch or (0, len(of.day)), ann=ann, rf=rf, benchmark=benchmark)
+    vector = measure(of, [stretch or (0, len(of.day))], ann=ann, rf=rf, benchmark=benchmark)[0]
     return {name: None if value != value else value for name, value in zip(METRIC_NAMES, vector.tolist(), strict=True)}

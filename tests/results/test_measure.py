@@ -337,6 +337,6 @@ def test_events_belong_to_the_bucket_of_their_session_and_trades_to_that_of_thei
 
 
 def test_the_vector_is_read_only() -> None:
-    vector = measure(facts([1, 2]), (0, 2), ann=252.0, rf=0.0, benchmark=None)
+    vector = measure(facts([1, 2]), [(0, 2)], ann=252.0, rf=0.0, benchmark=None)[0]
     with pytest.raises(ValueError, match="read-only"):
         vector[0] = 1.0

@@ -316,7 +316,7 @@ def test_buckets_of_a_run() -> None:
     assert in_sample is not None
     assert out_of_sample is not None
     assert full.tobytes() == measure_run(run, ann=252.0, rf=0.0)[0].tobytes()
-    assert out_of_sample.tobytes() == measure(facts_of(run), (2, 5), ann=252.0, rf=0.0, benchmark=None).tobytes()
+    assert out_of_sample.tobytes() == measure(facts_of(run), [(2, 5)], ann=252.0, rf=0.0, benchmark=None)[0].tobytes()
     trades, opened = METRIC_NAMES.index("trades"), METRIC_NAMES.index("open_trades")
     assert (in_sample[trades], out_of_sample[trades]) == (1.0, 0.0)
     assert (in_sample[opened], out_of_sample[opened]) == (0.0, 1.0)
