@@ -118,7 +118,8 @@ def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open
     stop = np.cumsum(lengths)
     instants = np.empty(stop[-1], INSTANT)
     n = merge_instants(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, instants)
-    return instants[:n].copy()
+    instants.resize(n, refcheck=False)  # in place: a copy would touch as much memory again
+    return instants
 
 
 def _window(market: Market, series: InstrumentSeries) -> slice:
