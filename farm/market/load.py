@@ -34,6 +34,10 @@ _SPLITS: Final = ("numerator", "denominator")
 _DIVIDENDS: Final = ("amount", "pay_day", "pay_day_valid")
 
 
+DECODED_MAX = 8
+"""Most bytes of decoded columns for one of a shard, in round numbers: int64 prices that repeat are packed so far."""
+
+
 def load_market(
     dataset: Dataset,
     cache: ColumnCache,
@@ -93,9 +97,16 @@ class _Held:
 
 
 def _one_wave(
-    dataset: Dataset, cache: ColumnCache, since: Mapping[str, int], end_day: int, wanted: Sequence[str]
+    dataset: Dataset,
+    cache: ColumnCache,
+    since: Mapping[str, int],
+    end_day: int,
+    wanted: Sequence[str],
+    *,
+    if_kept: bool = False,
 ) -> dict[ColumnKey, Values]:
-    """Return every column of the run, loaded by a single call of the reader."""
+    """Return every column of the run, loaded by a single call of the reader. ``if_kept``: none of them, unless the
+    cache can keep them all."""
     by_day: dict[int, list[str]] = {}
     for name, day in since.items():
         by_day.setdefault(day, []).append(name)
@@ -107,7 +118,21 @@ def _one_wave(
     if not plans:
         return {}
     chunks = {chunk.column_key: chunk for plan in plans for chunk in plan.chunks}
-    return read_columns(dataset.store, dataset, replace(plans[0], chunks=tuple(chunks.values())), cache)
+    whole = replace(plans[0], chunks=tuple(chunks.values()))
+    if if_kept and whole.bytes_needed * DECODED_MAX > cache.cache_bytes_max:
+        return {}
+    return read_columns(dataset.store, dataset, whole, cache)
+
+
+def prefetch(
+    dataset: Dataset, cache: ColumnCache, first_day: Mapping[str, int], end_day: int, columns: frozenset[str]
+) -> None:
+    """Bring what the markets of these instruments read into the cache, in one wave; nothing if it has no room for it.
+
+    ``first_day``: by id, the first day that is read; ``columns`` as in ``load_market``.
+    """
+    wanted = tuple(name for name in BAR_COLUMNS if name in columns | ALWAYS)
+    _one_wave(dataset, cache, first_day, end_day, wanted, if_kept=True)
 
 
 def _series(

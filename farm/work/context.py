@@ -24,7 +24,7 @@ from farm.engine.incidents import incidents
 from farm.engine.ledger import Run
 from farm.market.adjust import doubtful_splits
 from farm.market.benchmark import benchmark_returns
-from farm.market.load import load_market
+from farm.market.load import load_market, prefetch
 from farm.market.panel import Market
 from farm.market.tape import Tape, make_tape
 from farm.program.compile import compile_trial
@@ -115,14 +115,22 @@ class StudyContext:
         """Whether the instruments of the cell have a bar in the window."""
         return self.study.read(trial, position).bars > 0
 
-    def load(self, positions: set[int]) -> int:
-        """Load the markets of the cells at ``positions``; return the bytes that were fetched.
+    def fetch(self, positions: set[int]) -> None:
+        """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it."""
+        first_day: dict[str, int] = {}
+        for position in positions:
+            reads = [self.study.reads[indexes[position]] for indexes in self.study.reads_of]
+            if any(read.bars for read in reads):
+                since = min(read.first_day for read in reads)
+                for name in self._names(self.study.cell_instruments[position]):
+                    first_day[name] = min(since, first_day.get(name, since))
+        prefetch(self.dataset, self._memory.columns, first_day, self.spec.run.end_day, frozenset(self.study.columns))
 
-        Each byte is told once. While several threads load for this study, they are told to the first that is done.
+    def bytes_fetched(self) -> int:
+        """Return the bytes that have come over the wire and were not told yet: each is told once.
+
+        While several threads load for this study, they are told to the first that asks.
         """
-        for position in sorted(positions):
-            if any(self.study.reads[indexes[position]].bars for indexes in self.study.reads_of):
-                self.market(position)
         return self._metered.take()
 
     def market(self, position: int) -> CellMarket:

@@ -268,18 +268,18 @@ class BlockRunner:
             context = self.context(study)
             rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
-            fetched = context.load({rows.cell(row)[1] for row in range(len(rows))})
+            context.fetch({rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
         with clock.stage("write"):
             is_new = self.catalog.put_segment(context.study, block, rows.segment())
-        return BlockReport(block, len(rows), is_new, fetched, clock.seconds)
+        return BlockReport(block, len(rows), is_new, context.bytes_fetched(), clock.seconds)
 
     def _fill(self, context: StudyContext, rows: BlockRows, clock: Stages) -> None:
         """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short.
 
         Instrument by instrument: a market is loaded once, whatever the budget for markets is.
         """
-        run_s = score_s = 0.0
+        read_s = run_s = score_s = 0.0
         for row in sorted(range(len(rows)), key=lambda row: rows.cell(row)[1]):
             if self._stopped.is_set():
                 raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
@@ -288,15 +288,18 @@ class BlockRunner:
                 if not context.has_data(trial, position):
                     rows.put_no_data(row, context.program(trial)[1].assumptions)
                     continue
+                begun = time.perf_counter()
+                context.market(position)
                 started = time.perf_counter()
                 run = context.simulate(trial, position)
                 simulated = time.perf_counter()
                 rows.put(row, context.score(run, trial, position).result)
+                read_s += started - begun
                 run_s += simulated - started
                 score_s += time.perf_counter() - simulated
             except FarmError as error:
                 raise _of_cell(error, context.study, trial, position) from error
-        clock.seconds |= {"run": run_s, "score": score_s}
+        clock.seconds |= {"read": clock.seconds["read"] + read_s, "run": run_s, "score": score_s}
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.
