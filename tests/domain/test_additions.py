@@ -79,6 +79,15 @@ class TestTheTrade:
         assert (int(trade["lots"]), float(trade["entry_price"])) == (30, 11.0)
         assert played.equity[-1] == 10_000 - 200 - 130 + 30 * 14
 
+    def test_an_addition_of_which_a_split_leaves_no_share_lapses(self) -> None:
+        """Of 25 shares one for ten leaves 2 and half a share in cash; of the 5 that were to come it leaves none."""
+        add = {"max": 2, "when": on(1, 3), "size": {"mode": "qty", "v": 5}}
+        rules = {"size": {"mode": "qty", "v": 25}}
+        played = one(flat(10, 10, 100, 100, 100), add, rules=rules, splits=[("AAA", day(2), "1:10")])
+        assert played.short_fills == [(1, 25, 10.0), (4, 5, 100.0)]
+        assert [Status(int(one)).name for one in played.run.orders["status"]] == ["FILLED", "LAPSED", "FILLED"]
+        assert played.cell["counts"]["lapsed"] == 1
+
 
 class TestGuards:
     def test_percentages_and_distances_count_from_the_average_entry(self) -> None:

@@ -1,4 +1,4 @@
-"""The event loop in plain Python: the twin of ``step.py``, written from domain.md and to be checked by eye.
+"""The event loop in plain Python: the twin of ``kernels/loop.py``, written from domain.md, to be checked by eye.
 
 It shares nothing with the kernel: events are tuples sorted by (ts, phase, rank, instrument id, seq), positions and
 orders are objects, money and lots are Python integers, and what the kernel finds by bisection is found here by
@@ -552,6 +552,8 @@ class Reference:
                 self.end_trade(slot, position, -1, SPLIT, price, 0, instrument.row + 1)
         if order and not slot.position:
             self.leave_alone(slot, order)
+        elif order and order.kind == ADD and not order.opens:
+            self.lapse(slot)
 
     def leave_alone(self, slot: Slot, order: Order) -> None:
         """The position that an order was to close is gone: a reversal only enters, what has nothing to do lapses."""
