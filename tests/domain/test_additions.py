@@ -112,6 +112,17 @@ class TestGuards:
         rules = {"stops": [{"type": "stop", "level": level, "from": begin}]}
         assert one(bars, {"max": 1, "when": on(1)}, rules=rules).short_fills[-1] == (3, -20, price)
 
+    def test_an_addition_inside_a_bar_moves_the_levels_for_the_bars_that_follow(self) -> None:
+        """The bar that adds at 109 goes on to 100: its low was not tested against the new level, 108, and is over."""
+        below = {name: {"op": "sub", "a": ["close", by]} for name, by in (("limit", 1), ("level", 2))}
+        rules = {
+            "order": {"type": "limit", "limit": below["limit"]},
+            "stops": [{"type": "stop", "level": below["level"], "from": "last_fill"}],
+        }
+        bars: list[Row] = [*flat(100), (100, 110, 98.5, 110), (110, 110, 100, 109), (109, 109, 105, 105)]
+        played = one(bars, {"max": 1, "when": on(1)}, rules=rules)
+        assert played.short_fills == [(1, 10, 99.0), (2, 10, 109.0), (3, -20, 108.0)]
+
 
 @pytest.mark.parametrize(
     ("change", "place", "message"),
