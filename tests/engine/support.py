@@ -241,7 +241,8 @@ def rough_signals(
         np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.05, n)))
         for _ in sleeve.levels
     ]
-    limit = np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.03, n)))
+    limit = series.close * (1.0 + random.normal(0.0, 0.03, n))
+    limit = np.where(random.random(n) < 0.1, random.choice((np.nan, np.nan, 0.0, -1.0), n), limit)
     return Signals(
         instrument, column(enters), column(leaves), column(enters), column(leaves),
         None if sleeve.prefer is None else prefer, tuple(levels), {}, limit=None if sleeve.limit is None else limit,

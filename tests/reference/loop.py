@@ -758,8 +758,8 @@ class Reference:
         return lots
 
     def freeze(self, slot: Slot) -> list[float] | None:
-        """Levels of an entry, NaN for stops in other units; None if one is unknown, or its limit."""
-        if slot.rules.limit is not None and math.isnan(slot.signals.limit[slot.instrument.row]):
+        """Levels of an entry, NaN for stops in other units; None if one is unknown, or if its limit is no price."""
+        if slot.rules.limit is not None and not on_grid(float(slot.signals.limit[slot.instrument.row])) > 0:
             self.count("limit_unknown")
             return None
         levels = [
