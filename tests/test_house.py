@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -47,6 +48,8 @@ FORBIDDEN = {
 }
 # Other people's names that code has to say: Ray's options.
 FOREIGN = {"max_task_retries"}
+# What only tests name -> why it is in the package all the same.
+ONLY_FOR_TESTS = {"Faulty": "a store that fails as buckets do, beside the other wrappers"}
 FILE_LINES_MAX = 500
 # File beyond that -> why it is one noun.
 LONG_FILES = {
@@ -270,9 +273,24 @@ def type_named(node: ast.stmt) -> str:
     """Return the class or the type alias that a statement of a module makes, or ""."""
     if isinstance(node, ast.ClassDef):
         return node.name
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return ""
+    return next((name for name in names_made(node) if re.fullmatch(r"[A-Z][a-z]\w*", name)), "")
+
+
+def test_nothing_stays_that_nobody_names() -> None:
+    """A function, class or value at the top of a module that the packages name nowhere else is left over."""
+    named = Counter(word for path in all_sources() for word in re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    made = Counter(name for path in all_sources() for node in tree(path).body for name in names_made(node))
+    assert {name for name in made if named[name] == made[name]} - {"__all__"} == set(ONLY_FOR_TESTS)
+
+
+def names_made(node: ast.stmt) -> list[str]:
+    """Return the names that a statement of a module gives to something."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
     targets = [node.target] if isinstance(node, ast.AnnAssign) else node.targets if isinstance(node, ast.Assign) else []
-    names = [target.id for target in targets if isinstance(target, ast.Name)]
-    return next((name for name in names if re.fullmatch(r"[A-Z][a-z]\w*", name)), "")
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def identifiers(module: ast.Module) -> Iterator[tuple[int, str]]:

@@ -203,10 +203,10 @@ def _fill(private: Path, name: str) -> None:
 
 
 def spawn(arguments: list[str]) -> subprocess.Popen[bytes]:
-    """Start ``farm.kernels.fill`` with these arguments. It ends when this process does: the pipe tells."""
+    """Start ``farm.kernels.compile`` with these arguments. It ends when this process does: the pipe tells."""
     path = os.pathsep.join([str(ROOM.parent.parent), *filter(None, sys.path)])
     # -P: the current directory may hold another farm.
-    command = [sys.executable, "-P", *["-O"] * sys.flags.optimize, "-m", "farm.kernels.fill", *arguments]
+    command = [sys.executable, "-P", *["-O"] * sys.flags.optimize, "-m", "farm.kernels.compile", *arguments]
     return subprocess.Popen(
         command,
         stdin=subprocess.PIPE,

@@ -66,8 +66,9 @@ def _position_of(b: Row, asset: Row, w: int) -> int:
 
 @inlined
 def _are_known(b: Row, rules: Row, w: int, k: int) -> bool:
-    """Whether the prices of an entry at bar ``k`` are known: a position without its stop is never opened."""
-    if rules.limit != 0 and np.isnan(tables.number(b, w, rules.limit, k)):
+    """Whether the prices of an entry at bar ``k`` are known: a position without its stop is never opened, and a limit
+    of 0 would be none."""
+    if rules.limit != 0 and not formula.on_grid(tables.number(b, w, rules.limit, k)) > 0.0:
         tables.tally(b).limit_unknown += 1
         return False
     for s in range(rules.first_stop, rules.end_stop):

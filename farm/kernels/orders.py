@@ -282,3 +282,5 @@ def restate_order(b: Row, row: int, num: float, den: float) -> None:
     restate_guards(b, row + 1, o.guards, num, den)
     if tables.position(b, o.position).lots == 0:
         leave_alone(b, row)
+    elif o.works_as == ADD and o.opens == 0:
+        lapse(b, row)

@@ -136,7 +136,7 @@ TALLY = np.dtype(
         ("prefer_unknown", "<i8"),  # or their preference
         ("margin_call", "<i8"),
         ("pay_date_assumed", "<i8"),
-        ("limit_unknown", "<i8"),  # entries not ordered because their limit was unknown
+        ("limit_unknown", "<i8"),  # entries not ordered because their limit was unknown, or not above 0
         ("cancelled", "<i8"),  # reversals that waited for their limit when an exit or a margin call came
     ]
 )

@@ -35,7 +35,7 @@ def start_numba() -> None:
 def load_kernels() -> None:
     """Load every kernel. Where they are not on disk yet they are compiled, once."""
     start_numba()
-    from farm.kernels.fill import import_kernels
+    from farm.kernels.compile import import_kernels
 
     for kernel in import_kernels().values():
         kernel.load()

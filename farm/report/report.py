@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from farm.report import charts, figures, page
@@ -225,9 +225,6 @@ def _overview(report: ReportInput) -> str:
         for cell in report.cells
     ]
     return f'<h2>All instruments</h2><div class="wide">{_table(head, rows)}</div>'
-
-
-Bucket = Callable[[CellView], F64 | None]
 
 
 def _full(cell: CellView) -> F64 | None:

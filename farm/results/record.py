@@ -34,7 +34,7 @@ from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.metrics import METRIC_NAMES
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
-_ORDER = "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price"
+_ORDER = "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price limit_price"
 _TRADE = (
     "sleeve instrument side lots entry_order entry_ts entry_session entry_notional_micro exit_order exit_kind exit_ts"
     " exit_session bars pnl_micro fees_micro dividends_micro entry_price exit_price"
@@ -43,10 +43,7 @@ FORMAT = "ledger-2"
 FIELDS: Mapping[str, tuple[str, ...]] = {
     kind: tuple(names.split())
     for kind, names in (
-        (
-            "orders",
-            "ts session sleeve instrument kind side lots filled_lots status done_ts fee_micro price limit_price",
-        ),
+        ("orders", _ORDER),
         ("fills", "ts session order sleeve instrument lots amount_micro slippage_micro opens price ref_price"),
         ("cash_events", "ts session kind sleeve instrument ref cash_micro receivable_micro"),
         ("trades", _TRADE),

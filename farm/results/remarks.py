@@ -28,7 +28,7 @@ ASSUMPTIONS = {
 COUNTED = {
     "lapsed": "orders that no price filled in time",
     "cancelled": "reversals that waited for their limit when an exit or a margin call came",
-    "limit_unknown": "entries not ordered because their limit was unknown",
+    "limit_unknown": "entries not ordered because their limit was unknown, or not above 0",
     "lapsed_no_volume": "of these, orders that met only bars without volume",
     "lapsed_no_bar": "of these, orders that met no bar",
     "lapsed_at_end": "of these, orders of the last session, after which the run ends",

@@ -20,8 +20,6 @@ from farm.values.canon import canonical_json
 if TYPE_CHECKING:
     from hashlib import _Hash
 
-KEY_BYTES = 32
-
 
 class KeyPrefix:
     """The part of a cell key that all trials of one instrument and read window share."""

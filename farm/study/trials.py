@@ -28,8 +28,6 @@ FRESH = "-fresh"
 OF_SNAPSHOT: Mapping[str, str] = {"no_dividends": "dividends", "no_splits": "splits"}
 """Assumptions that are true of a snapshot without rows of a kind, whatever a cell reads of it."""
 
-Params = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Read:

@@ -27,7 +27,7 @@ LOAD = """
 import sys, time
 from farm.kernels.startup import start_numba
 start_numba()
-from farm.kernels.fill import import_kernels
+from farm.kernels.compile import import_kernels
 kernels = import_kernels().values()
 start = time.perf_counter()
 for kernel in kernels:

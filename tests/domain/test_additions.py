@@ -79,6 +79,15 @@ class TestTheTrade:
         assert (int(trade["lots"]), float(trade["entry_price"])) == (30, 11.0)
         assert played.equity[-1] == 10_000 - 200 - 130 + 30 * 14
 
+    def test_an_addition_of_which_a_split_leaves_no_share_lapses(self) -> None:
+        """Of 25 shares one for ten leaves 2 and half a share in cash; of the 5 that were to come it leaves none."""
+        add = {"max": 2, "when": on(1, 3), "size": {"mode": "qty", "v": 5}}
+        rules = {"size": {"mode": "qty", "v": 25}}
+        played = one(flat(10, 10, 100, 100, 100), add, rules=rules, splits=[("AAA", day(2), "1:10")])
+        assert played.short_fills == [(1, 25, 10.0), (4, 5, 100.0)]
+        assert [Status(int(one)).name for one in played.run.orders["status"]] == ["FILLED", "LAPSED", "FILLED"]
+        assert played.cell["counts"]["lapsed"] == 1
+
 
 class TestGuards:
     def test_percentages_and_distances_count_from_the_average_entry(self) -> None:
@@ -102,6 +111,17 @@ class TestGuards:
         bars: list[Row] = [*flat(100), (100, 110, 100, 110), *flat(110), (110, 110, 85, 95)]
         rules = {"stops": [{"type": "stop", "level": level, "from": begin}]}
         assert one(bars, {"max": 1, "when": on(1)}, rules=rules).short_fills[-1] == (3, -20, price)
+
+    def test_an_addition_inside_a_bar_moves_the_levels_for_the_bars_that_follow(self) -> None:
+        """The bar that adds at 109 goes on to 100: its low was not tested against the new level, 108, and is over."""
+        below = {name: {"op": "sub", "a": ["close", by]} for name, by in (("limit", 1), ("level", 2))}
+        rules = {
+            "order": {"type": "limit", "limit": below["limit"]},
+            "stops": [{"type": "stop", "level": below["level"], "from": "last_fill"}],
+        }
+        bars: list[Row] = [*flat(100), (100, 110, 98.5, 110), (110, 110, 100, 109), (109, 109, 105, 105)]
+        played = one(bars, {"max": 1, "when": on(1)}, rules=rules)
+        assert played.short_fills == [(1, 10, 99.0), (2, 10, 109.0), (3, -20, 108.0)]
 
 
 @pytest.mark.parametrize(

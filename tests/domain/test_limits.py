@@ -50,6 +50,12 @@ class TestBuys:
         played = one([*flat(100, 100)], {"op": "lag", "a": ["close"], "n": 5})
         assert (len(played.run.orders), played.cell["counts"]["limit_unknown"]) == (0, 1)
 
+    @pytest.mark.parametrize("limit", [0, -5, 1e-13, {"op": "sub", "a": ["close", 100]}])
+    @pytest.mark.parametrize("side", ["long", "short"])
+    def test_a_limit_that_is_no_price_is_not_ordered_and_counted(self, side: str, limit: Any) -> None:
+        played = one(flat(100, 100), limit, rules={"side": side}, account="reg_t")
+        assert (len(played.run.orders), played.cell["counts"]) == (0, {"limit_unknown": 1})
+
     def test_sizes_come_from_the_decision_not_from_the_limit(self) -> None:
         played = one([*flat(100), (99, 99, 40, 98)], 50, rules={"size": {"mode": "pct_equity", "v": 1.0}})
         assert played.short_fills == [(1, 100, 50.0)]

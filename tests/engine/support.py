@@ -156,7 +156,11 @@ REVERSALS = ANYTHING | {
 }  # fmt: skip
 WAITING = MARGIN_CALLS | {"limit": (PREFER,), "add": ADDITIONS, "ttl": (2, 5), "often": ((0.8, 0.0), (0.8, 0.1))}
 CROWDS = ANYTHING | {"stops": (0, 1), "places": (1,), "often": ((0.4, 0.4),), "wild": (0.01,), "dry": (0.4,)}
-"""Five that make likely what would be rare."""
+SHRINKING = ANYTHING | {
+    "size": (Size("qty", 400.0),), "stops": (0, 1), "places": (3,), "often": ((0.8, 0.0),), "wild": (0.01,),
+    "splits": (4,), "ratio": ((1, 10),), "limit": (None, PREFER), "ttl": (5,), "add": ADDITIONS[:2],
+}  # fmt: skip
+"""Six that make likely what would be rare."""
 
 
 @st.composite
@@ -237,7 +241,8 @@ def rough_signals(
         np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.05, n)))
         for _ in sleeve.levels
     ]
-    limit = np.where(random.random(n) < 0.1, np.nan, series.close * (1.0 + random.normal(0.0, 0.03, n)))
+    limit = series.close * (1.0 + random.normal(0.0, 0.03, n))
+    limit = np.where(random.random(n) < 0.1, random.choice((np.nan, np.nan, 0.0, -1.0), n), limit)
     return Signals(
         instrument, column(enters), column(leaves), column(enters), column(leaves),
         None if sleeve.prefer is None else prefer, tuple(levels), {}, limit=None if sleeve.limit is None else limit,
@@ -271,7 +276,8 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     """A program with its market and signals: all accounts, sizes, stops, one or two sleeves that share the cash."""
     tickers = ("AAPL", "IBM", "MSFT")[: draw(st.sampled_from(range(1, most_instruments + 1)))]
     count = draw(st.integers(4, 40))
-    choices = draw(st.sampled_from((ANYTHING, ANYTHING, STOPS, STOPS, MARGIN_CALLS, REVERSALS, CROWDS, WAITING)))
+    kinds = (ANYTHING, ANYTHING, STOPS, STOPS, MARGIN_CALLS, REVERSALS, CROWDS, WAITING, SHRINKING)
+    choices = draw(st.sampled_from(kinds))
     found = market(*(draw(rough_series(ticker, count, choices)) for ticker in tickers), sessions=count)
     is_clock = draw(st.integers(0, 3)) == 0
     stocks = [n for n in range(len(tickers)) if not is_clock or draw(st.booleans())]  # those with a session's hours

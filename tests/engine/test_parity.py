@@ -124,6 +124,8 @@ def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
             one, enter=flip(one.enter), exit=flip(one.exit), enter_short=flip(one.enter_short),
             exit_short=flip(one.exit_short), stop_levels=tuple(np.where(late, 7.0, x) for x in one.stop_levels),
             prefer=None if one.prefer is None else np.where(late, -one.prefer, one.prefer),
+            limit=None if one.limit is None else np.where(late, 7.0, one.limit),
+            add=None if one.add is None else flip(one.add),
         )  # fmt: skip
 
     known = simulate(*case)
@@ -132,7 +134,7 @@ def test_the_future_is_not_seen(case: Case, data: st.DataObject) -> None:
     for name in ("fills", "cash_events"):
         left, right = getattr(known, name), getattr(changed, name)
         assert bits_of(left[left["session"] <= session]) == bits_of(right[right["session"] <= session])
-    decided = ["ts", "session", "sleeve", "instrument", "kind", "side", "lots", "price"]
+    decided = ["ts", "session", "sleeve", "instrument", "kind", "side", "lots", "price", "limit_price"]
     left, right = (run.orders[run.orders["session"] <= session][decided] for run in (known, changed))
     assert left.tolist() == right.tolist()
     left, right = (run.trades[run.trades["exit_session"] <= session] for run in (known, changed))

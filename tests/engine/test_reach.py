@@ -51,6 +51,7 @@ EXPECTED = {
       for kind, where in product(("ENTER", "REVERSE", "ADD"), ("at the open", "inside a bar"))),
     *(f"{kind.size.mode} added" for kind in ADDITIONS),
     "an entry waits for days", "a stop in the bar of the limit", "added to twice", "a call takes the place of an order",
+    "a split leaves nothing of an addition",
 }  # fmt: skip
 
 
@@ -144,6 +145,11 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
         yield "an order outlives a session of the run"
     if (~np.isin(waited["done_ts"], closes)).any():
         yield "its own sessions end an order"
+    shares = [*closes, *(ts for one in market.calendars.values() for ts in one.close_ts)]
+    lost = waited[(waited["kind"] == OrderKind.ADD) & ~np.isin(waited["done_ts"], shares)]
+    over = {*trades[["exit_ts", "sleeve", "instrument"]].tolist()}
+    if not over.issuperset(lost[["done_ts", "sleeve", "instrument"]].tolist()):
+        yield "a split leaves nothing of an addition"
     reversals = orders["kind"] == OrderKind.REVERSE
     opening = np.isin(np.arange(orders.size), fills["order"][fills["opens"] == 1])
     if (reversals & ~opening & (orders["filled_lots"] > 0)).any():

@@ -19,12 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from farm.kernels import cache, fill, jit, transcend
+from farm.kernels import cache, jit, transcend
+from farm.kernels.compile import shares, weight
 from farm.kernels.transcend import log
 from farm.values.errors import ConfigError, FarmError
 from tests.conftest import ROOT
 
-MACHINERY = ("__init__.py", "kernels/__init__.py", "kernels/cache.py", "kernels/fill.py", "kernels/jit.py",
+MACHINERY = ("__init__.py", "kernels/__init__.py", "kernels/cache.py", "kernels/compile.py", "kernels/jit.py",
              "kernels/startup.py", "values/__init__.py", "values/arrays.py", "values/errors.py")  # fmt: skip
 LEAF = """
 from farm.kernels.jit import helper, inlined, kernel
@@ -290,7 +291,9 @@ class TestDamage:
 
     def test_killed_while_compiling(self, room: Path, place: Path) -> None:
         """Whoever is killed leaves no directory and no process, and the next one begins again."""
-        slow = "\nimport os, sys, time\nif 'SLOW' in os.environ and sys.argv[0].endswith('fill.py'): time.sleep(90)\n"
+        slow = (
+            "\nimport os, sys, time\nif 'SLOW' in os.environ and sys.argv[0].endswith('compile.py'): time.sleep(90)\n"
+        )
         (room / "farm/kernels/leaf.py").write_text(LEAF + slow)
         with start(room, place, SLOW="yes") as process:
             until = time.monotonic() + 60
@@ -408,8 +411,8 @@ class TestDigest:
 class TestShares:
     def test_the_heaviest_first(self) -> None:
         weights = {"a": 9, "b": 4, "c": 3, "d": 3, "e": 0}
-        assert sorted(map(sorted, fill.shares(weights, 2))) == [["a", "e"], ["b", "c", "d"]]
-        assert fill.shares({"a": 1}, 4) == [["a"]]
+        assert sorted(map(sorted, shares(weights, 2))) == [["a", "e"], ["b", "c", "d"]]
+        assert shares({"a": 1}, 4) == [["a"]]
 
     def test_weight_follows_calls_across_files(self) -> None:
         """By module and by name; each function that is reached counts once, and all of it for each signature."""
@@ -421,9 +424,9 @@ class TestShares:
         found = jit.Kernel(callers, ("f8(f8)", "f4(f4)"))
         alone = jit.Kernel(callers, ("f8(f8)",))
         reached = {name: jit.KERNELS[f"farm.kernels.transcend.{name}"] for name in ("exp", "log")}
-        assert own + max(map(fill.weight, reached.values())) < fill.weight(alone)
-        assert fill.weight(alone) < own + sum(map(fill.weight, reached.values()))
-        assert fill.weight(found) == 2 * fill.weight(alone)
+        assert own + max(map(weight, reached.values())) < weight(alone)
+        assert weight(alone) < own + sum(map(weight, reached.values()))
+        assert weight(found) == 2 * weight(alone)
 
 
 @pytest.fixture(autouse=True)
@@ -435,7 +438,7 @@ def _no_private_directory_is_left(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.slow
 def test_another_farm_does_not_compile_for_this_one(tmp_path: Path) -> None:
     """The compiling process imports the sources anew: they may have changed since."""
-    command = [sys.executable, "-m", "farm.kernels.fill", str(tmp_path), "0" * 32, "farm.kernels.transcend.log"]
+    command = [sys.executable, "-m", "farm.kernels.compile", str(tmp_path), "0" * 32, "farm.kernels.transcend.log"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stderr is not None
         said = process.stderr.read()

@@ -1,4 +1,4 @@
-"""The event loop in plain Python: the twin of ``step.py``, written from domain.md and to be checked by eye.
+"""The event loop in plain Python: the twin of ``kernels/loop.py``, written from domain.md, to be checked by eye.
 
 It shares nothing with the kernel: events are tuples sorted by (ts, phase, rank, instrument id, seq), positions and
 orders are objects, money and lots are Python integers, and what the kernel finds by bisection is found here by
@@ -552,6 +552,8 @@ class Reference:
                 self.end_trade(slot, position, -1, SPLIT, price, 0, instrument.row + 1)
         if order and not slot.position:
             self.leave_alone(slot, order)
+        elif order and order.kind == ADD and not order.opens:
+            self.lapse(slot)
 
     def leave_alone(self, slot: Slot, order: Order) -> None:
         """The position that an order was to close is gone: a reversal only enters, what has nothing to do lapses."""
@@ -756,8 +758,8 @@ class Reference:
         return lots
 
     def freeze(self, slot: Slot) -> list[float] | None:
-        """Levels of an entry, NaN for stops in other units; None if one is unknown, or its limit."""
-        if slot.rules.limit is not None and math.isnan(slot.signals.limit[slot.instrument.row]):
+        """Levels of an entry, NaN for stops in other units; None if one is unknown, or if its limit is no price."""
+        if slot.rules.limit is not None and not on_grid(float(slot.signals.limit[slot.instrument.row])) > 0:
             self.count("limit_unknown")
             return None
         levels = [

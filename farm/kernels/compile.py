@@ -1,7 +1,7 @@
 """Fills a directory of the kernel cache: processes of its own compile the kernels, each a share of them.
 
-``python -m farm.kernels.fill DIRECTORY DIGEST`` shares them out: for each share it starts the same with the names of
-kernels behind it. Each ends by itself when the one that started it does, however that ends.
+``python -m farm.kernels.compile DIRECTORY DIGEST`` shares them out: for each share it starts the same with the names
+of kernels behind it. Each ends by itself when the one that started it does, however that ends.
 """
 
 import os
