@@ -184,8 +184,9 @@ class LocalFarm:
         study, driver = submission.study, self.driver
         self._submissions[study.name] = submission
         driver.tally = Tally()
-        entry = Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns())
-        driver.enqueue(self.inbox.submit(entry))
+        self.inbox.submit(Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns()))
+        for entry in self.inbox.pending_of(study.name):  # an interrupted run has left one: its failures count
+            driver.enqueue(entry)
         if study.name in driver.refused:
             raise driver.refused.pop(study.name)
         while study.name not in driver.ended and not self.stop.is_set():

@@ -21,7 +21,7 @@ class QueuedStudy:
     """A study in the queue. Each of its blocks is waiting, suspect, in one lease, done, or quarantined.
 
     Fields: place, in the order of submission; suspects, groups of blocks that were in a lease that crashed, each to be
-    tried alone on a worker; failures per block; since_s, when it last got a lease.
+    tried alone on a worker; failures per block; since_s, when it last got a lease; joined, nonces of later submissions.
     """
 
     submission: Submission
@@ -33,6 +33,7 @@ class QueuedStudy:
     failures: Mapping[int, int] = field(default_factory=dict)
     quarantined: Mapping[int, FarmError] = field(default_factory=dict)
     is_cancelled: bool = False
+    joined: tuple[str, ...] = ()
 
     @property
     def submitter(self) -> str:

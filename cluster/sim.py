@@ -359,7 +359,8 @@ class World:
     def _submit(self, study: SimStudy) -> None:
         nonce = f"{study.name}-{self.chance.getrandbits(32):08x}"
         entry = Entry(study.name, nonce, study.submitter, study.priority, int(self.backend.clock_s * 1e9))
-        self.driver.enqueue(self.inbox.submit(entry))
+        self.inbox.submit(entry)
+        self.driver.enqueue(entry)
 
     def _cancel(self, study: SimStudy) -> None:
         if study.name in self.driver.state.studies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
@@ -19,6 +20,7 @@ from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
 from farm.store.memory import MemoryStore
+from farm.store.wrap import Around
 from farm.values.errors import AlreadyExists, BlockFailed, DataError
 from tests.cluster.worlds import study
 
@@ -34,11 +36,62 @@ def entry(study: str = "s", nonce: str = "n1", at_ns: int = 5) -> Entry:
     return Entry(study, nonce, "ann", 0, at_ns)
 
 
-def test_submitting_again_joins_what_is_there(store: Store) -> None:
+def test_every_submission_has_a_key_of_its_own(store: Store) -> None:
     inbox = Inbox(store)
-    assert inbox.submit(entry(nonce="n1")) == entry(nonce="n1")
-    assert inbox.submit(entry(nonce="n2")) == entry(nonce="n1")
-    assert inbox.pending() == [entry(nonce="n1")]
+    for nonce in ("n2", "n1", "n1"):
+        inbox.submit(entry(nonce=nonce))
+    assert inbox.pending() == [entry(nonce="n1"), entry(nonce="n2")]
+    assert inbox.pending_of("s") == inbox.pending() and inbox.pending_of("t") == []
+    with pytest.raises(AlreadyExists):
+        inbox.submit(entry(nonce="n1", at_ns=6))
+
+
+class Meanwhile(Around):
+    """A store where something happens just before each delete."""
+
+    def __init__(self, inner: Store, act: Callable[[], None]) -> None:
+        super().__init__(inner)
+        self.act = act
+
+    def delete(self, key: str) -> None:
+        self.act()
+        super().delete(key)
+
+
+@pytest.mark.parametrize("who", ["finish", "pending"])
+def test_a_submission_between_marker_and_clearing_is_kept(store: Store, who: str) -> None:
+    """It was acknowledged while its predecessor was on the way out, whoever clears that away."""
+    Inbox(store).submit(entry(nonce="n1"))
+    left = store.get(inbox_key("s", "n1"))
+    slow = Inbox(Meanwhile(store, lambda: Inbox(store).submit(entry(nonce="n2"))))
+    if who == "pending":
+        Inbox(store).finish(EndStudy("s", "n1", 0b1, {}, False))
+        store.put(inbox_key("s", "n1"), left)
+        slow.pending()
+    else:
+        slow.finish(EndStudy("s", "n1", 0b1, {}, False))
+    assert Inbox(store).pending() == [entry(nonce="n2")]
+
+
+def test_those_that_joined_a_study_end_with_it(store: Store) -> None:
+    inbox = Inbox(store)
+    for nonce in ("n1", "n2", "n3"):
+        inbox.submit(entry(nonce=nonce))
+    inbox.finish(EndStudy("s", "n1", 0b1, {}, False, ("n2",)))
+    assert inbox.pending() == [entry(nonce="n3")]
+
+
+def test_submissions_of_an_earlier_version_are_read_and_cleared(store: Store) -> None:
+    inbox = Inbox(store)
+    inbox.submit(entry(nonce="old"))
+    store.put(inbox_key("s", ""), store.get(inbox_key("s", "old")))
+    store.delete(inbox_key("s", "old"))
+    inbox.submit(entry(nonce="new"))
+    assert [each.nonce for each in inbox.pending_of("s")] == ["new", "old"]
+    inbox.finish(EndStudy("s", "new", 0b1, {}, False))
+    assert inbox.pending() == [entry(nonce="old")]
+    inbox.finish(EndStudy("s", "old", 0b1, {}, False))
+    assert [meta.key for meta in store.list("inbox/")] == []
 
 
 def test_the_queue_is_in_the_order_of_submission_whatever_the_names_are(store: Store) -> None:
@@ -53,21 +106,19 @@ def test_after_its_end_a_study_can_be_submitted_anew(store: Store) -> None:
     inbox.submit(entry(nonce="n1"))
     inbox.finish(EndStudy("s", "n1", 0b1, {1: BlockFailed("killed")}, False))
     assert inbox.pending() == []
-    assert inbox.submit(entry(nonce="n2")) == entry(nonce="n2")
+    inbox.submit(entry(nonce="n2"))
+    assert inbox.pending() == [entry(nonce="n2")]
 
 
 def test_a_crash_between_marker_and_clearing_is_made_good(store: Store) -> None:
-    """Both the next scheduler and the next submission see that the first one has ended."""
     inbox = Inbox(store)
     inbox.submit(entry(nonce="n1"))
-    left = store.get(inbox_key("s"))
+    left = store.get(inbox_key("s", "n1"))
     inbox.finish(EndStudy("s", "n1", 0b1, {}, False))
-    store.put(inbox_key("s"), left)
-    assert inbox.submit(entry(nonce="n2")) == entry(nonce="n2")
-    inbox.finish(EndStudy("s", "n2", 0b1, {}, False))
-    store.put(inbox_key("s"), left)
+    store.put(inbox_key("s", "n1"), left)
     assert inbox.pending() == []
     inbox.finish(EndStudy("s", "n1", 0b1, {}, False))  # and to end it twice is harmless
+    assert list(store.list("inbox/")) == []
 
 
 def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(store: Store) -> None:
@@ -116,17 +167,16 @@ COPY = b'{"study":"t","nonce":"n","submitter":"ann","priority":0,"at_ns":"5"}'
 @pytest.mark.parametrize("damage", [*DAMAGED, COPY, COPY.replace(b'"t"', b'"s"').replace(b'"5"', b"[]")])
 def test_a_damaged_submission_is_named_and_stops_no_other(store: Store, damage: bytes) -> None:
     inbox = Inbox(store)
-    store.put(inbox_key("s"), damage)
+    store.put(inbox_key("s", "n"), damage)
     store.put("inbox/notes.txt", b"not ours")
     inbox.submit(entry("t"))
     assert inbox.pending() == [entry("t")]
     entries, damaged = inbox.survey()
     assert (entries, list(damaged)) == ([entry("t")], ["s"])
-    with pytest.raises(DataError) as caught:
-        inbox.submit(entry("s"))
-    for error in (damaged["s"], caught.value):
-        assert error.place == "inbox/s.json"
-        assert error.hint == "remove it and submit the study again"
+    assert damaged["s"].place == "inbox/s/n.json"
+    assert damaged["s"].hint == "remove it and submit the study again"
+    inbox.submit(entry("s", "m"))
+    assert inbox.pending() == [entry("s", "m"), entry("t")]
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[]", b'{"nonce":"n1","failed":[1]}', b'{"nonce":"n1","failed":{"x":{}}}'])
@@ -143,7 +193,7 @@ def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:
     inbox = Inbox(store)
     for name in "abcd":
         inbox.submit(entry(name))
-    store.put(inbox_key("a"), b"{")
+    store.put(inbox_key("a", "n1"), b"{")
     store.put(lease_key("b", "e-000001"), b"{")
 
     def load(one: Entry) -> Submission:
@@ -156,4 +206,4 @@ def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:
     driver.recover()
     assert list(driver.state.studies) == ["d"]
     places = {name: error.place for name, error in driver.refused.items()}
-    assert places == {"a": "inbox/a.json", "b": lease_key("b", "e-000001"), "c": "studies/c/study.json"}
+    assert places == {"a": "inbox/a/n1.json", "b": lease_key("b", "e-000001"), "c": "studies/c/study.json"}

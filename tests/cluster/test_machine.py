@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -68,10 +69,13 @@ def test_a_study_whose_blocks_are_all_done_ends_at_once_and_starts_nobody() -> N
     assert play.submit(study(blocks=2, done=0b11)) == (EndStudy("s", "s-nonce", 0b11, {}, False),)
 
 
-def test_submitted_twice_is_one_study() -> None:
+def test_submitted_twice_is_one_study_that_ends_once_for_both() -> None:
     play = Play()
-    play.submit(study())
-    assert play.submit(study()) == ()
+    play.submit(study(blocks=1))
+    again = replace(study(blocks=1), nonce="other")
+    assert play.submit(study(blocks=1)) == play.submit(again) == play.submit(again) == ()
+    [run] = runs(play.ready())
+    assert play.end(run)[-1] == EndStudy("s", "s-nonce", 0b1, {}, False, ("other",))
 
 
 def test_a_crash_of_several_leases_blames_nobody_and_each_runs_again_alone() -> None:
