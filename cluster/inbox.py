@@ -15,14 +15,14 @@ try them again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
-from cluster.submission import BlockSet, members
-from farm.results.leases import LeaseRecord, read_leases
+from cluster.submission import BlockSet, block_set, members
+from farm.results.leases import SENT, LeaseRecord, read_leases
 from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
 from farm.study.block import ranges_of
@@ -43,6 +43,17 @@ class Entry:
     submitter: str
     priority: int
     at_ns: int
+
+
+@dataclass(frozen=True)
+class Attempts:
+    """What earlier attempts tell. ``failures`` per block: how often, and the last error. ``suspects``: groups of blocks
+    whose last attempt ended badly, or never: maybe it took driver or host with it. ``solo``: blocks that were alone on
+    their worker then; others of the same host may be among them, so each is to be tried alone in the whole farm."""
+
+    failures: Mapping[int, tuple[int, str]]
+    suspects: tuple[BlockSet, ...]
+    solo: BlockSet
 
 
 class Inbox:
@@ -103,16 +114,10 @@ class Inbox:
         record = _ended(note)
         self.store.put(record.key, record.to_bytes())
 
-    def failures(self, study: str, nonce: str) -> dict[int, tuple[int, str]]:
-        """Return how often each block has failed in this submission, and its last error; DataError for a damaged
-        record: a block that kills its workers would be tried again and again."""
-        found: dict[int, tuple[int, str]] = {}
-        for record in read_leases(self.store, study):
-            if record.nonce == nonce:
-                for block, error in record.failed.items():
-                    count = found.get(block, (0, ""))[0]
-                    found[block] = count + 1, error["message"]
-        return found
+    def attempts(self, study: str, nonce: str) -> Attempts:
+        """Return what is known of earlier attempts of this submission; DataError for a damaged record: a block that
+        kills its workers would be tried again and again."""
+        return _attempts([record for record in read_leases(self.store, study) if record.nonce == nonce])
 
     def finish(self, end: EndStudy) -> None:
         """Write the done markers of the submission and of those that joined it, then clear the inbox of them."""
@@ -201,6 +206,28 @@ def _ended(note: NoteLease) -> LeaseRecord:
         failed={block: error.to_json() for block, error in note.failed.items()},
         error=None if note.error is None else note.error.to_json(),
     )
+
+
+def _attempts(records: Sequence[LeaseRecord]) -> Attempts:
+    """Return what these records tell, in the order they were made: it goes on where the scheduler before left off."""
+    failures: dict[int, tuple[int, str]] = {}
+    last: dict[int, int] = {}
+    solo = 0
+    for place, record in enumerate(records):
+        failed = {block: error["message"] for block, error in record.failed.items()}
+        if record.outcome == SENT and record.reason == "retry" and len(record.blocks) == 1:
+            failed[record.blocks[0]] = f"attempt {record.lease} was never answered: driver or host went down with it"
+            solo |= 1 << record.blocks[0]
+        for block, message in failed.items():
+            failures[block] = failures.get(block, (0, ""))[0] + 1, message
+        last |= dict.fromkeys(record.blocks, place)
+    suspects = []
+    for place, record in enumerate(records):
+        if record.outcome in (SENT, "crashed", "expired"):
+            middle = len(record.blocks) // 2 if record.reason == "retry" else 0  # alone already: halve it
+            halves = record.blocks[:middle], record.blocks[middle:]
+            suspects += [block_set(block for block in half if last[block] == place) for half in halves]
+    return Attempts(failures, tuple(group for group in suspects if group), solo)
 
 
 def _errors(errors: Mapping[int, FarmError]) -> dict[str, dict[str, str]]:

@@ -219,6 +219,7 @@ class LocalFarm:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
         submission = self._submissions[entry.study]
         blocks = submission.study.blocks
+        before = self.inbox.attempts(entry.study, entry.nonce)
         return Submission(
             entry.study,
             entry.nonce,
@@ -227,7 +228,9 @@ class LocalFarm:
             tuple(block.cells for block in blocks),
             make_piles(blocks),
             done=((1 << len(blocks)) - 1) & ~block_set(submission.waiting),
-            failures=self.inbox.failures(entry.study, entry.nonce),
+            failures=before.failures,
+            suspects=before.suspects,
+            solo=before.solo,
         )
 
 

@@ -111,18 +111,9 @@ class _Draft:
             return
         active = [study.submitter for study in self.studies.values() if study.waiting]
         self.served_s[submission.submitter] = queue.meter_at_entry(submission.submitter, self.served_s, active)
-        self.studies[submission.study] = QueuedStudy(
-            submission,
-            self.studies_seen,
-            self.now_s,
-            waiting=submission.blocks & ~submission.done,
-            done=submission.done,
-            failures={block: count for block, (count, _) in submission.failures.items()},
-        )
+        name = submission.study
+        self.studies[name] = queue.at_entry(submission, self.studies_seen, self.now_s, self.limits)
         self.studies_seen += 1
-        for block, (count, text) in submission.failures.items():
-            if count >= self.limits.attempts_max and not submission.done >> block & 1:
-                self.quarantine(submission.study, block, BlockFailed(text, place=f"block {block}"))
         for worker in self.workers.values():
             self.warm_up(worker.name)
         self.tell("submitted", study=submission.study)
@@ -375,6 +366,9 @@ class _Draft:
     def place_suspects(self) -> None:
         """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
         groups = [(name, group) for name, study in self.studies.items() for group in study.suspects]
+        if self.is_solo():
+            solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
+            groups = [] if self.leases else solo[:1]
         empty = [name for name, worker in self.workers.items() if worker.status == "ready" and not worker.leases]
         for (name, group), worker in zip(groups, empty, strict=False):
             study = self.studies[name]
@@ -382,8 +376,17 @@ class _Draft:
             pile = next(pile for pile in study.submission.piles if pile.blocks & group)
             self.send(study, pile, group, self.workers[worker], "retry", alone=True)
 
+    def is_solo(self) -> bool:
+        """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
+        feared = {name: study.submission.solo for name, study in self.studies.items() if study.submission.solo}
+        flying = [held.run for held in self.leases.values() if held.alone] if feared else []
+        waiting = [(name, group) for name in feared for group in self.studies[name].suspects]
+        return any(group & feared.get(name, 0) for name, group in [(r.study, r.blocks) for r in flying] + waiting)
+
     def fill(self) -> None:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""
+        if self.is_solo():
+            return
         ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
         waits = sum(len(study.suspects) for study in self.studies.values())
         if waits:

@@ -11,10 +11,21 @@ import pytest
 
 from cluster.backend import Backend
 from cluster.driver import Driver
-from cluster.inbox import Entry, Inbox
+from cluster.inbox import Attempts, Entry, Inbox
 from cluster.lease import Limits
-from cluster.messages import BlockAnswer, EndStudy, NoteLease, RunLease
-from cluster.submission import Submission
+from cluster.messages import (
+    BlockAnswer,
+    Ending,
+    EndStudy,
+    Event,
+    LeaseEnded,
+    NoteLease,
+    Reason,
+    RunLease,
+    WorkerLost,
+    WorkerReady,
+)
+from cluster.submission import Submission, block_set, members
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered, read_leases
 from farm.shard.layout import inbox_key, lease_key
 from farm.store.base import Store
@@ -147,16 +158,112 @@ def test_failures_count_within_one_submission(store: Store) -> None:
         run = RunLease(f"e-{number:06d}", "s", nonce, "e-w0", 0b10, 1, "retry", 9.0)
         inbox.record(run)
         inbox.note(NoteLease(run, "crashed", (), {1: BlockFailed(f"death {number}")}, BlockFailed("death")))
-    assert inbox.failures("s", "n1") == {1: (2, "death 1")}
-    assert inbox.failures("s", "n2") == {1: (1, "death 2")}
-    assert inbox.failures("other", "n1") == {}
+    assert inbox.attempts("s", "n1").failures == {1: (2, "death 1")}
+    assert inbox.attempts("s", "n2").failures == {1: (1, "death 2")}
+    assert inbox.attempts("other", "n1").failures == {}
+
+
+def test_attempts_that_nobody_answered_make_their_blocks_suspects(store: Store) -> None:
+    """A group that was alone is halved, a single block that was alone has failed; what was tried later counts."""
+    inbox = Inbox(store)
+
+    def attempt(number: int, blocks: int, reason: Reason, outcome: Ending | None = None) -> None:
+        run = RunLease(f"e-{number:06d}", "s", "n1", "e-w0", blocks, 1, reason, 9.0)
+        inbox.record(run)
+        if outcome is not None:
+            inbox.note(NoteLease(run, outcome))
+
+    attempt(0, 0b11, "warm", "done")
+    attempt(1, 0b11100, "home")
+    assert inbox.attempts("s", "n1") == Attempts({}, (0b11100,), 0)
+    attempt(2, 0b11100, "retry", "crashed")
+    assert inbox.attempts("s", "n1") == Attempts({}, (0b00100, 0b11000), 0)
+    attempt(3, 0b00100, "retry", "done")
+    attempt(4, 0b11000, "retry")
+    assert inbox.attempts("s", "n1").suspects == (0b01000, 0b10000)
+    attempt(5, 0b01000, "retry")
+    found = inbox.attempts("s", "n1")
+    assert (found.suspects, found.solo) == ((0b10000, 0b01000), 0b01000)
+    assert found.failures == {3: (1, "attempt e-000005 was never answered: driver or host went down with it")}
+
+
+def test_a_block_that_kills_the_driver_is_found_and_its_neighbours_finish(store: Store) -> None:
+    """Every driver dies with whatever is in flight as soon as the block runs; the next knows nothing but the bucket."""
+    inbox, poison, written = Inbox(store), 5, set[int]()
+    inbox.submit(entry())
+
+    class Host(LongLived):
+        """Workers that end a lease one turn after it was sent, unless the host dies first."""
+
+        def run(self, lease: RunLease) -> None:
+            if lease.blocks >> poison & 1:
+                raise HostDown
+            self.sent.append(lease)
+
+    def load(one: Entry) -> Submission:
+        before = inbox.attempts(one.study, one.nonce)
+        known = Submission("s", one.nonce, "ann", 0, study(blocks=12).cells, study(blocks=12).piles, block_set(written))
+        return replace(known, failures=before.failures, suspects=before.suspects, solo=before.solo)
+
+    for epoch in range(20):
+        host = Host(written)
+        driver = Driver(host, inbox, load, Limits(workers_max=4, workers_min=4, lease_s=9.0), epoch=f"e{epoch:02d}")
+        try:
+            driver.recover()
+            while driver.state.studies:
+                driver.turn(1.0)
+        except HostDown:
+            continue
+        break
+    assert driver.ended["s"].done == 0xFFF & ~(1 << poison) and set(driver.ended["s"].quarantined) == {poison}
+    assert "never answered" in str(driver.ended["s"].quarantined[poison])
+
+
+class HostDown(BaseException):
+    """Everything on this host is gone."""
+
+
+class LongLived:
+    """A backend whose workers come up at once and answer in the turn after the next."""
+
+    def __init__(self, written: set[int]) -> None:
+        self.written = written
+        self.sent: list[RunLease] = []
+        self.said: list[Event] = []
+        self.clock_s = 0.0
+
+    def now_s(self) -> float:
+        return self.clock_s
+
+    def start(self, worker: str) -> None:
+        self.said.append(WorkerReady(self.clock_s, worker, 1))
+
+    def stop(self, worker: str, why: str) -> None:
+        self.said.append(WorkerLost(self.clock_s, worker, BlockFailed(why)))
+
+    def run(self, lease: RunLease) -> None:
+        self.sent.append(lease)
+
+    def cancel(self, worker: str, lease: str) -> None:
+        """Nothing runs that could be stopped."""
+
+    def events(self, timeout_s: float) -> list[Event]:
+        self.clock_s += timeout_s
+        events, self.said = self.said, []
+        for lease in [] if events else self.sent:
+            self.written.update(members(lease.blocks))
+            reports = tuple(BlockAnswer(block, 1, 0.1, 0) for block in members(lease.blocks))
+            events.append(LeaseEnded(self.clock_s, lease.worker, lease.lease, lease.study, reports))
+        if events and isinstance(events[0], LeaseEnded):
+            self.sent = []
+        return events
 
 
 def test_records_of_runs_in_one_process_are_no_attempts(store: Store) -> None:
     """``farm.work.run`` notes its own work beside ours; it has no nonce, so it counts against nobody."""
     put_numbered(store, LeaseRecord("s", IN_PROCESS, IN_PROCESS, 1, (0,)), "local")
     assert [record.lease for record in read_leases(store, "s")] == ["local-000000"]
-    assert Inbox(store).failures("s", "n1") == {}
+    assert Inbox(store).attempts("s", "n1").failures == {}
 
 
 DAMAGED = [b"", b"{", b"[]", b'{"study":"s"}', b'{"study":"s","nonce":"n","at_ns":"x"}', b"\xff"]
@@ -184,8 +291,8 @@ def test_a_damaged_attempt_is_named(store: Store, damage: bytes) -> None:
     """How often a block has failed decides whether it is tried again: a guess would be the wrong one."""
     store.put(lease_key("s", "e-000001"), damage)
     with pytest.raises(DataError, match=r"^studies/s/leases/e-000001\.json: "):
-        Inbox(store).failures("s", "n1")
-    assert Inbox(store).failures("t", "n1") == {}
+        Inbox(store).attempts("s", "n1")
+    assert Inbox(store).attempts("t", "n1").failures == {}
 
 
 def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:
@@ -199,7 +306,7 @@ def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:
     def load(one: Entry) -> Submission:
         if one.study == "c":
             raise DataError("study record cannot be read", place="studies/c/study.json")
-        return replace(study(one.study), failures=inbox.failures(one.study, one.nonce))
+        return replace(study(one.study), failures=inbox.attempts(one.study, one.nonce).failures)
 
     backend = SimpleNamespace(now_s=lambda: 0.0, start=lambda worker: None)
     driver = Driver(cast(Backend, backend), inbox, load, Limits(workers_max=1), epoch="e")

@@ -223,6 +223,26 @@ def test_failures_of_an_earlier_scheduler_count() -> None:
     assert set(end.quarantined) == {0}
 
 
+def test_suspects_of_an_earlier_scheduler_run_alone_and_what_is_feared_alone_in_the_farm() -> None:
+    play = Play(workers_max=2, lease_s=10.0)
+    play.submit(replace(study(blocks=8, done=0b1), suspects=(0b11, 0b100, 0b1000), solo=0b100))
+    assert play.state.studies["s"].suspects == (0b10, 0b100, 0b1000), "what is done is no suspect"
+    [run] = runs(play.ready("e-w0"))
+    assert (blocks_of(run), run.reason) == ([2], "retry")
+    assert runs(play.ready("e-w1")) == [], "nobody beside it"
+    leases = runs(play.end(run))
+    assert [(blocks_of(run), run.worker, run.reason) for run in leases] == [
+        ([1], "e-w0", "retry"),
+        ([3], "e-w1", "retry"),
+    ]
+
+
+def test_a_block_without_attempts_left_is_no_suspect() -> None:
+    play = Play()
+    play.submit(replace(study(blocks=2, done=0b10, failures={0: (3, "killed")}), suspects=(0b1,)))
+    assert play.state.studies == {}
+
+
 def test_down_to_zero_after_some_patience_and_up_at_once() -> None:
     play = Play(workers_max=2, idle_s=60.0, ahead_per_slot=1)
     commands = play.submit(study(blocks=2))
