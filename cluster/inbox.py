@@ -68,12 +68,7 @@ class Inbox:
         The study's record must be stored already. Once this returns, no crash loses the submission.
         """
         body = canonical_json({**asdict(entry), "at_ns": str(entry.at_ns), "format": FORMAT})
-        key = inbox_key(entry.study, entry.nonce)
-        try:
-            self.store.put_if_absent(key, body)
-        except AlreadyExists:
-            if self.store.get(key) != body:  # else it is our own, whose answer was lost
-                raise
+        self._put(inbox_key(entry.study, entry.nonce), body)
 
     def pending(self) -> list[Entry]:
         """Return the submissions that have not ended, in the order of submission."""
@@ -105,9 +100,9 @@ class Inbox:
         return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study, entry.nonce)), damaged
 
     def record(self, run: RunLease) -> None:
-        """Record an attempt that is about to be sent."""
+        """Record an attempt that is about to be sent; AlreadyExists when another has its name."""
         record = _record(run)
-        self.store.put_if_absent(record.key, record.to_bytes())
+        self._put(record.key, record.to_bytes())
 
     def note(self, note: NoteLease) -> None:
         """Record how an attempt ended."""
@@ -136,6 +131,13 @@ class Inbox:
         entry = self._entry(old)
         if entry is not None:
             self._clear_if_ended(entry, old)
+
+    def _put(self, key: str, body: bytes) -> None:
+        try:
+            self.store.put_if_absent(key, body)
+        except AlreadyExists:
+            if self.store.get(key) != body:  # else it is our own, whose answer was lost
+                raise
 
     def _entry(self, key: str) -> Entry | None:
         record = self._read(key)

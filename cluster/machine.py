@@ -43,7 +43,7 @@ from cluster.messages import (
 from cluster.queue import QueuedStudy
 from cluster.state import Impossible, Line, State, complaint, lease_status, study_status, worker_status
 from cluster.submission import BlockSet, Pile, block_set, first, members
-from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError
+from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError, is_away
 
 STORY_LENGTH = 128
 """Lines that are kept of what happened, for the message of ``Impossible``."""
@@ -77,17 +77,11 @@ class _Draft:
         self.state = state
         self.now_s = now_s
         self.limits = state.limits
-        self.studies = dict(state.studies)
-        self.workers = dict(state.workers)
-        self.leases = dict(state.leases)
-        self.served_s = dict(state.served_s)
-        self.costs = state.costs
-        self.leases_made = state.leases_made
-        self.workers_made = state.workers_made
-        self.studies_seen = state.studies_seen
-        self.start_failures = state.start_failures
-        self.surplus_since_s = state.surplus_since_s
-        self.has_given_up = state.has_given_up
+        self.studies, self.workers, self.leases = dict(state.studies), dict(state.workers), dict(state.leases)
+        self.served_s, self.costs = dict(state.served_s), state.costs
+        self.leases_made, self.workers_made = state.leases_made, state.workers_made
+        self.studies_seen, self.start_failures = state.studies_seen, state.start_failures
+        self.surplus_since_s, self.has_given_up = state.surplus_since_s, state.has_given_up
         self.commands: list[Command] = []
         self.story: deque[Line] = deque(state.story, STORY_LENGTH)
 
@@ -201,6 +195,7 @@ class _Draft:
         self.warm_up(run.worker)
         done = block_set(report.block for report in event.reports if report.error is None)
         failed = {report.block: report.error for report in event.reports if report.error is not None}
+        away = {block: failed.pop(block) for block, error in list(failed.items()) if is_away(error)}
         rest = 0 if study.is_cancelled else run.blocks & ~done
         self.change(run.study, done=study.done | done, waiting=study.waiting | rest)
         for report in event.reports:
@@ -209,9 +204,18 @@ class _Draft:
         self.served_s[study.submitter] += spent_s - held.expected_s
         for block, error in failed.items():
             self.fail(run.study, block, error)
+        if away:
+            self.pause(run.study, next(iter(away.values())))
+        elif done:
+            self.change(run.study, away_s=None)
         outcome: Ending = "cancelled" if study.is_cancelled else "done"
         self.commands.append(NoteLease(run, outcome, event.reports, failed))
         self.tell("ended", run=run)
+
+    def pause(self, name: str, error: FarmError) -> None:
+        self.studies[name], is_vain = queue.paused(self.studies[name], self.now_s, self.limits)
+        if is_vain:
+            self.commands.append(GiveUp(error))
 
     def crashed(self, event: LeaseCrashed) -> None:
         self.suspect(self.close(event.lease), "crashed", event.error, is_alone=True)
@@ -223,14 +227,7 @@ class _Draft:
         if study is None or study.is_cancelled:
             return
         done = block_set(report.block for report in event.reports if report.error is None)
-        news = done & study.submission.blocks & ~self.flying(event.study) & ~study.done
-        self.change(
-            event.study,
-            done=study.done | news,
-            waiting=study.waiting & ~news,
-            suspects=tuple(group & ~news for group in study.suspects if group & ~news),
-            quarantined={block: error for block, error in study.quarantined.items() if not news >> block & 1},
-        )
+        self.studies[event.study] = queue.taken(study, done & ~self.flying(event.study))
 
     def flying(self, study: str) -> BlockSet:
         """Return the blocks of the study that are in a lease."""
@@ -302,8 +299,13 @@ class _Draft:
 
     # What follows from any event
 
-    def settle(self) -> None:
+    def tick(self, event: Tick) -> None:
+        for name, study in list(self.studies.items()):
+            if study.paused_s is not None and study.paused_s <= self.now_s:
+                self.change(name, paused_s=None)
         self.expire()
+
+    def settle(self) -> None:
         self.end_studies()
         self.scale()
         self.place_suspects()
@@ -343,20 +345,15 @@ class _Draft:
                 self.stop(name, "not needed")
 
     def drain(self, present: list[WorkerView], count: int) -> None:
-        needed: dict[str, int] = {}
-        for study in self.studies.values():
-            for pile in study.submission.piles:
-                if pile.blocks & study.waiting:
-                    needed.update(pile.needs)
+        piles = [pile for each in self.studies.values() for pile in each.submission.piles if pile.blocks & each.waiting]
+        needed = {shard: size for pile in piles for shard, size in pile.needs.items()}
         candidates = [(worker.name, len(worker.leases), worker.holdings) for worker in present]
         for name in scale.least_valuable(candidates, needed, count):
             self.workers[name] = replace(self.workers[name], status="draining")
         self.surplus_since_s = None
 
     def unfinished(self) -> int:
-        waiting = sum(
-            study.waiting.bit_count() + sum(map(int.bit_count, study.suspects)) for study in self.studies.values()
-        )
+        waiting = sum(sum(map(int.bit_count, (study.waiting, *study.suspects))) for study in self.studies.values())
         return waiting + sum(held.count for held in self.leases.values())
 
     def backlog_s(self) -> float:
@@ -365,7 +362,7 @@ class _Draft:
 
     def place_suspects(self) -> None:
         """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
-        groups = [(name, group) for name, study in self.studies.items() for group in study.suspects]
+        groups = [(name, group) for name, study in self.leasable() for group in study.suspects]
         if self.is_solo():
             solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
             groups = [] if self.leases else solo[:1]
@@ -376,11 +373,14 @@ class _Draft:
             pile = next(pile for pile in study.submission.piles if pile.blocks & group)
             self.send(study, pile, group, self.workers[worker], "retry", alone=True)
 
+    def leasable(self) -> list[tuple[str, QueuedStudy]]:
+        return [(name, study) for name, study in self.studies.items() if study.paused_s is None]
+
     def is_solo(self) -> bool:
         """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
         feared = {name: study.submission.solo for name, study in self.studies.items() if study.submission.solo}
         flying = [held.run for held in self.leases.values() if held.alone] if feared else []
-        waiting = [(name, group) for name in feared for group in self.studies[name].suspects]
+        waiting = [(name, group) for name, study in self.leasable() for group in study.suspects]
         return any(group & feared.get(name, 0) for name, group in [(r.study, r.blocks) for r in flying] + waiting)
 
     def fill(self) -> None:
@@ -388,7 +388,7 @@ class _Draft:
         if self.is_solo():
             return
         ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
-        waits = sum(len(study.suspects) for study in self.studies.values())
+        waits = sum(len(study.suspects) for _, study in self.leasable())
         if waits:
             # The emptiest workers are let run empty for the suspects; of several workers one goes on with the rest.
             ready.sort(key=lambda name: len(self.workers[name].leases))
@@ -405,7 +405,7 @@ class _Draft:
 
     def take_one(self, worker: WorkerView) -> bool:
         """Give the worker one lease, if there is one it should have."""
-        waiting = [study for study in self.studies.values() if study.waiting]
+        waiting = [study for _, study in self.leasable() if study.waiting]
         serving = [other for other in self.workers.values() if other.status == "ready"]
         for studies, is_overdue in queue.turns(waiting, self.served_s, self.now_s, self.limits):
             offers = affinity.offers(studies, self.costs)
@@ -496,5 +496,5 @@ TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (LeaseCrashed, "flying"): _Draft.crashed,
     (LeaseCrashed, "closed"): _nothing,
     (LeaseCrashed, "foreign"): _nothing,
-    (Tick, "any"): _nothing,  # deadlines and patience are looked at after every event
+    (Tick, "any"): _Draft.tick,  # what came before it is taken before anything expires
 }
