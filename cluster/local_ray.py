@@ -22,7 +22,7 @@ from cluster.driver import Driver, Tally
 from cluster.inbox import Entry, Inbox
 from cluster.lease import Limits
 from cluster.messages import EndStudy
-from cluster.submission import Submission, block_set, make_piles
+from cluster.submission import BlockSet, Submission, block_set, make_piles
 from farm.results.document import FarmStats
 from farm.store.open import open_store
 from farm.store.patience import leave, stay
@@ -161,7 +161,16 @@ class LocalFarm:
         backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner)
         epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
         observe = RayMetrics(backend.now_s)
-        self._driver = Driver(backend, self.inbox, self._load, self.limits, epoch=epoch, writer=writer, observe=observe)
+        self._driver = Driver(
+            backend,
+            self.inbox,
+            self._load,
+            self.limits,
+            epoch=epoch,
+            writer=writer,
+            observe=observe,
+            stored=self._stored,
+        )
         self._driver.turn(0)
 
     def close(self) -> None:
@@ -216,6 +225,13 @@ class LocalFarm:
     def _check_stopped(self, detail: str = "before any worker was ready") -> None:
         if self.stop.is_set():
             raise Interrupted(f"stopped by the user {detail}", hint=RESUME)
+
+    def _stored(self, name: str) -> BlockSet:
+        """Return which blocks have a segment; a fresh study is to compute all of its own, whatever others have."""
+        submission = self._submissions[name]
+        if submission.study.fresh:
+            return 0
+        return block_set(submission.catalog.finished_blocks(submission.study))
 
     def _load(self, entry: Entry) -> Submission:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
