@@ -15,18 +15,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster.driver import Driver, Tally
 from cluster.inbox import Entry, Inbox
-from cluster.lease import Limits
+from cluster.lease import STORE_SHARE, Limits
 from cluster.messages import EndStudy
-from cluster.submission import Submission, block_set, make_piles
+from cluster.submission import BlockSet, Submission, block_set, make_piles, start_of
 from farm.results.document import FarmStats
 from farm.store.open import open_store
 from farm.store.patience import leave, stay
 from farm.store.probe import probe_conditional_put
-from farm.values.errors import BlockFailed, FarmError, Interrupted, UsageError
+from farm.values.errors import BlockFailed, CapacityError, FarmError, Interrupted, UsageError
 from farm.values.settings import FarmSettings
 from farm.work import run
 from farm.work.progress import Stages
@@ -131,11 +132,12 @@ class LocalFarm:
         base = settings if settings is not None else FarmSettings()
         self.store = open_store(store_url, base.store)
         self.settings = replace(base.with_store(self.store.url), threads=threads)
-        self.limits = limits if limits is not None else Limits(workers_max=workers, workers_min=workers)
+        self.limits = limits if limits is not None else _limits(workers, base.store.watchdog_s)
         self.inbox = Inbox(self.store)
         self._make_runner = make_runner
         self.stop = stop if stop is not None else threading.Event()
         self._submissions: dict[str, run.SubmittedStudy] = {}
+        self._starts: dict[str, int] = {}
         self._resources = ExitStack()
         self._driver: Driver | None = None
 
@@ -158,8 +160,17 @@ class LocalFarm:
         writer = self._resources.enter_context(ThreadPoolExecutor(4, "records"))
         backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner)
         epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
-        observe = RayMetrics(backend.now_s)
-        self._driver = Driver(backend, self.inbox, self._load, self.limits, epoch=epoch, writer=writer, observe=observe)
+        observe = RayMetrics(lambda: self.driver.now_s)
+        self._driver = Driver(
+            backend,
+            self.inbox,
+            self._load,
+            self.limits,
+            epoch=epoch,
+            writer=writer,
+            observe=observe,
+            stored=self._stored,
+        )
         self._driver.turn(0)
 
     def close(self) -> None:
@@ -177,6 +188,8 @@ class LocalFarm:
         """Wait until so many workers serve. Errors: CapacityError, or what they fail with; Interrupted."""
         while sum(worker.status == "ready" for worker in self.driver.state.workers.values()) < workers:
             self._check_stopped()
+            if self.driver.state.has_given_up:
+                raise CapacityError("no worker comes up", hint="close the farm and open it again")
             self.driver.turn(TURN_S)
 
     def run(self, submission: run.SubmittedStudy, progress: Progress | None = None) -> Tally:
@@ -184,8 +197,11 @@ class LocalFarm:
         study, driver = submission.study, self.driver
         self._submissions[study.name] = submission
         driver.tally = Tally()
-        entry = Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns())
-        driver.enqueue(self.inbox.submit(entry))
+        self.inbox.submit(Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns()))
+        entries = self.inbox.pending_of(study.name)  # others are at it, or were interrupted: their failures count
+        self._starts[study.name] = start_of(len(entries) - 1, len(study.blocks))
+        for entry in entries:
+            driver.enqueue(entry)
         if study.name in driver.refused:
             raise driver.refused.pop(study.name)
         while study.name not in driver.ended and not self.stop.is_set():
@@ -194,7 +210,7 @@ class LocalFarm:
                 progress(_progress(submission, driver))
         if study.name not in driver.ended:
             self._wind_down(study.name)
-        driver.close()
+        driver.close(self.limits.cancel_s if self.stop.is_set() else inf)
         end = driver.ended.get(study.name)
         if end is None or end.is_cancelled:
             self._check_stopped(f"with {driver.tally.cells} of {submission.cells_waiting} cells computed")
@@ -214,10 +230,18 @@ class LocalFarm:
         if self.stop.is_set():
             raise Interrupted(f"stopped by the user {detail}", hint=RESUME)
 
+    def _stored(self, name: str) -> BlockSet:
+        """Return which blocks have a segment; a fresh study is to compute all of its own, whatever others have."""
+        submission = self._submissions[name]
+        if submission.study.fresh:
+            return 0
+        return block_set(submission.catalog.finished_blocks(submission.study))
+
     def _load(self, entry: Entry) -> Submission:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
         submission = self._submissions[entry.study]
         blocks = submission.study.blocks
+        before = self.inbox.attempts(entry.study, entry.nonce)
         return Submission(
             entry.study,
             entry.nonce,
@@ -226,8 +250,16 @@ class LocalFarm:
             tuple(block.cells for block in blocks),
             make_piles(blocks),
             done=((1 << len(blocks)) - 1) & ~block_set(submission.waiting),
-            failures=self.inbox.failures(entry.study, entry.nonce),
+            failures=before.failures,
+            suspects=before.suspects,
+            solo=before.solo,
+            start=self._starts[entry.study],
         )
+
+
+def _limits(workers: int, watchdog_s: float) -> Limits:
+    deadline_s = max(Limits(workers_max=workers).deadline_s, STORE_SHARE * watchdog_s)
+    return Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s, deadline_s=deadline_s)
 
 
 def _check(workers: int, threads: int, store_url: str) -> None:
@@ -253,6 +285,7 @@ def _progress(submission: run.SubmittedStudy, driver: Driver) -> ProgressEvent:
         affinity_misses=tally.affinity_misses,
         bytes_fetched=tally.bytes_fetched,
         workers=sum(worker.status == "ready" for worker in driver.state.workers.values()),
+        store_away_s=driver.away_s,
     )
 
 

@@ -45,7 +45,9 @@ class Submission:
     """A study in the queue.
 
     Fields: study, its name; nonce, which submission of it this is; cells, per block index; piles, a partition of the
-    blocks; done, blocks that have a segment; failures, attempts that already failed, per block, with the last error.
+    blocks; done, blocks that have a segment; failures, attempts that already failed, per block, with the last error;
+    suspects, groups of blocks to be tried alone on a worker; solo, those of them to be tried alone in the whole farm;
+    start, the block to begin at: two schedulers at one study begin apart, and meet what the other has stored.
     """
 
     study: str
@@ -56,6 +58,9 @@ class Submission:
     piles: tuple[Pile, ...]
     done: BlockSet = 0
     failures: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    suspects: tuple[BlockSet, ...] = ()
+    solo: BlockSet = 0
+    start: int = 0
 
     @property
     def blocks(self) -> BlockSet:
@@ -100,3 +105,15 @@ def first(blocks: BlockSet, count: int) -> BlockSet:
         taken |= low
         blocks ^= low
     return taken
+
+
+def halves(blocks: BlockSet) -> tuple[BlockSet, ...]:
+    """Return the set in two halves, one block as it is, and nothing for none."""
+    low = first(blocks, blocks.bit_count() // 2)
+    return tuple(half for half in (low, blocks & ~low) if half)
+
+
+def start_of(place: int, blocks: int) -> int:
+    """Return the block at which the ``place``-th scheduler of a study begins: 0, then the middle of a largest gap."""
+    digits = f"{place:b}"
+    return blocks * int(digits[::-1], 2) >> len(digits)
