@@ -27,6 +27,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(rf"refs/(?P<dataset>{_NAME.pattern})/(?P<number>[0-9]{{{REF_DIGITS}}})\.json")
 _STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
 _OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
+_REMARK = re.compile(r"studies/(?P<study>[^/]+)/(?P<kind>leases|attempts|done)/[^/]+")
 _SUBMISSION = re.compile(r"inbox/(?P<name>[^/]+)\.json")
 _RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.parquet")
 
@@ -106,6 +107,16 @@ def is_of_study(key: str) -> bool:
     return _OF_STUDY.fullmatch(key) is not None
 
 
+REMARKS = ("leases", "attempts", "done")
+"""What lies below a study beside its record: about its runs, and part of no result."""
+
+
+def parse_remark_key(key: str) -> tuple[str, str] | None:
+    """Return the study and the kind (one of ``REMARKS``) of a remark about a run; None for any other key."""
+    match = _REMARK.fullmatch(key)
+    return None if match is None else (match["study"], match["kind"])
+
+
 def leases_prefix(study: str) -> str:
     """Prefix of a study's lease records."""
     return f"{study_prefix(study)}leases/"
@@ -125,6 +136,11 @@ def parse_inbox_key(key: str) -> str | None:
     """Return the name of the submission under ``key``; None for any other key."""
     match = _SUBMISSION.fullmatch(key)
     return None if match is None else match["name"]
+
+
+def study_in_inbox(key: str) -> str:
+    """Return the study that a key below ``inbox/`` is about: its first part, whoever wrote it."""
+    return key.removeprefix("inbox/").partition("/")[0].removesuffix(".json")
 
 
 def results_prefix(family: str) -> str:

@@ -83,7 +83,7 @@ class LocalStore:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
                 raise self._missing(path)
-            return ObjectMeta(key, status.st_size, _etag(status))
+            return ObjectMeta(key, status.st_size, _etag(status), status.st_mtime_ns)
 
     def get(self, key: str) -> bytes:
         path = self._path(key)

@@ -49,6 +49,7 @@ from farm.values.settings import StoreSettings
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+    from obstore import ObjectMeta as ClientMeta
     from obstore.store import S3Config
 
 _T = TypeVar("_T")
@@ -195,7 +196,7 @@ class S3Store:
     def head(self, key: str) -> ObjectMeta:
         check_key(key)
         meta = self._call(key, lambda: obstore.head(self._small, key))
-        return ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]))
+        return _meta(key, meta)
 
     def get(self, key: str) -> bytes:
         check_key(key)
@@ -262,7 +263,7 @@ class S3Store:
                 if key <= last:
                     raise StoreError(f"the listing is out of order: {key} after {last}", place=self._place(prefix))
                 last = key
-                yield ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]))
+                yield _meta(key, meta)
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         check_key(key)
@@ -349,6 +350,11 @@ class S3Store:
 
     def _place(self, key: str) -> str:
         return f"{self.url}/{key}" if key else self.url
+
+
+def _meta(key: str, meta: ClientMeta) -> ObjectMeta:
+    modified_ns = int(meta["last_modified"].timestamp()) * 1_000_000_000
+    return ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]), modified_ns)
 
 
 def _is_of_client(error: BaseException) -> bool:
