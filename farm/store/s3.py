@@ -9,6 +9,7 @@ came back, and its length.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -190,6 +191,8 @@ class S3Store:
         self._prefix = prefix
         self._settings = settings
         self._clients: dict[int, Client] = {}
+        self._lock = threading.Lock()
+        self._renewals = 0
         self._small = self._sized(0)
         self._is_bucket_seen = False
 
@@ -218,14 +221,13 @@ class S3Store:
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> bytes:
         check_key(key)
         check_range(key, start, length)
-        client = self._sized(length)
         end = start + length
         options: GetOptions = {"range": (start, end)}
         if if_match is not None:
             options["if_match"] = if_match
 
         def read() -> tuple[bytes, tuple[int, int], int]:
-            answer = obstore.get(client, key, options=options)
+            answer = obstore.get(self._sized(length), key, options=options)
             first, stop = answer.range
             return bytes(answer.bytes()), (int(first), int(stop)), int(answer.meta["size"])
 
@@ -320,16 +322,17 @@ class S3Store:
             raise ConfigError(why, place=self.url, hint=_VARIABLES_HINT) from None
 
     def _call(self, key: str, action: Callable[[], _T]) -> _T:
+        renewals = self._renewals
         try:
             result = action()
         except BaseException as error:
             if not _is_of_client(error):
                 raise
-            self._raise(error, key)
+            self._raise(error, key, renewals)
         self._is_bucket_seen = True
         return result
 
-    def _raise(self, error: BaseException, key: str) -> NoReturn:
+    def _raise(self, error: BaseException, key: str, renewals: int) -> NoReturn:
         translated = translate(error, self._reach.redact, place=self._place(key), bucket=self._bucket)
         if type(translated) is NotFound and not self._is_bucket_seen:
             # The answer to HEAD has no body, so a missing bucket looks like a missing key. A listing tells; if it
@@ -345,8 +348,21 @@ class S3Store:
                     translated = reason
         if translated.hint == CREDENTIALS_HINT:
             translated.hint = self._reach.hint
+            # Who is known, and may not do this, has no better credentials.
+            if "AccessDenied" not in translated.message and self._has_renewed(renewals):
+                translated = Unavailable(f"{translated.message}; there are fresh credentials", place=translated.place)
         # Without ``from``: the client's text quotes the request, and with it what must stay secret.
         raise translated from None
+
+    def _has_renewed(self, renewals: int) -> bool:
+        """Whether there are other credentials than those of a request that was refused, and that began when there had
+        been so many ``renewals``; the next try then has them."""
+        with self._lock:
+            if renewals == self._renewals and self._reach.renew():
+                self._clients = {}  # each keeps the credentials that it was given for some minutes
+                self._small = self._sized(0)
+                self._renewals += 1
+            return renewals != self._renewals
 
     def _place(self, key: str) -> str:
         return f"{self.url}/{key}" if key else self.url
