@@ -70,6 +70,7 @@ _REASONS: Final = {
 }
 _VARIABLES_HINT: Final = "look at the AWS_* variables that are set: one does not fit the client or the others"
 _REGION_HINT: Final = "the bucket is in another region: set AWS_REGION"
+_FULL_HINT: Final = "the server is full: make room there, then run the same command again"
 _ENDPOINT_HINT: Final = "is AWS_ENDPOINT_URL right, and the server up?"
 
 
@@ -105,7 +106,7 @@ _TABLE: Final = (
         hint=_REGION_HINT,
     ),
     _Rule(ConfigError, codes=("InvalidBucketName",)),
-    _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint="the server is full"),
+    _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint=_FULL_HINT),
     _Rule(
         PermissionDenied,
         codes=("AccessDenied",),
