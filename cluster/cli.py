@@ -20,6 +20,7 @@ SUMMARIES = {
     "results": "the leaderboard of a study",
     "report": "write one self-contained HTML report of a study",
     "explain": "one cell: who computed it and why, what it read, reused and assumed",
+    "clean": "remove lease records and markers of studies that ended long ago",
     "spec": "check a spec without data",
 }
 EPILOGUE = """\

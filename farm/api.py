@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,11 +32,24 @@ from farm.values.errors import UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
 
 if TYPE_CHECKING:
+    from farm.results.clean import Cleaning
     from farm.shard.ingest import IngestSummary
     from farm.study.plan import Plan
     from farm.work.run import Outcome, Progress, Spec
 
-__all__ = ["at", "check_spec", "explain", "ingest", "ingest_sample", "plan", "report", "results", "run", "status"]
+__all__ = [
+    "at",
+    "check_spec",
+    "clean",
+    "explain",
+    "ingest",
+    "ingest_sample",
+    "plan",
+    "report",
+    "results",
+    "run",
+    "status",
+]
 
 
 def at(url: str) -> FarmSettings:
@@ -205,6 +219,19 @@ def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any
 
     store = store_of(settings)
     return store_status(store) if study is None else study_status(store, study)
+
+
+def clean(settings: FarmSettings, *, older: str, is_dry: bool = False) -> Cleaning:
+    """Remove what ended studies leave behind beside their results: lease records, attempts, markers; never data,
+    records or segments. ``older``: only of studies of which nothing of that is younger, such as ``90d``.
+
+    Errors: UsageError for an age that is none; PermissionDenied for who may not delete.
+    """
+    from farm.results.clean import clean as clean_store
+    from farm.results.clean import parse_age
+
+    older_s = parse_age(older)
+    return clean_store(store_of(settings), older_s=older_s, now_ns=time.time_ns(), is_dry=is_dry)
 
 
 def report(

@@ -311,6 +311,18 @@ def explain(
     say(as_line(document) if as_json else explain_text(document))
 
 
+def clean(
+    older: Annotated[str, typer.Option("--older", metavar="AGE", help="12h, 90d, 26w: of studies older than that")],
+    is_dry: Annotated[bool, typer.Option("--dry-run", help="count, and remove nothing")] = False,
+    store: StoreOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    from farm import api
+
+    document = api.clean(settings_of(store), older=older, is_dry=is_dry).to_json()
+    say(as_line(document) if as_json else show.cleaning_text(document))
+
+
 def spec_check(spec: SpecArgument, as_json: JsonOption = False) -> None:
     from farm import api
 
@@ -340,4 +352,5 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "results": results,
     "report": report,
     "explain": explain,
+    "clean": clean,
 }

@@ -369,6 +369,18 @@ def stages_text(seconds: Mapping[str, float]) -> str:
     return ", ".join(f"{stage.removeprefix('worker_')} {seconds_text(spent)}" for stage, spent in seconds.items())
 
 
+def cleaning_text(done: Mapping[str, Any]) -> str:
+    """Return what ``api.clean`` has removed, or would."""
+    counts = {"leases": "lease record", "attempts": "attempt", "done": "marker"}
+    removed = ", ".join(counted(done["objects"][name], word) for name, word in counts.items())
+    verb = "would remove" if done["dry_run"] else "removed"
+    lines = [f"{verb} {removed} of {counted(done['studies'], 'ended study').replace('studys', 'studies')}"]
+    lines[0] += f" ({bytes_text(done['bytes'])}); results and data stay"
+    if done["kept"]:
+        lines.append(f"kept those of {done['kept']:,} more, waiting in the inbox or younger")
+    return "\n".join(lines)
+
+
 def status_text(status: Mapping[str, Any]) -> str:
     """Return the datasets and studies of a store (``api.status``)."""
     lines = [f"store {status['store']}"]

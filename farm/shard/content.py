@@ -18,7 +18,7 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from farm.shard.hints import shortened
-from farm.values.errors import DataError
+from farm.values.errors import DataError, public
 
 ALLOWED = "CSV in UTF-8, or Parquet"
 PARQUET = b"PAR1"
@@ -101,7 +101,7 @@ def _damaged(name: str, place: str, error: Exception) -> DataError:
 
 def first_line(error: Exception) -> str:
     """Return the first line of what a foreign exception says, fit for a message; its class when it says nothing."""
-    line = next(iter(str(error).splitlines()), "").strip()
+    line = public(next(iter(str(error).splitlines()), "").strip())
     return shortened(line, MESSAGE_CHARS) or type(error).__name__
 
 

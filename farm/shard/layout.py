@@ -29,6 +29,7 @@ _REF = re.compile(rf"refs/(?P<dataset>{_NAME.pattern})/(?P<number>[0-9]{{{REF_DI
 _STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
 _OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
 _SUBMISSION = re.compile(r"inbox/(?P<study>[^/]+?)(/(?P<nonce>[^/]+))?\.json")
+_REMARK = re.compile(r"studies/(?P<study>[^/]+)/(?P<kind>leases|attempts|done)/[^/]+")
 _RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.parquet")
 
 
@@ -107,6 +108,16 @@ def is_of_study(key: str) -> bool:
     return _OF_STUDY.fullmatch(key) is not None
 
 
+REMARKS = ("leases", "attempts", "done")
+"""What lies below a study beside its record: about its runs, and part of no result."""
+
+
+def parse_remark_key(key: str) -> tuple[str, str] | None:
+    """Return the study and the kind (one of ``REMARKS``) of a remark about a run; None for any other key."""
+    match = _REMARK.fullmatch(key)
+    return None if match is None else (match["study"], match["kind"])
+
+
 def leases_prefix(study: str) -> str:
     """Prefix of a study's lease records."""
     return f"{study_prefix(study)}leases/"
@@ -132,6 +143,11 @@ def parse_inbox_key(key: str) -> tuple[str, str] | None:
     any other key."""
     match = _SUBMISSION.fullmatch(key)
     return None if match is None else (match["study"], match["nonce"] or "")
+
+
+def study_in_inbox(key: str) -> str:
+    """Return the study that a key below ``inbox/`` is about: its first part, whoever wrote it."""
+    return key.removeprefix("inbox/").partition("/")[0].removesuffix(".json")
 
 
 def results_prefix(family: str) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ import pyarrow.parquet as pq
 
 from farm.shard.content import ALLOWED, PARQUET, check_text, first_line, unpack
 from farm.shard.hints import shortened
-from farm.values.errors import DataError, PermissionDenied, Unavailable, UsageError
+from farm.values.errors import DataError, PermissionDenied, Unavailable, UsageError, public
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _BLANK_START = re.compile(rb"(?:[ \t]*(?:\r\n|\r|\n))+")
@@ -31,6 +32,8 @@ _START_BYTES = 1 << 20
 _DELIMITERS = ",;\t|"
 _ALLOWED = "one file, CSV or Parquet"
 _PATTERN = re.compile(r"[*?\[]")
+_PIECES = re.compile(r"[/:@?&=#]+")
+_SECRET_CHARS = 4
 _EACH = 'one file at a time: for f in {}/*.csv; do farm ingest "$f" --symbol "$(basename "$f" .csv)" ...; done'
 
 
@@ -54,12 +57,15 @@ class Source:
 def open_source(url: str) -> Source:
     """Return the file at ``url`` (a path or an fsspec URL).
 
+    The URL may carry credentials: a user and password, the signature of a query. They are used here and go no further:
+    the source, whatever is made of it and all errors have the name without them.
     Errors: UsageError when there is no such file, or no such protocol; PermissionDenied or Unavailable when the place
             cannot be read; DataError when the content is neither Parquet nor CSV, or has no rows.
     """
-    data = unpack(_read(url), url)
-    table = _read_parquet(data, url) if data.startswith(PARQUET) else _read_csv(data, url)
-    return _checked(Source(url, table))
+    name = public(url)
+    data = unpack(_read(url, name), name)
+    table = _read_parquet(data, name) if data.startswith(PARQUET) else _read_csv(data, name)
+    return _checked(Source(name, table))
 
 
 def open_table(table: Any, name: str) -> Source:
@@ -83,42 +89,51 @@ def _checked(source: Source) -> Source:
     return source
 
 
-def _read(url: str) -> bytes:
+def _read(url: str, name: str) -> bytes:
     # Imported here: the read path of a run never opens a user's file.
     import fsspec
 
+    # Errors without ``from``: the text of a foreign one quotes the URL, and with it what must stay secret.
     try:
         with fsspec.open(url, "rb") as file:
             data: bytes = file.read()
-    except IsADirectoryError as error:
-        hint = _EACH.format(url.rstrip("/"))
-        raise UsageError("a directory, not a file", place=url, allowed=_ALLOWED, hint=hint) from error
-    except (FileNotFoundError, NotADirectoryError) as error:
-        _refuse_pattern(url, error)
-        raise UsageError("no such file", place=url, allowed=_ALLOWED, hint="check the path or URL") from error
-    except PermissionError as error:
-        _refuse_pattern(url, error)
+    except IsADirectoryError:
+        hint = _EACH.format(name.rstrip("/"))
+        raise UsageError("a directory, not a file", place=name, allowed=_ALLOWED, hint=hint) from None
+    except (FileNotFoundError, NotADirectoryError):
+        _refuse_pattern(url, name)
+        raise UsageError("no such file", place=name, allowed=_ALLOWED, hint="check the path or URL") from None
+    except PermissionError:
+        _refuse_pattern(url, name)
         hint = "look at the owner and mode of the file, or at the credentials of the URL"
-        raise PermissionDenied("the file may not be read", place=url, hint=hint) from error
+        raise PermissionDenied("the file may not be read", place=name, hint=hint) from None
     except (ValueError, ImportError) as error:
         hint = "a path, or a URL that fsspec knows"
-        raise UsageError(f"cannot open: {first_line(error)}", place=url, allowed=hint) from error
+        raise UsageError(f"cannot open: {_said(error, url, name)}", place=name, allowed=hint) from None
     except _remote_errors(url) as error:
-        _refuse_pattern(url, error)
+        _refuse_pattern(url, name)
         hint = "check the URL, and the credentials it needs (AWS_* for s3://)"
-        message = f"the file cannot be read: {first_line(error)}"
-        raise Unavailable(message, place=url, hint=hint if "://" in url else "") from error
+        message = f"the file cannot be read: {_said(error, url, name)}"
+        raise Unavailable(message, place=name, hint=hint if "://" in url else "") from None
     return data
 
 
-def _refuse_pattern(url: str, error: Exception) -> None:
+def _said(error: Exception, url: str, name: str) -> str:
+    """Return what a foreign error says; its class alone where it quotes what ``name`` leaves out of ``url``."""
+    said = first_line(error)
+    left_out = {piece for piece in _PIECES.split(url) if len(piece) >= _SECRET_CHARS} - set(_PIECES.split(name))
+    is_quoted = any(piece in said or unquote(piece) in said for piece in left_out)
+    return type(error).__name__ if is_quoted else said
+
+
+def _refuse_pattern(url: str, name: str) -> None:
     """Raise UsageError when a file that was not found is named by a pattern; a name may hold such signs as well."""
     protocol, mark, path = url.rpartition("://")
     # In the address of a page they mean something else.
     if _PATTERN.search(path) and not protocol.startswith("http"):
-        folder = url.rpartition("/")[0]
+        folder = name.rpartition("/")[0]
         hint = _EACH.format(folder or ".") if not mark else "one file at a time, each by its own URL"
-        raise UsageError("a pattern, not a file", place=url, allowed=_ALLOWED, hint=hint) from error
+        raise UsageError("a pattern, not a file", place=name, allowed=_ALLOWED, hint=hint) from None
 
 
 def _remote_errors(url: str) -> tuple[type[Exception], ...]:

@@ -96,6 +96,11 @@ class Reach:
             return f"the keys are those of the profile {self.identity.name}: correct them, or {CREDENTIALS_HINT}"
         return CREDENTIALS_HINT
 
+    def renew(self) -> bool:
+        """Look for other credentials than those that were refused; return whether there are any. A profile may have
+        been written again; what the environment of a process holds does not change."""
+        return isinstance(self.identity, _Profile) and self.identity.renew()
+
     def redact(self, text: str) -> str:
         """Return ``text`` with names in place of credentials. A short one is masked as a whole word only."""
         for name, secret in (self.identity.secrets() if self.identity is not None else {}).items():
@@ -196,10 +201,23 @@ class _Keys:
 class _Profile:
     """One profile of ``~/.aws``, through botocore's session."""
 
-    def __init__(self, name: str, session: Any, credentials: Any) -> None:
+    def __init__(self, name: str, session: Any, credentials: Any, read: Callable[[], _Profile | None]) -> None:
         self.name = name
         self._session = session
         self._credentials = credentials
+        self._read = read
+
+    def renew(self) -> bool:
+        """Read the files of the profile anew; return whether they give other credentials than before."""
+        before = self.secrets()
+        try:
+            found = self._read()
+        except FarmError:
+            return False
+        if found is None or found.secrets() == before:
+            return False
+        self._session, self._credentials = found._session, found._credentials
+        return True
 
     def text(self, name: str) -> str:
         """Return an entry of the profile, or nothing."""
@@ -258,7 +276,8 @@ def _profile(given: Mapping[str, str], url: str) -> _Profile | None:
             chain.remove(other)
         credentials = chain.load_credentials()
         if credentials is not None:
-            found = _checked(_Profile(name or "default", session, credentials), place)
+            made = _Profile(name or "default", session, credentials, lambda: _profile(given, url))
+            found = _checked(made, place)
             session.get_scoped_config()
             return found
     except ProfileNotFound:

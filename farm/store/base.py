@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from farm.values.errors import UsageError
@@ -28,11 +28,13 @@ KEY_LENGTH_MAX = 900
 
 @dataclass(frozen=True)
 class ObjectMeta:
-    """What the store says about an object. ``etag`` is opaque, and goes back as ``if_match``."""
+    """What the store says about an object. ``etag`` is opaque, and goes back as ``if_match``; ``modified_ns`` is when
+    it was written, by the store's clock, 0 where that is not known."""
 
     key: str
     size: int
     etag: str
+    modified_ns: int = field(default=0, compare=False)
 
 
 class Store(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 from farm.store.base import ObjectMeta, check_key, check_prefix, check_range
@@ -26,11 +27,12 @@ class MemoryStore:
         self.url = f"memory:{name if name is not None else f'unnamed-{next(_unnamed)}'}"
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[bytes, str]] = {}
+        self._modified_ns: dict[str, int] = {}
         self._versions = itertools.count(1)
 
     def head(self, key: str) -> ObjectMeta:
         data, etag = self._read(key)
-        return ObjectMeta(key, len(data), etag)
+        return self._meta(key, data, etag)
 
     def get(self, key: str) -> bytes:
         return self._read(key)[0]
@@ -53,7 +55,7 @@ class MemoryStore:
         check_prefix(prefix)
         with self._lock:
             found = [
-                ObjectMeta(key, len(data), etag)
+                self._meta(key, data, etag)
                 for key, (data, etag) in self._objects.items()
                 if key.startswith(prefix) and key > start_after
             ]
@@ -64,17 +66,18 @@ class MemoryStore:
         with self._lock:
             if key in self._objects:
                 raise AlreadyExists("there is an object under this key", place=self._place(key))
-            self._objects[key] = (bytes(data), self._etag())
+            self._write(key, data)
 
     def put(self, key: str, data: bytes) -> None:
         check_key(key)
         with self._lock:
-            self._objects[key] = (bytes(data), self._etag())
+            self._write(key, data)
 
     def delete(self, key: str) -> None:
         check_key(key)
         with self._lock:
             self._objects.pop(key, None)
+            self._modified_ns.pop(key, None)
 
     def _read(self, key: str) -> tuple[bytes, str]:
         check_key(key)
@@ -84,8 +87,12 @@ class MemoryStore:
             raise NotFound("no such object", place=self._place(key))
         return found
 
-    def _etag(self) -> str:
-        return f'"{next(self._versions)}"'
+    def _write(self, key: str, data: bytes) -> None:
+        self._objects[key] = (bytes(data), f'"{next(self._versions)}"')
+        self._modified_ns[key] = time.time_ns()
+
+    def _meta(self, key: str, data: bytes, etag: str) -> ObjectMeta:
+        return ObjectMeta(key, len(data), etag, self._modified_ns.get(key, 0))
 
     def _place(self, key: str) -> str:
         return f"{self.url}/{key}"

@@ -9,6 +9,7 @@ came back, and its length.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,6 +30,7 @@ from obstore.store import S3Store as Client
 
 from farm.store.aws import CREDENTIALS_HINT, NO_CREDENTIALS, reach
 from farm.store.base import ObjectMeta, check_key, check_prefix, check_range
+from farm.store.patience import expect
 from farm.values.errors import (
     AlreadyExists,
     BucketNotFound,
@@ -48,6 +50,7 @@ from farm.values.settings import StoreSettings
 
 if TYPE_CHECKING:
     from obstore import GetOptions
+    from obstore import ObjectMeta as ClientMeta
     from obstore.store import S3Config
 
 _T = TypeVar("_T")
@@ -67,6 +70,7 @@ _REASONS: Final = {
 }
 _VARIABLES_HINT: Final = "look at the AWS_* variables that are set: one does not fit the client or the others"
 _REGION_HINT: Final = "the bucket is in another region: set AWS_REGION"
+_FULL_HINT: Final = "the server is full: make room there, then run the same command again"
 _ENDPOINT_HINT: Final = "is AWS_ENDPOINT_URL right, and the server up?"
 
 
@@ -102,7 +106,7 @@ _TABLE: Final = (
         hint=_REGION_HINT,
     ),
     _Rule(ConfigError, codes=("InvalidBucketName",)),
-    _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint="the server is full"),
+    _Rule(WriteFailed, codes=("XMinioStorageFull", "QuotaExceeded"), statuses=(507,), hint=_FULL_HINT),
     _Rule(
         PermissionDenied,
         codes=("AccessDenied",),
@@ -185,24 +189,30 @@ class S3Store:
                 allowed="3 to 63 of a-z, 0-9, '.' and '-'",
             )
         self._reach = reach(bucket, self.url)
-        # Ranges are bounded, so their time is; whole objects may be larger and get the watchdog's patience.
-        range_s = settings.request_timeout_s + settings.fetch_bytes_max / settings.throughput_bytes_s_min
-        self._fetch_bytes_max = settings.fetch_bytes_max
-        self._hasty = self._client(prefix, settings, min(range_s, settings.watchdog_s))
-        self._patient = self._client(prefix, settings, settings.watchdog_s)
+        self._prefix = prefix
+        self._settings = settings
+        self._clients: dict[int, Client] = {}
+        self._lock = threading.Lock()
+        self._renewals = 0
+        self._small = self._sized(0)
         self._is_bucket_seen = False
 
     def head(self, key: str) -> ObjectMeta:
         check_key(key)
-        meta = self._call(key, lambda: obstore.head(self._hasty, key))
-        return ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]))
+        meta = self._call(key, lambda: obstore.head(self._small, key))
+        return _meta(key, meta)
 
     def get(self, key: str) -> bytes:
         check_key(key)
 
         def read() -> tuple[bytes, int]:
-            answer = obstore.get(self._patient, key)
-            return bytes(answer.bytes()), int(answer.meta["size"])
+            answer = obstore.get(self._small, key)
+            size = int(answer.meta["size"])
+            if size > self._settings.fetch_bytes_max:  # known only now, when its time limit runs already
+                answer = obstore.get(self._sized(size), key)
+                size = int(answer.meta["size"])
+            expect(size)
+            return bytes(answer.bytes()), size
 
         data, size = self._call(key, read)
         if len(data) != size:
@@ -212,14 +222,13 @@ class S3Store:
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> bytes:
         check_key(key)
         check_range(key, start, length)
-        client = self._hasty if length <= self._fetch_bytes_max else self._patient
         end = start + length
         options: GetOptions = {"range": (start, end)}
         if if_match is not None:
             options["if_match"] = if_match
 
         def read() -> tuple[bytes, tuple[int, int], int]:
-            answer = obstore.get(client, key, options=options)
+            answer = obstore.get(self._sized(length), key, options=options)
             first, stop = answer.range
             return bytes(answer.bytes()), (int(first), int(stop)), int(answer.meta["size"])
 
@@ -241,7 +250,7 @@ class S3Store:
         # obstore takes whole segments as a prefix only; what remains of it is compared here.
         folder = check_prefix(prefix).rpartition("/")[0]
         pages = self._call(
-            prefix, lambda: iter(obstore.list(self._hasty, folder or None, offset=start_after or None, chunk_size=1000))
+            prefix, lambda: iter(obstore.list(self._small, folder or None, offset=start_after or None, chunk_size=1000))
         )
         last = start_after
         while True:
@@ -257,26 +266,37 @@ class S3Store:
                 if key <= last:
                     raise StoreError(f"the listing is out of order: {key} after {last}", place=self._place(prefix))
                 last = key
-                yield ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]))
+                yield _meta(key, meta)
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         check_key(key)
-        self._call(key, lambda: obstore.put(self._patient, key, data, mode="create"))
+        self._call(key, lambda: obstore.put(self._sized(len(data)), key, data, mode="create"))
 
     def put(self, key: str, data: bytes) -> None:
         check_key(key)
-        self._call(key, lambda: obstore.put(self._patient, key, data, use_multipart=False))
+        self._call(key, lambda: obstore.put(self._sized(len(data)), key, data, use_multipart=False))
 
     def delete(self, key: str) -> None:
         check_key(key)
         try:
-            self._call(key, lambda: obstore.delete(self._hasty, key))
+            self._call(key, lambda: obstore.delete(self._small, key))
         except BucketNotFound:
             raise
         except NotFound:
             return
 
-    def _client(self, prefix: str, settings: StoreSettings, timeout_s: float) -> Client:
+    def _sized(self, size: int) -> Client:
+        """Return the client whose time limit is for a body of ``size`` bytes: a client has one for all its requests."""
+        bytes_max = self._settings.fetch_bytes_max
+        while bytes_max < size:
+            bytes_max *= 2
+        if bytes_max not in self._clients:  # two threads may both make one; either serves
+            seconds = self._settings.request_timeout_s + bytes_max / self._settings.throughput_bytes_s_min
+            self._clients[bytes_max] = self._client(seconds)
+        return self._clients[bytes_max]
+
+    def _client(self, timeout_s: float) -> Client:
+        prefix, settings = self._prefix, self._settings
         pause = timedelta(seconds=settings.backoff_s)
         identity = self._reach.identity
         try:
@@ -303,22 +323,23 @@ class S3Store:
             raise ConfigError(why, place=self.url, hint=_VARIABLES_HINT) from None
 
     def _call(self, key: str, action: Callable[[], _T]) -> _T:
+        renewals = self._renewals
         try:
             result = action()
         except BaseException as error:
             if not _is_of_client(error):
                 raise
-            self._raise(error, key)
+            self._raise(error, key, renewals)
         self._is_bucket_seen = True
         return result
 
-    def _raise(self, error: BaseException, key: str) -> NoReturn:
+    def _raise(self, error: BaseException, key: str, renewals: int) -> NoReturn:
         translated = translate(error, self._reach.redact, place=self._place(key), bucket=self._bucket)
         if type(translated) is NotFound and not self._is_bucket_seen:
             # The answer to HEAD has no body, so a missing bucket looks like a missing key. A listing tells; if it
             # fails for another reason (no right to list), the key is what was asked for, and is not there.
             try:
-                next(iter(obstore.list(self._hasty, chunk_size=1)), None)
+                next(iter(obstore.list(self._small, chunk_size=1)), None)
                 self._is_bucket_seen = True
             except BaseException as second:
                 if not _is_of_client(second):
@@ -328,11 +349,29 @@ class S3Store:
                     translated = reason
         if translated.hint == CREDENTIALS_HINT:
             translated.hint = self._reach.hint
+            # Who is known, and may not do this, has no better credentials.
+            if "AccessDenied" not in translated.message and self._has_renewed(renewals):
+                translated = Unavailable(f"{translated.message}; there are fresh credentials", place=translated.place)
         # Without ``from``: the client's text quotes the request, and with it what must stay secret.
         raise translated from None
 
+    def _has_renewed(self, renewals: int) -> bool:
+        """Whether there are other credentials than those of a request that was refused, and that began when there had
+        been so many ``renewals``; the next try then has them."""
+        with self._lock:
+            if renewals == self._renewals and self._reach.renew():
+                self._clients = {}  # each keeps the credentials that it was given for some minutes
+                self._small = self._sized(0)
+                self._renewals += 1
+            return renewals != self._renewals
+
     def _place(self, key: str) -> str:
         return f"{self.url}/{key}" if key else self.url
+
+
+def _meta(key: str, meta: ClientMeta) -> ObjectMeta:
+    modified_ns = int(meta["last_modified"].timestamp()) * 1_000_000_000
+    return ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]), modified_ns)
 
 
 def _is_of_client(error: BaseException) -> bool:

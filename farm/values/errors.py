@@ -12,13 +12,26 @@ import re
 from typing import ClassVar, Final
 
 _SHOWN_MAX: Final = 80
+# Credentials end with the last @ before the path; what follows a colon and is no port is a password, which may hold
+# anything. "::" joins the URLs of a chain, as fsspec has them.
+_LOGIN: Final = re.compile(r"(?<=://)(?:[^\s/?#]*@|[^\s/?#@:\[]*:(?!:|\d*(?:[/?#]|$))\S*@)")
+_QUERY: Final = re.compile(r"(?<=://)([^?]*)\?.*", re.DOTALL)
 
 
 def shown(text: str, length_max: int = _SHOWN_MAX) -> str:
-    """Return ``text`` as an error may quote it: on one line, short, and without the credentials of a URL."""
+    """Return ``text`` as an error may quote it: on one line, short, and without the credentials of a URL: those before
+    an ``@``, and a query, which may be a signature."""
     masked = re.sub(r"^([^@]*?//)?.*@", r"\1<credentials>@", text, count=1, flags=re.DOTALL)
+    masked = _QUERY.sub(r"\1?...", masked)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in masked)
     return line if len(line) <= length_max else f"{line[:length_max]}..."
+
+
+def public(text: str) -> str:
+    """Return a URL, or a text that quotes one, without what anybody must not see: user and password, and all from the
+    query on, which may be a signature. What holds no ``scheme://`` stays as it is: a path may hold any of these signs.
+    """
+    return _QUERY.sub(r"\1", _LOGIN.sub("", text))
 
 
 class FarmError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -177,3 +178,15 @@ def test_many_threads_share_one_store(bench: Bench) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         assert all(pool.map(work, range(60)))
+
+
+def test_when_an_object_was_written(bench: Bench) -> None:
+    """By the store's clock, which is this machine's here: in a listing and asked for by itself; known anew when written
+    anew, and no part of what the object is."""
+    before = time.time_ns() - 2_000_000_000
+    bench.store.put("k", b"1")
+    [listed] = bench.store.list("k")
+    head = bench.store.head("k")
+    assert before < listed.modified_ns < time.time_ns() + 2_000_000_000
+    assert abs(head.modified_ns - listed.modified_ns) < 1_000_000_000
+    assert head == ObjectMeta("k", 1, head.etag)

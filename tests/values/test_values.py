@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.values import errors
-from farm.values.errors import DataError, FarmError, RangePastEnd, SpecError
+from farm.values.errors import DataError, FarmError, RangePastEnd, SpecError, public
 from farm.values.settings import CacheSettings, FarmSettings, StoreSettings, from_environment
 from farm.values.units import date_of, day_of, first_day_of, iso, month_of, parse_date
 
@@ -109,3 +109,21 @@ def test_limits_fit_together(make) -> None:
 def test_data_errors_name_the_place() -> None:
     with pytest.raises(DataError, match="row group 3"):
         raise DataError("damaged", place="data/x.parquet, row group 3, column close")
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("http://u:p@h/x.csv?sig=1#f", "http://h/x.csv"),
+        ("https://h:9000/a@b.csv", "https://h:9000/a@b.csv"),
+        ("s3://bucket/k", "s3://bucket/k"),
+        ("/tmp/a?b@c:d.csv", "/tmp/a?b@c:d.csv"),
+        ("zip://a.csv::https://u:p@h/a.zip?s=2", "zip://a.csv::https://h/a.zip"),
+        ("http://u:pa/s?s@h/x.csv", "http://h/x.csv"),
+        ("http://token@h/x", "http://h/x"),
+        ("http://[::1]:80/x?q='a b'\nc", "http://[::1]:80/x"),
+        ("403, url='https://u:p@h/x?sig=A'", "403, url='https://h/x"),
+    ],
+)
+def test_what_of_a_url_is_public(text: str, seen: str) -> None:
+    assert public(text) == seen
