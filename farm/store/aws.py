@@ -133,6 +133,12 @@ def reach(bucket: str, url: str) -> Reach:
     if endpoint:
         # Both, since a variable that ranks higher would win.
         config |= dict.fromkeys(("endpoint", "aws_endpoint_url_s3"), endpoint.rstrip("/"))
+    elif any(name in os.environ for name in _ENDPOINTS):
+        # Empty, which the client takes for an address, and panics: so the address that it would take without.
+        host = f"s3.{config['region']}.amazonaws.com"
+        is_in_host = _is_on(given, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
+        address = f"https://{bucket}.{host}" if is_in_host else f"https://{host}"
+        config |= dict.fromkeys(("endpoint", "aws_endpoint_url_s3"), address)
     return Reach(config, endpoint.lower().startswith("http://"), identity)
 
 

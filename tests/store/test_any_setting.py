@@ -98,7 +98,7 @@ def environments() -> Iterator[tuple[str, dict[str, str]]]:
         elif name.startswith(ASK_OTHERS):
             base = {n: value for n, value in base.items() if n not in KEYS}
         usual = base.get(name, "true" if name in aws._FLAGS else ENDPOINT if "ENDPOINT" in name else "value")
-        for value in (*rng.sample(HOSTILE, SAMPLE), *(mutated(usual, rng) for _ in range(MUTATIONS))):
+        for value in ("", *rng.sample(HOSTILE, SAMPLE), *(mutated(usual, rng) for _ in range(MUTATIONS))):
             yield name, {**base, name: value}
     for usual in URLS:
         for _ in range(MUTATIONS):
@@ -173,6 +173,22 @@ def test_any_setting(sealed: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert "panicked" not in said.err
     assert tried >= 1000
     assert 500 < refusals < tried
+
+
+@pytest.mark.parametrize("name", aws._ENDPOINTS)
+def test_an_empty_endpoint_is_none(
+    sealed: None, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """AWS itself is asked, here through a proxy that is not there: ``AWS_ENDPOINT_URL=`` is common in env files."""
+    for other, value in {"AWS_REGION": "eu-west-3", **KEYS, name: ""}.items():
+        monkeypatch.setenv(other, value)
+    for other in set(aws._ENDPOINTS) - {name}:
+        monkeypatch.delenv(other, raising=False)
+    assert faults(attempt("s3://bucket/farm", True), KEYS) == []
+    assert capfd.readouterr().err == ""
+    assert aws.reach("bucket", "").config["endpoint"] == "https://s3.eu-west-3.amazonaws.com"
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+    assert aws.reach("bucket", "").config["endpoint"] == "https://bucket.s3.eu-west-3.amazonaws.com"
 
 
 @pytest.mark.parametrize("url", ["a\0b", "s3://bu\0cket/x", "memory:\0", "file:///a\0b", "\0", *HOSTILE])
