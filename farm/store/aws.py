@@ -383,7 +383,8 @@ def _endpoint_problem(text: str) -> tuple[str, str]:
         is_meant = "/" not in text and _endpoint_problem(meant) == ("", "")
         return "has no http:// or https://", f"is {shown(meant)} meant?" if is_meant else correct
     if parts is None or not _is_host(parts):
-        is_port = re.fullmatch(r"(?i)https?://([^/:\[]+|\[[^/\]]+\]):[^/]*/?", text) is not None
+        seen = re.fullmatch(r"(?i)https?://([^/:\[]+|\[[^/\]]+\]):[^/]*/?", text)
+        is_port = seen is not None and _HOST.fullmatch(seen[1]) is not None
         return ("has no port from 1 to 65535" if is_port else "names no host"), correct
     if parts.path.strip("/") or "?" in text or "#" in text:
         return "has a path", f"bucket and prefix belong in the URL of the store: s3://bucket/prefix; {correct}"

@@ -204,6 +204,7 @@ def test_any_url(sealed: None, url: str, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("AWS_ENDPOINT_URL", "127.0.0.1:19077", "is http://127.0.0.1:19077 meant?"),
         ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:70000", "'http://127.0.0.1:70000' has no port from 1 to 65535"),
+        ("AWS_ENDPOINT_URL", "http://exa mple:9000", "'http://exa mple:9000' names no host"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/bucket", "s3://bucket/prefix"),
         ("AWS_ENDPOINT_URL", '"http://127.0.0.1:9000"', "has quotes around it"),
         ("AWS_ENDPOINT_URL", f"http://me:{PASSWORD}@127.0.0.1:9000", "'http://<credentials>@127.0.0.1:9000'"),
