@@ -54,6 +54,7 @@ _NEVER_EMPTY: Final = (
     "AWS_SSE_CUSTOMER_KEY_BASE64",
 )
 _REGION_DEFAULT: Final = "us-east-1"
+_METADATA_DEFAULT: Final = "http://169.254.169.254"
 _REFRESH: Final = timedelta(minutes=5)
 _LENGTH_MAX: Final = 8192
 _SHORT_SECRET: Final = 8
@@ -130,6 +131,8 @@ def reach(bucket: str, url: str) -> Reach:
     # What must not be chosen from outside, and what the client would take an empty variable for.
     config = {"region": region or _REGION_DEFAULT, "conditional_put": "etag", "copy_if_not_exists": "multipart"}
     config |= {name.lower(): "false" for name in _FLAGS if os.environ.get(name) == ""}
+    if os.environ.get("AWS_METADATA_ENDPOINT") == "":
+        config["metadata_endpoint"] = _METADATA_DEFAULT
     if endpoint:
         # Both, since a variable that ranks higher would win.
         config |= dict.fromkeys(("endpoint", "aws_endpoint_url_s3"), endpoint.rstrip("/"))

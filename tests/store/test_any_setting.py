@@ -187,6 +187,8 @@ def test_an_empty_endpoint_is_none(
     assert faults(attempt("s3://bucket/farm", True), KEYS) == []
     assert capfd.readouterr().err == ""
     assert aws.reach("bucket", "").config["endpoint"] == "https://s3.eu-west-3.amazonaws.com"
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "")
+    assert aws.reach("bucket", "").config["metadata_endpoint"] == "http://169.254.169.254"
     monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
     assert aws.reach("bucket", "").config["endpoint"] == "https://bucket.s3.eu-west-3.amazonaws.com"
 
