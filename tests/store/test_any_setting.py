@@ -236,3 +236,16 @@ def test_no_limit_is_beyond_time() -> None:
     for value in (float("nan"), float("inf"), 1e9, 0.0):
         with pytest.raises(FarmError, match="watchdog_s must be above 0 and at most 86400"):
             StoreSettings(watchdog_s=value)
+
+
+@pytest.mark.parametrize(("request_s", "watchdog_s"), [("", "10"), ("3", "10"), ("60", "40")])
+def test_limits_that_contradict_each_other_name_the_variable(
+    request_s: str, watchdog_s: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARM_REQUEST_TIMEOUT_S", request_s)
+    monkeypatch.setenv("FARM_WATCHDOG_S", watchdog_s)
+    with pytest.raises(FarmError, match=rf"_s is {watchdog_s if request_s != '3' else 3}, and") as caught:
+        from_environment()
+    assert caught.value.hint == "FARM_REQUEST_TIMEOUT_S is 5 or more, and FARM_WATCHDOG_S is not less than it"
+    monkeypatch.setenv("FARM_REQUEST_TIMEOUT_S", "5")
+    assert from_environment().store.watchdog_s == float(watchdog_s)
