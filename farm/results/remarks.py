@@ -32,7 +32,7 @@ COUNTED = {
     "lapsed_no_volume": "of these, orders that met only bars without volume",
     "lapsed_no_bar": "of these, orders that met no bar",
     "lapsed_at_end": "of these, orders of the last session, after which the run ends",
-    "rejected": "orders for which there was no money at all",
+    "rejected": "orders of which the money covered not one lot",
     "scaled": "orders made smaller to what the money allowed",
     "too_small": "sizes below one lot",
     "no_place": "entries for which no position made room",

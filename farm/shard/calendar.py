@@ -211,6 +211,16 @@ def freeze_calendar(name: str) -> Calendar:
     )
 
 
+def zone_of(name: str) -> str:
+    """Return the time zone of the exchange behind a calendar, for a hint; nothing where the source knows none."""
+    if name == ALWAYS_OPEN:
+        return "UTC"
+    import exchange_calendars
+
+    is_known = name in exchange_calendars.get_calendar_names()
+    return str(exchange_calendars.get_calendar(name).tz) if is_known else ""
+
+
 def _always_open() -> Calendar:
     first, last = parse_date(FIRST_DATE, "calendar"), parse_date(LAST_DATE, "calendar")
     day = np.arange(first, last + 1, dtype=np.int32)

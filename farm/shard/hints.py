@@ -84,8 +84,12 @@ def column_hint(names: Sequence[str], ours: str, otherwise: str) -> str:
     """Return what a header without a column for ``ours`` looks like; ``otherwise`` when nothing is odd about it."""
     if sum(_VALUE.fullmatch(name) is not None for name in names) * 2 > len(names):
         return "the first line holds values; put a header above it, such as ts,open,high,low,close,volume"
-    if any(_TWO_LEVELS.fullmatch(name) for name in names):
-        return "the names have two levels; keep one: frame.columns = frame.columns.get_level_values(0)"
+    if pairs := [match.groups() for match in map(_TWO_LEVELS.fullmatch, names) if match]:
+        prices = 0 if all(_BAR_WORDS.search(pair[0]) for pair in pairs) else 1
+        if len({pair[1 - prices] for pair in pairs}) > 1:
+            how = f'frame = frame.stack({1 - prices}).reset_index(names=["ts", "symbol"])'
+            return f"the names have two levels, prices and symbols; make it one row per symbol and day: {how}"
+        return f"the names have two levels; keep one: frame.columns = frame.columns.get_level_values({prices})"
     if len(names) == 1:
         return "one column is seen: columns are set apart by a comma, a semicolon, a tab or |"
     if ours in ("symbol", *BAR_COLUMNS) and len(names) > 2 and not any(_BAR_WORDS.search(name) for name in names):

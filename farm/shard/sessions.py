@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from farm.shard.calendar import ALWAYS_OPEN, Calendar
+from farm.shard.calendar import ALWAYS_OPEN, Calendar, zone_of
 from farm.shard.kinds import STOCK_DAILY
 from farm.shard.stage import NO_CLOCK, Piece, Staged
 from farm.values.arrays import BOOL, I32
@@ -111,8 +111,20 @@ def _check_clocks(staged: Staged, calendars: Mapping[str, Calendar]) -> tuple[st
         f"the bar of {symbol} {starts} at {_shown(moment, zone)} ({zone}), and its session {closes} at "
         f"{_shown(limit, zone)}",
         place=staged.source.row(number),
-        hint=f"--stamp date, if the stamp is a date whose clock time and zone mean nothing; {more}",
+        hint=(is_start and _midnight(moment, calendars[symbol], zone))
+        or f"--stamp date, if the stamp is a date whose clock time and zone mean nothing; {more}",
     )
+
+
+def _midnight(ns: int, calendar: Calendar, zone: str) -> str:
+    """Return a hint where an instant is midnight on the exchange, and was read in another zone, else nothing.
+
+    Such a stamp is a date turned into UTC. The date that it shows there may be the day before.
+    """
+    there = zone_of(calendar.name)
+    if there in ("", zone) or not _shown(ns, there).endswith(" 00:00"):
+        return ""
+    return f"--tz {there}: on the exchange it is midnight then"
 
 
 def _shown(ns: int, zone: str) -> str:
@@ -162,9 +174,13 @@ def _refuse(staged: Staged, refused: Sequence[_Odd], calendars: Mapping[str, Cal
         raise DataError(f"{message}, which {edge}{others}", place=place, allowed=_range(calendar), hint=skip)
     hints = [skip]
     if staged.kind is STOCK_DAILY:
-        has_clock = staged.pieces[row.symbol].moments is not None
-        hints.insert(
-            0, "check --tz and --stamp" + (" (date, if clock time and zone mean nothing)" if has_clock else "")
+        piece = staged.pieces[row.symbol]
+        moment = NO_CLOCK if piece.moments is None else int(piece.moments[piece.numbers == row.number][0])
+        has_clock = moment != NO_CLOCK
+        midnight = (
+            has_clock and staged.reading.stamp == "start" and _midnight(moment, calendar, staged.reading.tz or "UTC")
         )
+        check = "check --tz and --stamp" + (" (date, if clock time and zone mean nothing)" if has_clock else "")
+        hints.insert(0, midnight or check)
         hints += [f"--calendar {ALWAYS_OPEN} knows every day"] if name != ALWAYS_OPEN else []
     raise DataError(f"{message}: it is a {date_of(row.day):%A}{others}", place=place, hint="; ".join(hints))

@@ -230,12 +230,13 @@ def _rows(data: bytes, url: str, delimiter: str, header: str) -> pa.Table:
 
 
 def _uneven(actual: int, expected: int, place: str, header: str) -> DataError:
-    message = f"{actual} columns instead of {expected}"
+    message = f"{actual} column{'' if actual == 1 else 's'} instead of {expected}"
     if expected == 1 or header.startswith(_NO_HEADER):
         message += f", which the first line has: {shortened(header)!r}"
         hint = "the first line is the header; remove comments and titles above it"
     else:
-        hint = "text that holds the delimiter needs quotes" if actual > expected else "is the file cut off there?"
+        fewer = "is the file cut off there, or is it a note? remove the line"
+        hint = "text that holds the delimiter needs quotes" if actual > expected else fewer
     return DataError(message, place=place, hint=hint)
 
 

@@ -54,6 +54,7 @@ _NEVER_EMPTY: Final = (
     "AWS_SSE_CUSTOMER_KEY_BASE64",
 )
 _REGION_DEFAULT: Final = "us-east-1"
+_METADATA_DEFAULT: Final = "http://169.254.169.254"
 _REFRESH: Final = timedelta(minutes=5)
 _LENGTH_MAX: Final = 8192
 _SHORT_SECRET: Final = 8
@@ -135,9 +136,17 @@ def reach(bucket: str, url: str) -> Reach:
     # What must not be chosen from outside, and what the client would take an empty variable for.
     config = {"region": region or _REGION_DEFAULT, "conditional_put": "etag", "copy_if_not_exists": "multipart"}
     config |= {name.lower(): "false" for name in _FLAGS if os.environ.get(name) == ""}
+    if os.environ.get("AWS_METADATA_ENDPOINT") == "":
+        config["metadata_endpoint"] = _METADATA_DEFAULT
     if endpoint:
         # Both, since a variable that ranks higher would win.
         config |= dict.fromkeys(("endpoint", "aws_endpoint_url_s3"), endpoint.rstrip("/"))
+    elif any(name in os.environ for name in _ENDPOINTS):
+        # Empty, which the client takes for an address, and panics: so the address that it would take without.
+        host = f"s3.{config['region']}.amazonaws.com"
+        is_in_host = _is_on(given, "AWS_VIRTUAL_HOSTED_STYLE_REQUEST")
+        address = f"https://{bucket}.{host}" if is_in_host else f"https://{host}"
+        config |= dict.fromkeys(("endpoint", "aws_endpoint_url_s3"), address)
     return Reach(config, endpoint.lower().startswith("http://"), identity)
 
 
@@ -396,7 +405,8 @@ def _endpoint_problem(text: str) -> tuple[str, str]:
         is_meant = "/" not in text and _endpoint_problem(meant) == ("", "")
         return "has no http:// or https://", f"is {shown(meant)} meant?" if is_meant else correct
     if parts is None or not _is_host(parts):
-        is_port = re.fullmatch(r"(?i)https?://([^/:\[]+|\[[^/\]]+\]):[^/]*/?", text) is not None
+        seen = re.fullmatch(r"(?i)https?://([^/:\[]+|\[[^/\]]+\]):[^/]*/?", text)
+        is_port = seen is not None and _HOST.fullmatch(seen[1]) is not None
         return ("has no port from 1 to 65535" if is_port else "names no host"), correct
     if parts.path.strip("/") or "?" in text or "#" in text:
         return "has a path", f"bucket and prefix belong in the URL of the store: s3://bucket/prefix; {correct}"

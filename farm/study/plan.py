@@ -159,12 +159,16 @@ def _sessions(spec: StudySpec, dataset: Dataset) -> tuple[Calendar, int]:
     split has some."""
     run = spec.run
     if run.calendar not in dataset.snapshot.calendars:
+        named = {ticker for universe in spec.strategy.universes for ticker in universe.tickers}
+        held = [one for key, one in dataset.instruments().items() if named & {key, one.symbol}]
         raise DataError(
             f"no instrument of the dataset trades on the calendar {run.calendar!r}"
             + ("" if "calendar" in spec.raw.get("run", {}) else ", which is the default"),
             place="run.calendar",
             allowed=", ".join(json.dumps(name) for name in dataset.snapshot.calendars),
-            hint=_calendar_hint(next(iter(dataset.snapshot.calendars), "XNYS")),
+            hint=_calendar_hint(
+                min((one.calendar for one in held), default=next(iter(dataset.snapshot.calendars), "XNYS"))
+            ),
         )
     calendar = dataset.calendar(run.calendar)
     count = calendar.session_count(run.start_day, run.end_day)

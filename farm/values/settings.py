@@ -21,9 +21,9 @@ _PARALLEL_MAX = 1024
 _TIME_S_MAX = 86_400.0
 
 
-def _require(holds: bool, message: str, place: str) -> None:
+def _require(holds: bool, message: str, place: str, hint: str = "") -> None:
     if not holds:
-        raise UsageError(message, place=place)
+        raise UsageError(message, place=place, hint=hint)
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,13 @@ class StoreSettings:
         for name in ("range_retries_max", "span_retries_max", "backoff_s", "gap_bytes_max"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", "settings.store")
         _require(self.backoff_s <= self.backoff_s_max, "backoff_s is above backoff_s_max", "settings.store")
-        _require(self.backoff_s_max <= self.watchdog_s, "backoff_s_max is above watchdog_s", "settings.store")
-        _require(
-            self.connect_timeout_s <= self.request_timeout_s <= self.watchdog_s,
-            "timeouts must grow: connect_timeout_s <= request_timeout_s <= watchdog_s",
-            "settings.store",
-        )
+        connect, request, watchdog = self.connect_timeout_s, self.request_timeout_s, self.watchdog_s
+        hint = f"FARM_REQUEST_TIMEOUT_S is {connect:g} or more, and FARM_WATCHDOG_S is not less than it"
+        message = f"request_timeout_s is {request:g}, and a connection alone may take {connect:g}"
+        _require(connect <= request, message, "settings.store", hint)
+        message = f"watchdog_s is {watchdog:g}, and one request alone may take {request:g} (request_timeout_s)"
+        _require(request <= watchdog, message, "settings.store", hint)
+        _require(self.backoff_s_max <= watchdog, "backoff_s_max is above watchdog_s", "settings.store")
         _require(self.fetch_bytes_max > 0, "fetch_bytes_max must be positive", "settings.store")
         _require(self.gap_bytes_max <= self.fetch_bytes_max, "gap_bytes_max is above fetch_bytes_max", "settings.store")
 

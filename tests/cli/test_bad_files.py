@@ -33,6 +33,7 @@ ROWS = {
     "no such day": (("AAPL,2020-02-30,10,11,9,10,1",), ("data row 1", "'2020-02-30' is not a date")),
     "no symbol": (("BAD\\SYMBOL,2020-01-02,10,11,9,10,1",), ("data row 1", "cannot be a symbol")),
     "short row": ((GOOD[0], "AAPL,2020-01-03,10"), ("data row 2", "3 columns instead of 7", "cut off")),
+    "a note": ((GOOD[0], "Data by a vendor"), ("data row 2", "1 column instead of 7", "is it a note? remove")),
     "long row": ((GOOD[0] + ",1",), ("data row 1", "8 columns instead of 7", "quotes")),
     "no rows": ((), ("no rows",)),
 }

@@ -7,6 +7,7 @@ import io
 import zipfile
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -139,6 +140,25 @@ def test_names_of_two_levels(empty: Console, tmp_path: Path) -> None:
     file = tmp_path / "a.parquet"
     pq.write_table(pa.table({**{name: [10.0] for name in names}, "Date": ["2024-01-02"]}), file)
     refused(empty("ingest", file, *FLAGS), 4, "('Open', 'AAPL'), ('High'", "two levels", "get_level_values(0)")
+    turned = [f"('AAPL', '{name}')" for name in ("Open", "High", "Low", "Close", "Volume")]
+    pq.write_table(pa.table({**{name: [10.0] for name in turned}, "Date": ["2024-01-02"]}), file)
+    refused(empty("ingest", file, *FLAGS), 4, "two levels", "get_level_values(1)")
+
+
+@pytest.mark.parametrize("symbols", [0, 1])
+def test_symbols_beside_each_other(empty: Console, tmp_path: Path, symbols: int) -> None:
+    """To keep the level of the prices would give five columns of each name: the hint stacks them, and works."""
+    one = pd.DataFrame(
+        {name: [10.0, 11.0] for name in ("Open", "High", "Low", "Close", "Volume")},
+        index=pd.DatetimeIndex(["2024-01-02", "2024-01-03"], name="Date"),
+    )
+    frame = pd.concat({"AAPL": one, "MSFT": one}, axis=1)
+    frame = frame if symbols == 0 else frame.swaplevel(axis=1)
+    file = tmp_path / "a.parquet"
+    frame.to_parquet(file)
+    refused(empty("ingest", file, *BARS), 4, f'frame = frame.stack({symbols}).reset_index(names=["ts", "symbol"])')
+    frame.stack(symbols).reset_index(names=["ts", "symbol"]).to_parquet(file)
+    assert empty.document("ingest", file, *BARS)["rows_added"] == 4
 
 
 def _zip(files: dict[str, str]) -> bytes:

@@ -141,7 +141,7 @@ class TestNoTrade:
     def test_no_money(self) -> None:
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=9, cash=5), world({"AAA": RISING}))
         [line] = said(made)
-        assert line == "no trade: rejected 1: orders for which there was no money at all"
+        assert line == "no trade: rejected 1: orders of which the money covered not one lot"
 
     def test_an_order_that_meets_no_bar(self) -> None:
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=4), world({"AAA": [*flat(10), None, *flat(10, 10)]}))
@@ -247,3 +247,11 @@ class TestCalendars:
         with pytest.raises(DataError, match="no instrument of the dataset trades on the calendar 'XLON'") as caught:
             outcome(spec(["AAA"], sleeve(), calendar="XLON", end=day(3)), world({"AAA": RISING}))
         assert (caught.value.place, caught.value.allowed) == ("run.calendar", '"XNYS"')
+
+    def test_of_the_calendars_there_are_that_of_the_tickers_is_named(self) -> None:
+        store = world({"BTC": flat(*[10] * 8)}, instruments=[{"symbol": "BTC", "calendar": "24x7"}],
+                      calendar_name="24x7")  # fmt: skip
+        put(store, {"AAA": flat(*[10] * 8)})
+        with pytest.raises(DataError, match="no instrument") as caught:
+            outcome(spec(["AAA"], sleeve(), calendar="XNAS", end=day(3)), store)
+        assert caught.value.hint == 'set run.calendar to "XNYS"'

@@ -61,6 +61,20 @@ def test_a_bar_cannot_start_once_its_session_is_over(stamps: Any) -> None:
     assert list(MIDWEEK) == sessions_of(store)
 
 
+@pytest.mark.parametrize("days", [("2024-06-04", "2024-06-05"), ("2024-06-03", "2024-06-04")])
+def test_dates_turned_into_utc_are_midnights_of_the_exchange(days: tuple[str, ...]) -> None:
+    """23:00 UTC of the day before, in London's summer; before a Monday that is a Sunday. ``--stamp date`` would store
+    them a day early, so the hint is the zone, and it works."""
+    stamps = instants(*(str(np.datetime64(day, "h") - 1) for day in days))
+    store, london = MemoryStore(), {"tz": "Europe/London", "calendar": "XLON", "stamp": "start"}
+    with pytest.raises(DataError) as caught:
+        put(store, stamps, **{**london, "tz": "UTC"})
+    assert caught.value.hint.startswith("--tz Europe/London: on the exchange it is midnight then")
+    assert "date" not in caught.value.hint
+    put(store, stamps, **london)
+    assert list(days) == sessions_of(store)
+
+
 def test_a_bar_may_start_until_the_close() -> None:
     """An early close counts as one: 2023-11-24 ends at 13:00."""
     store = MemoryStore()

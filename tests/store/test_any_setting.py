@@ -98,7 +98,7 @@ def environments() -> Iterator[tuple[str, dict[str, str]]]:
         elif name.startswith(ASK_OTHERS):
             base = {n: value for n, value in base.items() if n not in KEYS}
         usual = base.get(name, "true" if name in aws._FLAGS else ENDPOINT if "ENDPOINT" in name else "value")
-        for value in (*rng.sample(HOSTILE, SAMPLE), *(mutated(usual, rng) for _ in range(MUTATIONS))):
+        for value in ("", *rng.sample(HOSTILE, SAMPLE), *(mutated(usual, rng) for _ in range(MUTATIONS))):
             yield name, {**base, name: value}
     for usual in URLS:
         for _ in range(MUTATIONS):
@@ -176,6 +176,24 @@ def test_any_setting(sealed: None, capfd: pytest.CaptureFixture[str]) -> None:
     assert 500 < refusals < tried
 
 
+@pytest.mark.parametrize("name", aws._ENDPOINTS)
+def test_an_empty_endpoint_is_none(
+    sealed: None, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """AWS itself is asked, here through a proxy that is not there: ``AWS_ENDPOINT_URL=`` is common in env files."""
+    for other, value in {"AWS_REGION": "eu-west-3", **KEYS, name: ""}.items():
+        monkeypatch.setenv(other, value)
+    for other in set(aws._ENDPOINTS) - {name}:
+        monkeypatch.delenv(other, raising=False)
+    assert faults(attempt("s3://bucket/farm", True), KEYS) == []
+    assert capfd.readouterr().err == ""
+    assert aws.reach("bucket", "").config["endpoint"] == "https://s3.eu-west-3.amazonaws.com"
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "")
+    assert aws.reach("bucket", "").config["metadata_endpoint"] == "http://169.254.169.254"
+    monkeypatch.setenv("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "true")
+    assert aws.reach("bucket", "").config["endpoint"] == "https://bucket.s3.eu-west-3.amazonaws.com"
+
+
 @pytest.mark.parametrize("url", ["a\0b", "s3://bu\0cket/x", "memory:\0", "file:///a\0b", "\0", *HOSTILE])
 def test_any_url(sealed: None, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an argument of ours it may hold even what no variable can."""
@@ -189,6 +207,7 @@ def test_any_url(sealed: None, url: str, monkeypatch: pytest.MonkeyPatch) -> Non
     [
         ("AWS_ENDPOINT_URL", "127.0.0.1:19077", "is http://127.0.0.1:19077 meant?"),
         ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:70000", "'http://127.0.0.1:70000' has no port from 1 to 65535"),
+        ("AWS_ENDPOINT_URL", "http://exa mple:9000", "'http://exa mple:9000' names no host"),
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9000/bucket", "s3://bucket/prefix"),
         ("AWS_ENDPOINT_URL", '"http://127.0.0.1:9000"', "has quotes around it"),
         ("AWS_ENDPOINT_URL", f"http://me:{PASSWORD}@127.0.0.1:9000", "'http://<credentials>@127.0.0.1:9000'"),
@@ -218,3 +237,16 @@ def test_no_limit_is_beyond_time() -> None:
     for value in (float("nan"), float("inf"), 1e9, 0.0):
         with pytest.raises(FarmError, match="watchdog_s must be above 0 and at most 86400"):
             StoreSettings(watchdog_s=value)
+
+
+@pytest.mark.parametrize(("request_s", "watchdog_s"), [("", "10"), ("3", "10"), ("60", "40")])
+def test_limits_that_contradict_each_other_name_the_variable(
+    request_s: str, watchdog_s: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARM_REQUEST_TIMEOUT_S", request_s)
+    monkeypatch.setenv("FARM_WATCHDOG_S", watchdog_s)
+    with pytest.raises(FarmError, match=rf"_s is {watchdog_s if request_s != '3' else 3}, and") as caught:
+        from_environment()
+    assert caught.value.hint == "FARM_REQUEST_TIMEOUT_S is 5 or more, and FARM_WATCHDOG_S is not less than it"
+    monkeypatch.setenv("FARM_REQUEST_TIMEOUT_S", "5")
+    assert from_environment().store.watchdog_s == float(watchdog_s)
