@@ -4,10 +4,10 @@
     python -m cluster.sim --seed 4711          one of them again, exactly
 
 A world (``sim_worlds``) has a few studies and workers (``sim_cluster``), a bucket (``sim_store``) and faults: workers
-crash, seem lost and go on, hang, do not come up; leases fall; messages are slow, doubled, lost; blocks kill their worker,
-hang it, end in an error, or give other bytes the second time; the bucket is slow and fails; studies are cancelled,
-refused, and submitted twice; the scheduler dies between any two of its effects and is rebuilt from the inbox minus the
-catalog; two of them run at once. A witness (``sim_checks``) looks at every step. At the end of each world:
+crash, seem lost and go on, hang, do not come up; leases fall; messages are slow, doubled, lost; blocks kill their
+worker, hang it, end in an error, or give other bytes the second time; the bucket is slow and fails; studies are
+cancelled, refused, and submitted twice; the scheduler dies between any two of its effects and is rebuilt from the inbox
+minus the catalog; two of them run at once. A witness (``sim_checks``) looks at every step. At the end of each world:
 
 - every submission that was acknowledged has its marker; the inbox is empty;
 - every block that can be computed has its result, with the bytes that were written first, and the study's end says so;
@@ -130,6 +130,8 @@ class World:
 
     def _write_script(self) -> Iterator[tuple[float, Callable[[], None]]]:
         """Who does what when: submissions, some twice; cancels; deaths of the scheduler; a bucket in trouble."""
+        if self._deaths:
+            yield 0.0, lambda: self.fuse.arm(self._deaths.pop(0))
         for study, at_s in zip(self.plan.studies, self.plan.at_s, strict=True):
             yield at_s, lambda study=study: self._submit(study)  # type: ignore[misc]
             if self.plan.is_calm:
@@ -138,8 +140,6 @@ class World:
                 yield at_s + self.chance.uniform(0, 3), lambda study=study: self._submit(study)  # type: ignore[misc]
             elif self.chance.random() < 0.15:
                 yield at_s + self.chance.uniform(0, 10), lambda study=study: self._cancel(study)  # type: ignore[misc]
-        if self._deaths:
-            yield 0.0, lambda: self.fuse.arm(self._deaths.pop(0))
         if self.plan.kind == "barren":
             self.hosts.up_s = self.chance.uniform(150, 200)
         if self.plan.is_calm or self.plan.kind == "barren":

@@ -70,6 +70,7 @@ class Witness:
         self.offset_s: dict[str, float] = {}
         self.leased_s: dict[str, float] = {}
         self.cancelled_s: dict[str, float] = {}
+        self.full_s = 0.0
         self.vain = 0
         self.starting_lost: set[str] = set()
 
@@ -124,6 +125,9 @@ class Witness:
             raise Broken(f"lease {lease.lease} is attempt {lease.attempt}")
         if lease.worker not in self.state.workers:
             raise Broken(f"lease {lease.lease} goes to {lease.worker}, which is not there")
+        beside = [each for each in self.flying.values() if each.worker == lease.worker]
+        if beside and "retry" in {lease.reason, *(each.reason for each in beside)}:
+            raise Broken(f"lease {lease.lease} shares {lease.worker} with {beside[0].lease}; one is under suspicion")
         if self.is_calm:
             self._turn(lease)
             self._place(lease)
@@ -145,6 +149,8 @@ class Witness:
                 raise Broken(f"{name} is stopped for a deadline, and nothing is wrong with it")
         if why == "not needed" and leases:
             raise Broken(f"{name} is not needed and holds {[lease.lease for lease in leases]}")
+        if why == "not needed" and self.is_calm and self.hosts.clock.now_s < self.full_s + self.limits.idle_s - 1e-6:
+            raise Broken(f"{name} is not needed {self.hosts.clock.now_s - self.full_s:.1f} s after all were")
 
     def gave_up(self) -> None:
         if self.vain < self.limits.start_failures_max:
@@ -165,6 +171,7 @@ class Witness:
             is_late = now_s > at_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
             if is_late and any(held.run.study == name for held in self.state.leases.values()):
                 raise Broken(f"{name} was cancelled at {at_s:.1f} and holds a slot at {now_s:.1f}")
+        self._needed()
         serves = any(worker.status in ("ready", "draining") for worker in self.state.workers.values())
         if not serves and self.vain > self.limits.start_failures_max + 2 * self.limits.workers_max:
             raise Broken(f"{self.vain} starts in vain, and still trying")
@@ -210,6 +217,15 @@ class Witness:
 
     # Of a calm world
 
+    def _needed(self) -> None:
+        """Note when there was last a block for every worker."""
+        state = self.state
+        blocks = sum(study.waiting.bit_count() for study in state.studies.values())
+        blocks += sum(held.count for held in state.leases.values())
+        present = [worker for worker in state.workers.values() if worker.status in ("starting", "ready")]
+        if blocks >= len(present) > 0:
+            self.full_s = self.hosts.clock.now_s
+
     def _turn(self, lease: RunLease) -> None:
         """With a single worker nothing can excuse work of a lower priority."""
         mine = self.state.studies[lease.study].submission.priority
@@ -248,7 +264,7 @@ class Witness:
         backlog_s = costs.seconds(lease.study, cells, 1) * blocks.bit_count()
         if unheld:
             raise Broken(f"lease {lease.lease} is a replica while nobody holds {unheld[0].key}")
-        if backlog_s / max(1, holders) < 0.9 * costs.load_seconds(pile.bytes):
+        if backlog_s / max(1, holders) < 0.9 * (costs.load_s_prior + costs.byte_s * pile.bytes):
             raise Broken(f"lease {lease.lease} is a replica for {backlog_s:.2f} s of work")
 
     def _fetched(self, lease: RunLease, bytes_fetched: int) -> None:

@@ -36,13 +36,15 @@ class SimBlock:
 
 @dataclass
 class SimStudy:
-    """A study of the world, with the catalog's view of it: blocks that have a segment, and its bytes."""
+    """A study of the world, with the catalog's view of it: blocks that have a segment, and its bytes; and first, the
+    bytes that each block gave first, which must be what the catalog shows for ever."""
 
     name: str
     submitter: str
     priority: int
     blocks: list[SimBlock]
     written: dict[int, bytes] = field(default_factory=dict)
+    first: dict[int, bytes] = field(default_factory=dict)
     strikes: dict[int, int] = field(default_factory=dict)
     is_cancelled: bool = False
 
@@ -353,8 +355,9 @@ class SimBackend:
                 study.write(block.index, data)
             except ResultConflict as error:
                 report = replace(report, error=error)
-            if study.written[block.index] != data and report.error is None:
-                raise Broken(f"{place}: other bytes than before, and nobody was told")
+            kept = study.first.setdefault(block.index, data)
+            if study.written[block.index] != kept or (data != kept and report.error is None):
+                raise Broken(f"{place}: other bytes than before are shown, or nobody was told")
             if nature == "moody" and is_first:  # it wrote, and nobody hears of it: the next attempt writes other bytes
                 self._crash(worker, "killed after a write")
                 return

@@ -1,7 +1,8 @@
 """What a world is made of: its kind, its studies, the limits of its schedulers, how much goes wrong.
 
-A wild world has a little of everything and all faults. The calm ones are each made for one question: *shares*, *overdue*,
-*urgent* (whose turn it is) and *homes* (where work goes); nothing goes wrong there, so that bounds can be tight.
+A wild world has a little of everything and all faults; a barren one has no hosts for a while. The calm ones are each
+made for one question: *shares*, *overdue*, *urgent* (whose turn it is) and *homes* (where work goes); there nothing
+goes wrong, so that bounds can be tight.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from cluster.sim_cluster import Nature, SimBlock, SimStudy
 from cluster.sim_store import Faults
 
 Kind = Literal["wild", "shares", "overdue", "urgent", "homes", "barren"]
-KINDS: tuple[Kind, ...] = ("wild",) * 7 + ("shares", "overdue", "urgent", "homes", "barren")  # type: ignore[assignment]
+KINDS: tuple[Kind, ...] = ("wild",) * 7 + ("shares", "overdue", "urgent", "homes", "barren")
 WILD = Limits(workers_max=3, idle_s=5.0, start_s=20.0, deadline_s=8.0, deadline_factor=6.0, fair_s=4.0, wait_s_max=20.0)
 SHARDS = [f"{number:02x}" for number in range(16)]
 SHARD_BYTES = 1000
