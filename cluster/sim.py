@@ -163,14 +163,12 @@ class World:
         try:
             entry = self.inbox.submit(entry)
         except StoreError:
-            self.clock.after(3.0, lambda: self._later(lambda: self._submit(study)))
+            self._script.append((self.clock.now_s + 3.0, lambda: self._submit(study)))
+            self._script.sort(key=lambda item: item[0])
             return
         self.acknowledged.append(entry)
         study.is_cancelled = False
         self._drive(self.driver, lambda: self._enqueue(entry))
-
-    def _later(self, action: Callable[[], None]) -> None:
-        self._script.insert(0, (self.clock.now_s, action))
 
     def _enqueue(self, entry: Entry) -> None:
         driver = self.driver

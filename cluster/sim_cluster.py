@@ -121,12 +121,12 @@ class Hosts:
             study.strikes[block] = study.strikes.get(block, 0) + 1
         return True
 
-    def announce(self, worker: SimWorker, times: int = 3) -> None:
-        """Let a worker whose scheduler does not know it say to the present one that it is there; a few times."""
-        if worker.is_alive and times:
+    def announce(self, worker: SimWorker) -> None:
+        """Let a worker whose scheduler does not know it say to the present one that it is there, now and again."""
+        if worker.is_alive:
             if self.serving is not None:
                 self.serving.send(WorkerReady(0, worker.name, worker.slots))
-            self.clock.after(5.0, lambda: self.announce(worker, times - 1))
+            self.clock.after(5.0, lambda: self.announce(worker))
 
     def die(self, worker: SimWorker) -> None:
         worker.is_alive = False
