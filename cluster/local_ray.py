@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster.driver import Driver, Tally
@@ -131,7 +132,8 @@ class LocalFarm:
         base = settings if settings is not None else FarmSettings()
         self.store = open_store(store_url, base.store)
         self.settings = replace(base.with_store(self.store.url), threads=threads)
-        self.limits = limits if limits is not None else Limits(workers_max=workers, workers_min=workers)
+        watchdog_s = base.store.watchdog_s
+        self.limits = limits or Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s)
         self.inbox = Inbox(self.store)
         self._make_runner = make_runner
         self.stop = stop if stop is not None else threading.Event()
@@ -184,8 +186,9 @@ class LocalFarm:
         study, driver = submission.study, self.driver
         self._submissions[study.name] = submission
         driver.tally = Tally()
-        entry = Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns())
-        driver.enqueue(self.inbox.submit(entry))
+        self.inbox.submit(Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns()))
+        for entry in self.inbox.pending_of(study.name):  # an interrupted run has left one: its failures count
+            driver.enqueue(entry)
         if study.name in driver.refused:
             raise driver.refused.pop(study.name)
         while study.name not in driver.ended and not self.stop.is_set():
@@ -194,7 +197,7 @@ class LocalFarm:
                 progress(_progress(submission, driver))
         if study.name not in driver.ended:
             self._wind_down(study.name)
-        driver.close()
+        driver.close(self.limits.cancel_s if self.stop.is_set() else inf)
         end = driver.ended.get(study.name)
         if end is None or end.is_cancelled:
             self._check_stopped(f"with {driver.tally.cells} of {submission.cells_waiting} cells computed")
@@ -218,6 +221,7 @@ class LocalFarm:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
         submission = self._submissions[entry.study]
         blocks = submission.study.blocks
+        before = self.inbox.attempts(entry.study, entry.nonce)
         return Submission(
             entry.study,
             entry.nonce,
@@ -226,7 +230,9 @@ class LocalFarm:
             tuple(block.cells for block in blocks),
             make_piles(blocks),
             done=((1 << len(blocks)) - 1) & ~block_set(submission.waiting),
-            failures=self.inbox.failures(entry.study, entry.nonce),
+            failures=before.failures,
+            suspects=before.suspects,
+            solo=before.solo,
         )
 
 
@@ -253,6 +259,7 @@ def _progress(submission: run.SubmittedStudy, driver: Driver) -> ProgressEvent:
         affinity_misses=tally.affinity_misses,
         bytes_fetched=tally.bytes_fetched,
         workers=sum(worker.status == "ready" for worker in driver.state.workers.values()),
+        store_away_s=driver.away_s,
     )
 
 

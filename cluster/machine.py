@@ -43,10 +43,16 @@ from cluster.messages import (
 from cluster.queue import QueuedStudy
 from cluster.state import Impossible, Line, State, complaint, lease_status, study_status, worker_status
 from cluster.submission import BlockSet, Pile, block_set, first, members
-from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError
+from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError, is_away
 
 STORY_LENGTH = 128
 """Lines that are kept of what happened, for the message of ``Impossible``."""
+
+_CHANGED = (
+    "studies", "workers", "leases", "served_s", "costs", "leases_made", "workers_made", "studies_seen",
+    "start_failures", "surplus_since_s", "has_given_up",
+)  # fmt: skip
+"""What a step may change of the state, beside the story."""
 
 HOPELESS = (ResultConflict, SpecError)
 """Errors of a block that no further attempt can change."""
@@ -71,37 +77,16 @@ class _Draft:
         self.state = state
         self.now_s = now_s
         self.limits = state.limits
-        self.studies = dict(state.studies)
-        self.workers = dict(state.workers)
-        self.leases = dict(state.leases)
-        self.served_s = dict(state.served_s)
-        self.costs = state.costs
-        self.leases_made = state.leases_made
-        self.workers_made = state.workers_made
-        self.studies_seen = state.studies_seen
-        self.start_failures = state.start_failures
-        self.surplus_since_s = state.surplus_since_s
-        self.has_given_up = state.has_given_up
+        self.studies, self.workers, self.leases = dict(state.studies), dict(state.workers), dict(state.leases)
+        self.served_s, self.costs = dict(state.served_s), state.costs
+        self.leases_made, self.workers_made = state.leases_made, state.workers_made
+        self.studies_seen, self.start_failures = state.studies_seen, state.start_failures
+        self.surplus_since_s, self.has_given_up = state.surplus_since_s, state.has_given_up
         self.commands: list[Command] = []
         self.story: deque[Line] = deque(state.story, STORY_LENGTH)
 
     def freeze(self) -> State:
-        return State(
-            self.state.epoch,
-            self.limits,
-            self.studies,
-            self.workers,
-            self.leases,
-            self.served_s,
-            self.costs,
-            self.leases_made,
-            self.workers_made,
-            self.studies_seen,
-            self.start_failures,
-            self.surplus_since_s,
-            self.has_given_up,
-            tuple(self.story),
-        )
+        return replace(self.state, **{name: getattr(self, name) for name in _CHANGED}, story=tuple(self.story))
 
     def tell(self, what: str, *, run: RunLease | None = None, worker: str = "", study: str = "") -> None:
         subject = (run.worker, run.lease, run.study, run.blocks) if run is not None else (worker, "", study, 0)
@@ -120,21 +105,18 @@ class _Draft:
             return
         active = [study.submitter for study in self.studies.values() if study.waiting]
         self.served_s[submission.submitter] = queue.meter_at_entry(submission.submitter, self.served_s, active)
-        self.studies[submission.study] = QueuedStudy(
-            submission,
-            self.studies_seen,
-            self.now_s,
-            waiting=submission.blocks & ~submission.done,
-            done=submission.done,
-            failures={block: count for block, (count, _) in submission.failures.items()},
-        )
+        name = submission.study
+        self.studies[name] = queue.at_entry(submission, self.studies_seen, self.now_s, self.limits)
         self.studies_seen += 1
-        for block, (count, text) in submission.failures.items():
-            if count >= self.limits.attempts_max and not submission.done >> block & 1:
-                self.quarantine(submission.study, block, BlockFailed(text, place=f"block {block}"))
         for worker in self.workers.values():
             self.warm_up(worker.name)
         self.tell("submitted", study=submission.study)
+
+    def join(self, event: Submitted) -> None:
+        """A study submitted twice runs once, and both submissions end with it."""
+        submission, study = event.submission, self.studies[event.submission.study]
+        if submission.nonce not in (study.submission.nonce, *study.joined):
+            self.change(submission.study, joined=(*study.joined, submission.nonce))
 
     def refuse(self, event: Submitted, why: str = "the study is being cancelled") -> None:
         error = CapacityError(why, place=f"study {event.submission.study}", hint="submit it again a little later")
@@ -213,6 +195,7 @@ class _Draft:
         self.warm_up(run.worker)
         done = block_set(report.block for report in event.reports if report.error is None)
         failed = {report.block: report.error for report in event.reports if report.error is not None}
+        away = {block: failed.pop(block) for block, error in list(failed.items()) if is_away(error)}
         rest = 0 if study.is_cancelled else run.blocks & ~done
         self.change(run.study, done=study.done | done, waiting=study.waiting | rest)
         for report in event.reports:
@@ -221,9 +204,18 @@ class _Draft:
         self.served_s[study.submitter] += spent_s - held.expected_s
         for block, error in failed.items():
             self.fail(run.study, block, error)
+        if away:
+            self.pause(run.study, next(iter(away.values())))
+        elif done:
+            self.change(run.study, away_s=None)
         outcome: Ending = "cancelled" if study.is_cancelled else "done"
         self.commands.append(NoteLease(run, outcome, event.reports, failed))
         self.tell("ended", run=run)
+
+    def pause(self, name: str, error: FarmError) -> None:
+        self.studies[name], is_vain = queue.paused(self.studies[name], self.now_s, self.limits)
+        if is_vain:
+            self.commands.append(GiveUp(error))
 
     def crashed(self, event: LeaseCrashed) -> None:
         self.suspect(self.close(event.lease), "crashed", event.error, is_alone=True)
@@ -235,14 +227,7 @@ class _Draft:
         if study is None or study.is_cancelled:
             return
         done = block_set(report.block for report in event.reports if report.error is None)
-        news = done & study.submission.blocks & ~self.flying(event.study) & ~study.done
-        self.change(
-            event.study,
-            done=study.done | news,
-            waiting=study.waiting & ~news,
-            suspects=tuple(group & ~news for group in study.suspects if group & ~news),
-            quarantined={block: error for block, error in study.quarantined.items() if not news >> block & 1},
-        )
+        self.studies[event.study] = queue.taken(study, done & ~self.flying(event.study))
 
     def flying(self, study: str) -> BlockSet:
         """Return the blocks of the study that are in a lease."""
@@ -314,8 +299,13 @@ class _Draft:
 
     # What follows from any event
 
-    def settle(self) -> None:
+    def tick(self, event: Tick) -> None:
+        for name, study in list(self.studies.items()):
+            if study.paused_s is not None and study.paused_s <= self.now_s:
+                self.change(name, paused_s=None)
         self.expire()
+
+    def settle(self) -> None:
         self.end_studies()
         self.scale()
         self.place_suspects()
@@ -325,8 +315,8 @@ class _Draft:
         for name, study in list(self.studies.items()):
             if study.waiting or study.suspects or self.flying(name):
                 continue
-            submission = study.submission
-            self.commands.append(EndStudy(name, submission.nonce, study.done, study.quarantined, study.is_cancelled))
+            ended = study.done, study.quarantined, study.is_cancelled, study.joined
+            self.commands.append(EndStudy(name, study.submission.nonce, *ended))
             del self.studies[name]
             self.costs = self.costs.forget(name)
             self.tell("study ended", study=name)
@@ -355,20 +345,15 @@ class _Draft:
                 self.stop(name, "not needed")
 
     def drain(self, present: list[WorkerView], count: int) -> None:
-        needed: dict[str, int] = {}
-        for study in self.studies.values():
-            for pile in study.submission.piles:
-                if pile.blocks & study.waiting:
-                    needed.update(pile.needs)
+        piles = [pile for each in self.studies.values() for pile in each.submission.piles if pile.blocks & each.waiting]
+        needed = {shard: size for pile in piles for shard, size in pile.needs.items()}
         candidates = [(worker.name, len(worker.leases), worker.holdings) for worker in present]
         for name in scale.least_valuable(candidates, needed, count):
             self.workers[name] = replace(self.workers[name], status="draining")
         self.surplus_since_s = None
 
     def unfinished(self) -> int:
-        waiting = sum(
-            study.waiting.bit_count() + sum(map(int.bit_count, study.suspects)) for study in self.studies.values()
-        )
+        waiting = sum(sum(map(int.bit_count, (study.waiting, *study.suspects))) for study in self.studies.values())
         return waiting + sum(held.count for held in self.leases.values())
 
     def backlog_s(self) -> float:
@@ -377,7 +362,10 @@ class _Draft:
 
     def place_suspects(self) -> None:
         """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
-        groups = [(name, group) for name, study in self.studies.items() for group in study.suspects]
+        groups = [(name, group) for name, study in self.leasable() for group in study.suspects]
+        if self.is_solo():
+            solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
+            groups = [] if self.leases else solo[:1]
         empty = [name for name, worker in self.workers.items() if worker.status == "ready" and not worker.leases]
         for (name, group), worker in zip(groups, empty, strict=False):
             study = self.studies[name]
@@ -385,10 +373,22 @@ class _Draft:
             pile = next(pile for pile in study.submission.piles if pile.blocks & group)
             self.send(study, pile, group, self.workers[worker], "retry", alone=True)
 
+    def leasable(self) -> list[tuple[str, QueuedStudy]]:
+        return [(name, study) for name, study in self.studies.items() if study.paused_s is None]
+
+    def is_solo(self) -> bool:
+        """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
+        feared = {name: study.submission.solo for name, study in self.studies.items() if study.submission.solo}
+        flying = [held.run for held in self.leases.values() if held.alone] if feared else []
+        waiting = [(name, group) for name, study in self.leasable() for group in study.suspects]
+        return any(group & feared.get(name, 0) for name, group in [(r.study, r.blocks) for r in flying] + waiting)
+
     def fill(self) -> None:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""
+        if self.is_solo():
+            return
         ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
-        waits = sum(len(study.suspects) for study in self.studies.values())
+        waits = sum(len(study.suspects) for _, study in self.leasable())
         if waits:
             # The emptiest workers are let run empty for the suspects; of several workers one goes on with the rest.
             ready.sort(key=lambda name: len(self.workers[name].leases))
@@ -405,7 +405,7 @@ class _Draft:
 
     def take_one(self, worker: WorkerView) -> bool:
         """Give the worker one lease, if there is one it should have."""
-        waiting = [study for study in self.studies.values() if study.waiting]
+        waiting = [study for _, study in self.leasable() if study.waiting]
         serving = [other for other in self.workers.values() if other.status == "ready"]
         for studies, is_overdue in queue.turns(waiting, self.served_s, self.now_s, self.limits):
             offers = affinity.offers(studies, self.costs)
@@ -473,7 +473,7 @@ _STATUS: dict[type[Event], Callable[[State, Any], str]] = {
 
 TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (Submitted, "absent"): _Draft.admit,  # a new study, or one that ended and is tried again
-    (Submitted, "active"): _nothing,  # submitted twice: the first one counts
+    (Submitted, "active"): _Draft.join,  # submitted twice: the first one counts
     (Submitted, "cancelled"): _Draft.refuse,  # its last leases are still ending
     (Cancelled, "active"): _Draft.cancel,
     (Cancelled, "cancelled"): _nothing,  # asked twice
@@ -496,5 +496,5 @@ TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (LeaseCrashed, "flying"): _Draft.crashed,
     (LeaseCrashed, "closed"): _nothing,
     (LeaseCrashed, "foreign"): _nothing,
-    (Tick, "any"): _nothing,  # deadlines and patience are looked at after every event
+    (Tick, "any"): _Draft.tick,  # what came before it is taken before anything expires
 }

@@ -27,6 +27,7 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 
 from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
@@ -36,6 +37,7 @@ from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
 from cluster.sim_worlds import SHARDS, Plan, make_plan
 from cluster.submission import Submission, block_set, make_piles, members
+from farm.results.leases import lease_record
 from farm.shard.layout import study_prefix
 from farm.values.errors import BlockFailed, CapacityError, FarmError, StoreError
 
@@ -68,7 +70,7 @@ class SimDriver(Driver):
 
     @property
     def is_idle(self) -> bool:
-        return not self.state.studies and not self.state.workers
+        return not self.state.studies and not self.state.workers and not self.outbox
 
 
 class World:
@@ -103,7 +105,10 @@ class World:
         self.epochs = 0
         self.old: list[SimDriver] = []
         self._deaths = list(deaths)
+        self._struck: set[str] = set()
         self.driver = self._make_driver()
+        if faults.resubmissions and self.plan.kind == "wild" and self.chance.random() < 0.3:
+            self.store.on_clearing = self._sneak
         self._script = sorted(self._write_script(), key=lambda item: item[0])
 
     def run(self) -> None:
@@ -159,22 +164,41 @@ class World:
 
     def _submit(self, study: SimStudy) -> None:
         nonce = f"{study.name}-{self.chance.getrandbits(32):08x}"
-        entry = Entry(study.name, nonce, study.submitter, study.priority, int(self.clock.now_s * 1e9))
+        self._put(Entry(study.name, nonce, study.submitter, study.priority, int(self.clock.now_s * 1e9)))
+
+    def _put(self, entry: Entry) -> None:
+        """Submit, again and again until it is acknowledged."""
         try:
-            entry = self.inbox.submit(entry)
+            self.inbox.submit(entry)
         except StoreError:
-            self._script.append((self.clock.now_s + 3.0, lambda: self._submit(study)))
-            self._script.sort(key=lambda item: item[0])
+            self._later(3.0, lambda: self._put(entry))
             return
         self.acknowledged.append(entry)
-        study.is_cancelled = False
+        self.studies[entry.study].is_cancelled = False
         self._drive(self.driver, lambda: self._enqueue(entry))
+
+    def _sneak(self, name: str) -> None:
+        """Submit a study again in the very moment in which its inbox is cleared."""
+        if self.fuse.is_running and self.chance.random() < 0.1:
+            self.seen.add("submitted while it was cleared")
+            entry = Entry(name, f"{name}-{self.chance.getrandbits(32):08x}", "ann", 0, int(self.clock.now_s * 1e9))
+            with self.fuse.paused(), suppress(StoreError):
+                self.inbox.submit(entry)
+                self.acknowledged.append(entry)
+                self._later(0.1, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._script.append((self.clock.now_s + seconds, action))
+        self._script.sort(key=lambda item: item[0])
 
     def _enqueue(self, entry: Entry) -> None:
         driver = self.driver
         driver.refused.pop(entry.study, None)
-        driver.enqueue(entry)
-        if entry.study not in driver.state.studies and entry.study not in driver.ended | driver.refused:
+        if not self._reads(lambda: driver.enqueue(entry)):
+            self._later(POLL_S, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
+            return
+        known = driver.state.studies.keys() | driver.ended.keys() | driver.refused.keys()
+        if entry.study not in known and not driver.outbox:
             raise Broken(f"{entry.study} was neither queued nor refused nor ended")
 
     def _cancel(self, study: SimStudy) -> None:
@@ -197,6 +221,7 @@ class World:
         """The driver stands still; what it is sent waits."""
         self.seen.add("stall")
         self.clock.now_s += self.chance.uniform(5, 40)
+        self.driver.witness.stalled_s = self.clock.now_s
 
     def _refused(self) -> list[Entry]:
         refused = self.driver.refused
@@ -204,12 +229,15 @@ class World:
 
     def _look_again(self) -> None:
         """Who was refused is tried again a little later."""
-        for entry in self._refused()[:1]:
+        refused = self._refused()
+        for entry in [each for each in refused if each.study == refused[0].study]:
             self.seen.add("refused")
-            queued = sum(len(study.submission.cells) for study in self.driver.state.studies.values())
-            busy = self.driver.state.studies.get(entry.study)
+            state = self.driver.state
+            queued = sum(len(study.submission.cells) for study in state.studies.values())
             fits = queued + len(self.studies[entry.study].blocks) <= self.plan.limits.queue_blocks_max
-            if fits and busy is None:
+            if entry.study in state.studies:
+                fits = not state.studies[entry.study].is_cancelled
+            if fits:
                 self._drive(self.driver, lambda entry=entry: self._enqueue(entry))  # type: ignore[misc]
                 if entry.study in self.driver.refused:
                     raise Broken(f"{entry.study} was refused, and there is room")
@@ -254,7 +282,32 @@ class World:
         self.clock.run_until(max(self.clock.now_s, self.store.away_until_s if not self.faults.away else 0.0))
         self.driver = self._make_driver()
         driver = self.driver
-        self._drive(driver, driver.recover)
+        self._strike_unanswered()
+        self._drive(driver, self._recover)
+
+    def _recover(self) -> None:
+        while not self._reads(self.driver.recover):
+            self.clock.run_until(self.clock.now_s + POLL_S)
+
+    def _reads(self, action: Callable[[], None]) -> bool:
+        """Let a scheduler read what is in the bucket; False when it is away: it is read again a little later."""
+        try:
+            action()
+        except StoreError:
+            if not self.faults.away:
+                raise
+            return False
+        return True
+
+    def _strike_unanswered(self) -> None:
+        """A block that is alone in an attempt nobody answered is suspected of more than it did."""
+        for key, lease in self.store.leases():
+            if key not in self._struck and b'"outcome":"sent"' in lease and b'"reason":"retry"' in lease:
+                record = lease_record(lease, key)
+                if len(record.blocks) == 1:
+                    self._struck.add(key)
+                    strikes = self.studies[record.study].strikes
+                    strikes[record.blocks[0]] = strikes.get(record.blocks[0], 0) + 1
 
     def _make_driver(self) -> SimDriver:
         self.epochs += 1
@@ -277,6 +330,7 @@ class World:
 
     def _load(self, entry: Entry) -> Submission:
         study = self.studies[entry.study]
+        before = self.inbox.attempts(study.name, entry.nonce)
         return Submission(
             study.name,
             entry.nonce,
@@ -285,7 +339,9 @@ class World:
             tuple(block.cells for block in study.blocks),
             make_piles(study.blocks),
             block_set(study.written),
-            self.inbox.failures(study.name, entry.nonce),
+            before.failures,
+            before.suspects,
+            before.solo,
         )
 
     # The end

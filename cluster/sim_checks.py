@@ -27,7 +27,7 @@ from cluster.state import State
 from cluster.submission import BlockSet, Pile, block_set, members
 from farm.results.leases import SENT, lease_record
 from farm.shard.layout import lease_key
-from farm.values.errors import FarmError, ResultConflict, StoreError
+from farm.values.errors import FarmError, ResultConflict, is_away
 
 GRACE_S = 3.0
 """What a deadline may be late by: messages take up to a second, three times that if they are sent twice."""
@@ -42,9 +42,8 @@ class Shares:
 
 @dataclass
 class History:
-    """What a world remembers across its schedulers: failures that were told, per submission and block."""
+    """What a world remembers across its schedulers."""
 
-    failures: dict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     stops: Counter[str] = field(default_factory=Counter)
     fetched: Counter[str] = field(default_factory=Counter)
 
@@ -65,12 +64,14 @@ class Witness:
         self.over: dict[str, RunLease] = {}
         self.known: dict[str, BlockSet] = defaultdict(int)
         self.told: list[tuple[str, int, FarmError]] = []
+        self.owed: dict[str, set[int]] = defaultdict(set)
         self.held: dict[str, set[str]] = defaultdict(set)
         self.served_s: dict[str, float] = defaultdict(float)
         self.offset_s: dict[str, float] = {}
         self.leased_s: dict[str, float] = {}
         self.cancelled_s: dict[str, float] = {}
         self.full_s = 0.0
+        self.stalled_s = 0.0
         self.vain = 0
         self.starting_lost: set[str] = set()
 
@@ -82,7 +83,8 @@ class Witness:
     def loaded(self, study: str, nonce: str, done: BlockSet) -> None:
         """The scheduler was told of a study, what of it is done and what has failed."""
         self.known[study] = done
-        self.failures[nonce] = self.history.failures[nonce].copy()
+        records = [lease_record(data, key) for key, data in self.hosts.store.leases(f"{study}/")]
+        self.failures[nonce] = Counter(block for each in records if each.nonce == nonce for block in each.failed)
         self.leased_s[study] = self.hosts.clock.now_s
         self.cancelled_s.pop(study, None)
 
@@ -97,7 +99,9 @@ class Witness:
             if lease is not None:
                 self.over[event.lease] = lease
                 self.served_s[self.hosts.studies[event.study].submitter] += sum(one.seconds for one in event.reports)
-                self.told += [(lease.nonce, one.block, one.error) for one in event.reports if one.error is not None]
+                errors = {one.block: one.error for one in event.reports if one.error is not None}
+                self.told += [(lease.nonce, block, error) for block, error in errors.items()]
+                self.owed[event.lease] = {block for block, error in errors.items() if not is_away(error)}
                 if self.is_calm:
                     self._fetched(lease, sum(one.bytes_fetched for one in event.reports))
         elif isinstance(event, LeaseCrashed):
@@ -159,16 +163,16 @@ class Witness:
     def after_turn(self) -> None:
         """The scheduler lived through a turn: what it was told has to show."""
         for nonce, block, error in self.told:
-            if isinstance(error, StoreError) and self.hosts.faults.worker_store:
+            if is_away(error):
                 continue  # blames nobody
             self.failures[nonce][block] += 1
-            self.history.failures[nonce][block] += 1
             if isinstance(error, ResultConflict):
                 self.hopeless.add((nonce, block))
         self.told.clear()
         now_s = self.hosts.clock.now_s
         for name, at_s in self.cancelled_s.items():
-            is_late = now_s > at_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
+            until_s = max(at_s, self.stalled_s, self.hosts.store.away_until_s + 2 * GRACE_S)
+            is_late = now_s > until_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
             if is_late and any(held.run.study == name for held in self.state.leases.values()):
                 raise Broken(f"{name} was cancelled at {at_s:.1f} and holds a slot at {now_s:.1f}")
         self._needed()
@@ -186,8 +190,9 @@ class Witness:
         """The scheduler has nothing left to do: what it saw end is recorded as ended."""
         for name, lease in self.over.items():
             key = lease_key(lease.study, name)
-            if lease_record(self.hosts.store.seen(key), key).outcome == SENT:
-                raise Broken(f"lease {name} has ended, and its record does not say so")
+            record = lease_record(self.hosts.store.seen(key), key)
+            if record.outcome == SENT or not self.owed[name] <= set(record.failed):
+                raise Broken(f"lease {name} has ended, and its record does not say so, or how: {record}")
 
     # Of any world
 
@@ -201,7 +206,7 @@ class Witness:
 
     def _starving(self) -> None:
         """While others of its priority get leases, a study waits a bounded time for its next one."""
-        waiting = [study for study in self.state.studies.values() if study.waiting]
+        waiting = [study for study in self.state.studies.values() if study.waiting and study.paused_s is None]
         for study in waiting:
             name, priority = study.submission.study, study.submission.priority
             peers = [other for other in waiting if other.submission.priority >= priority]

@@ -176,7 +176,7 @@ class SimBackend:
         while not self._inbound and self.clock.run_next(until_s):
             pass
         if not self._inbound:
-            self.clock.now_s = max(self.clock.now_s, until_s)
+            self.clock.now_s = max(self.clock.now_s + 1e-6, until_s)  # time passes, whatever floats make of a wait
         events, self._inbound = self._inbound, []
         return [replace(event, now_s=self.clock.now_s) for event in events]
 
@@ -200,8 +200,6 @@ class SimBackend:
         """Drop what was on its way to the scheduler; its workers die, or go on as strays until somebody stops them."""
         self.is_heard = False
         self._inbound.clear()
-        for leases in self.sent.values():
-            self.hosts.strike(leases.values(), always=True)
         for worker in list(self.workers.values()):
             if self.chance.random() < 0.5:
                 self.hosts.die(worker)

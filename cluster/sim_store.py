@@ -80,7 +80,7 @@ class Fuse:
     def __init__(self) -> None:
         self.effects = 0
         self._left: int | None = None
-        self._is_running = False
+        self.is_running = False
 
     def arm(self, effects: int) -> None:
         """Let the process end at this many effects from now; an effect has a moment before and one after."""
@@ -89,14 +89,23 @@ class Fuse:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Inside, effects are those of the scheduler."""
-        self._is_running = True
+        self.is_running = True
         try:
             yield
         finally:
-            self._is_running = False
+            self.is_running = False
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside, effects are those of somebody else, whatever the scheduler is at."""
+        was, self.is_running = self.is_running, False
+        try:
+            yield
+        finally:
+            self.is_running = was
 
     def burn(self) -> None:
-        if not self._is_running:
+        if not self.is_running:
             return
         self.effects += 1
         if self._left is not None:
@@ -144,15 +153,20 @@ class SimStore(MemoryStore):
             super().put(key, data)
 
     def delete(self, key: str) -> None:
-        study = parse_inbox_key(key)
-        if study is not None and self.on_clearing is not None:
-            self.on_clearing(study)
+        found = parse_inbox_key(key)
+        if found is not None and self.on_clearing is not None:
+            self.on_clearing(found[0])
         with self._effect():
             super().delete(key)
 
     def holds(self, key: str) -> bool:
         """Whether the object is there, as nobody but the world can see: without a call that may fail."""
         return key in self._objects
+
+    def leases(self, study: str = "") -> list[tuple[str, bytes]]:
+        """Return the lease records of a study, or of all, likewise."""
+        of = f"studies/{study}"
+        return [(key, data) for key, (data, _) in self._objects.items() if "/leases/" in key and key.startswith(of)]
 
     def seen(self, key: str) -> bytes:
         """Return an object, likewise."""

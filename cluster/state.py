@@ -52,9 +52,15 @@ def next_wake_s(state: State) -> float | None:
     """Return when a Tick is due if nothing else happens, or None."""
     times = [held.run.deadline_s for held in state.leases.values()]
     times += [worker.since_s + state.limits.start_s for worker in state.workers.values() if worker.status == "starting"]
+    times += [study.paused_s for study in state.studies.values() if study.paused_s is not None]
     if state.surplus_since_s is not None:
         times.append(state.surplus_since_s + state.limits.idle_s)
     return min(times, default=None)
+
+
+def machine_away_s(state: State, now_s: float) -> float:
+    """Return for how long workers have had no answer from the store, 0 if they have."""
+    return max((now_s - study.away_s for study in state.studies.values() if study.away_s is not None), default=0.0)
 
 
 # What the subject of an event is in.

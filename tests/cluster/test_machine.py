@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -27,9 +28,9 @@ from cluster.messages import (
     WorkerLost,
     WorkerReady,
 )
-from cluster.state import Impossible, State, next_wake_s
+from cluster.state import Impossible, State, machine_away_s, next_wake_s
 from cluster.submission import members
-from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict
+from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict, Unavailable
 from tests.cluster.worlds import Play, blocks_of, runs, study
 
 CRASH = BlockFailed("killed")
@@ -68,10 +69,13 @@ def test_a_study_whose_blocks_are_all_done_ends_at_once_and_starts_nobody() -> N
     assert play.submit(study(blocks=2, done=0b11)) == (EndStudy("s", "s-nonce", 0b11, {}, False),)
 
 
-def test_submitted_twice_is_one_study() -> None:
+def test_submitted_twice_is_one_study_that_ends_once_for_both() -> None:
     play = Play()
-    play.submit(study())
-    assert play.submit(study()) == ()
+    play.submit(study(blocks=1))
+    again = replace(study(blocks=1), nonce="other")
+    assert play.submit(study(blocks=1)) == play.submit(again) == play.submit(again) == ()
+    [run] = runs(play.ready())
+    assert play.end(run)[-1] == EndStudy("s", "s-nonce", 0b1, {}, False, ("other",))
 
 
 def test_a_crash_of_several_leases_blames_nobody_and_each_runs_again_alone() -> None:
@@ -130,6 +134,42 @@ def test_a_conflict_of_results_is_not_tried_again() -> None:
     error = ResultConflict("other rows")
     commands = play.end(run, reports=[BlockAnswer(0, 0, 0.1, 0, error=error)])
     assert commands[-1] == EndStudy("s", "s-nonce", 0, {0: error}, False)
+
+
+def test_a_store_that_is_away_pauses_the_study_and_blames_no_block() -> None:
+    """However often: the block waits, and its study gets no lease for a moment; others go on."""
+    play = Play(ahead_per_slot=1, pause_s=2.0, watchdog_s=60.0)
+    play.submit(study(blocks=1))
+    [run] = runs(play.ready())
+    away = [BlockAnswer(0, 0, 0.1, 0, error=Unavailable("no answer"))]
+    for _ in range(5):
+        commands = play.end(run, reports=away)
+        assert [(note.failed, run.attempt) for note in commands if isinstance(note, NoteLease)] == [({}, 1)]
+        assert runs(commands) == [] and next_wake_s(play.state) == play.now_s + 2.0
+        play.now_s += 2.0
+        [run] = runs(play.feed(Tick(play.now_s)))
+    assert machine_away_s(play.state, play.now_s) == 10.0
+    play.end(run, reports=away)
+    [other] = runs(play.submit(study("t", blocks=1)))
+    assert other.study == "t"
+    play.end(other)
+    play.now_s += 2.0
+    [run] = runs(play.feed(Tick(play.now_s)))
+    assert play.end(run)[-1] == EndStudy("s", "s-nonce", 0b1, {}, False)
+
+
+def test_a_store_that_workers_miss_for_as_long_as_the_watchdog_allows_is_given_up() -> None:
+    play = Play(ahead_per_slot=1, pause_s=2.0, watchdog_s=5.0)
+    play.submit(study(blocks=2))
+    [run] = runs(play.ready())
+    error = Unavailable("no answer")
+    for expected in ([], [], [], [GiveUp(error)]):
+        commands = play.end(run, reports=[BlockAnswer(blocks_of(run)[0], 0, 0.1, 0, error=error)])
+        assert [command for command in commands if isinstance(command, GiveUp)] == expected
+        play.now_s += 2.0
+        [run] = runs(play.feed(Tick(play.now_s)))
+    play.end(run)
+    assert machine_away_s(play.state, play.now_s) == 0.0, "a block that ends well ends it"
 
 
 def test_a_lease_that_crashes_without_its_worker_is_halved_too() -> None:
@@ -217,6 +257,26 @@ def test_failures_of_an_earlier_scheduler_count() -> None:
     commands = play.end(run)
     [end] = [command for command in commands if isinstance(command, EndStudy)]
     assert set(end.quarantined) == {0}
+
+
+def test_suspects_of_an_earlier_scheduler_run_alone_and_what_is_feared_alone_in_the_farm() -> None:
+    play = Play(workers_max=2, lease_s=10.0)
+    play.submit(replace(study(blocks=8, done=0b1), suspects=(0b11, 0b100, 0b1000), solo=0b100))
+    assert play.state.studies["s"].suspects == (0b10, 0b100, 0b1000), "what is done is no suspect"
+    [run] = runs(play.ready("e-w0"))
+    assert (blocks_of(run), run.reason) == ([2], "retry")
+    assert runs(play.ready("e-w1")) == [], "nobody beside it"
+    leases = runs(play.end(run))
+    assert [(blocks_of(run), run.worker, run.reason) for run in leases] == [
+        ([1], "e-w0", "retry"),
+        ([3], "e-w1", "retry"),
+    ]
+
+
+def test_a_block_without_attempts_left_is_no_suspect() -> None:
+    play = Play()
+    play.submit(replace(study(blocks=2, done=0b10, failures={0: (3, "killed")}), suspects=(0b1,)))
+    assert play.state.studies == {}
 
 
 def test_down_to_zero_after_some_patience_and_up_at_once() -> None:

@@ -16,7 +16,7 @@ import pytest
 from cluster import affinity, driver, lease, machine, queue, scale, sim
 from cluster.affinity import Offer, WorkerView
 from cluster.driver import Driver
-from cluster.inbox import Inbox
+from cluster.inbox import Attempts, Inbox
 from cluster.lease import BlockCosts
 from cluster.machine import _Draft
 from cluster.messages import EndStudy, LeaseCrashed, LeaseEnded, RefuseStudy, RunLease, Submitted, WorkerReady
@@ -152,7 +152,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("failures of an earlier scheduler do not count", "does not count its failures|is attempt")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "failures", lambda self, study, nonce: {})
+    patch.setattr(Inbox, "attempts", lambda self, study, nonce: Attempts({}, (), 0))
 
 
 @fault("attempts are not recorded", "was not recorded")
@@ -163,7 +163,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @fault("attempts are recorded after they were sent", "was not recorded")
 def _(patch: pytest.MonkeyPatch) -> None:
     def run(self: Driver, command: RunLease) -> None:
-        self.backend.run(command)
+        self._send(command)
         self.inbox.record(command)
 
     patch.setitem(driver._EXECUTE, RunLease, run)
@@ -176,7 +176,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("no done marker is written", "has no end")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "finish", lambda self, end: self.store.delete(inbox_key(end.study)))
+    patch.setattr(Inbox, "finish", lambda self, end: self.store.delete(inbox_key(end.study, end.nonce)))
 
 
 @fault("the inbox is not cleared", "left in the inbox")
@@ -184,12 +184,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     finish = Inbox.finish
 
     def half(self: Inbox, end: EndStudy) -> None:
-        left = self.store.get(inbox_key(end.study))
+        left = self.store.get(inbox_key(end.study, end.nonce))
         finish(self, end)
-        self.store.put(inbox_key(end.study), left)
+        self.store.put(inbox_key(end.study, end.nonce), left)
 
     patch.setattr(Inbox, "finish", half)
-    patch.setattr(Inbox, "_clear_if_ended", lambda self, entry: False)
+    patch.setattr(Inbox, "_clear_if_ended", lambda self, entry, key: False)
 
 
 @fault("the inbox is cleared before the marker is written", "has no end")
@@ -197,7 +197,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     finish = Inbox.finish
 
     def early(self: Inbox, end: EndStudy) -> None:
-        self.store.delete(inbox_key(end.study))
+        self.store.delete(inbox_key(end.study, end.nonce))
         finish(self, end)
 
     patch.setattr(Inbox, "finish", early)
@@ -205,7 +205,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("a submission is acknowledged before it is stored", "has no end")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "submit", lambda self, entry: entry)
+    patch.setattr(Inbox, "submit", nothing)
 
 
 @fault("recovery takes the first submission only", "left in the inbox|has no end")
