@@ -151,6 +151,7 @@ class World:
             return
         for _ in range(self.chance.choice([0, 0, 1, 2])):
             yield self.chance.uniform(0, 40), lambda: self.fuse.arm(self.chance.randint(1, 60))
+        self.store.dies_at_clearing = self.chance.random() < 0.2
         if self.chance.random() < 0.3:
             yield self.chance.uniform(0, 30), self._overlap
         if self.chance.random() < 0.3:

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import reduce
 from hashlib import blake2b
+from operator import or_
 
 from cluster.driver import Driver
 from cluster.lease import Limits
@@ -94,7 +96,8 @@ class Witness:
         if isinstance(event, LeaseEnded):
             lease = self.flying.pop(event.lease, None)
             done = block_set(report.block for report in event.reports if report.error is None)
-            others = sum_of(each.blocks for each in self.flying.values() if each.study == event.study)
+            runs = [held.run for name, held in self.state.leases.items() if name != event.lease]
+            others = reduce(or_, (run.blocks for run in runs if run.study == event.study), 0)
             self.known[event.study] |= done & ~others
             if lease is not None:
                 self.over[event.lease] = lease
@@ -296,11 +299,3 @@ class Witness:
 def home(key: str, workers: list[str]) -> str:
     """Return the rendezvous home of a pile, computed anew: what the scheduler says is what is in question."""
     return max((blake2b(f"{key}/{worker}".encode(), digest_size=8).digest(), worker) for worker in workers)[1]
-
-
-def sum_of(sets: object) -> BlockSet:
-    """Return the union of sets of blocks."""
-    total = 0
-    for blocks in sets:  # type: ignore[attr-defined]
-        total |= blocks
-    return total

@@ -28,21 +28,19 @@ class Died(BaseException):
 
 @dataclass(frozen=True)
 class Faults:
-    """Which of the faults that a scheduler once did not survive are in the world.
+    """Which of the faults that a scheduler once did not survive are in the world; those that are off it does not yet.
 
     away: the bucket is away for a while, and a scheduler must neither end nor blame blocks; without it a scheduler that
     cannot reach its bucket may end with the error, and is started again. worker_store: workers cannot read for a while.
     stalls: the driver stands still while answers wait. killers: a block takes the scheduler's process with it.
     resubmissions: a study is submitted again between its marker and its clearing, and while two schedulers run it.
-    hosts: after a while without hosts the same scheduler goes on, instead of one that is started anew.
     """
 
-    away: bool = False
-    worker_store: bool = False
-    stalls: bool = False
-    killers: bool = False
-    resubmissions: bool = False
-    hosts: bool = False
+    away: bool = True
+    worker_store: bool = True
+    stalls: bool = True
+    killers: bool = True
+    resubmissions: bool = True
 
 
 class Clock:
@@ -126,6 +124,7 @@ class SimStore(MemoryStore):
         self.latency_s = 0.0
         self.errors = 0.0
         self.away_until_s = 0.0
+        self.dies_at_clearing = False
         self.on_clearing: Callable[[str], None] | None = None
 
     @property
@@ -156,6 +155,9 @@ class SimStore(MemoryStore):
         found = parse_inbox_key(key)
         if found is not None and self.on_clearing is not None:
             self.on_clearing(found[0])
+        if found is not None and self.dies_at_clearing and self.fuse.is_running:
+            self.dies_at_clearing = False
+            self.fuse.arm(2)
         with self._effect():
             super().delete(key)
 
@@ -163,10 +165,11 @@ class SimStore(MemoryStore):
         """Whether the object is there, as nobody but the world can see: without a call that may fail."""
         return key in self._objects
 
-    def leases(self, study: str = "") -> list[tuple[str, bytes]]:
-        """Return the lease records of a study, or of all, likewise."""
+    def leases(self, study: str = "") -> Iterator[tuple[str, bytes]]:
+        """Yield the lease records of a study, or of all, likewise."""
         of = f"studies/{study}"
-        return [(key, data) for key, (data, _) in self._objects.items() if "/leases/" in key and key.startswith(of)]
+        found = ((key, data) for key, (data, _) in self._objects.items() if "/leases/" in key)
+        yield from (pair for pair in found if pair[0].startswith(of))
 
     def seen(self, key: str) -> bytes:
         """Return an object, likewise."""
