@@ -199,7 +199,15 @@ class Witness:
 
     # Of any world
 
+    def _strike_unsent(self, worker: str) -> None:
+        """A block is blamed for the end of a worker that its lease never reached, since the bucket was away."""
+        if self.hosts.faults.unsent:
+            return
+        runs = [held.run for name, held in self.state.leases.items() if held.alone and name not in self.flying]
+        self.hosts.strike((run for run in runs if run.worker == worker), always=True)
+
     def _worker_lost(self, event: WorkerLost) -> None:
+        self._strike_unsent(event.worker)
         for name in [name for name, lease in self.flying.items() if lease.worker == event.worker]:
             self.over[name] = self.flying.pop(name)
         worker = self.state.workers.get(event.worker)

@@ -34,6 +34,7 @@ class Faults:
     cannot reach its bucket may end with the error, and is started again. worker_store: workers cannot read for a while.
     stalls: the driver stands still while answers wait. killers: a block takes the scheduler's process with it.
     resubmissions: a study is submitted again between its marker and its clearing, and while two schedulers run it.
+    unsent: a worker dies while its lease waits for the bucket; the block is blamed for what it cannot have done.
     """
 
     away: bool = True
@@ -41,6 +42,7 @@ class Faults:
     stalls: bool = True
     killers: bool = True
     resubmissions: bool = True
+    unsent: bool = False
 
 
 class Clock:
