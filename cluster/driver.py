@@ -11,9 +11,10 @@ this process slept through (a stop, a suspended machine): no worker is to blame 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from cluster.messages import (
     EndStudy,
     Event,
     GiveUp,
+    LeaseCrashed,
     NoteLease,
     RefuseStudy,
     RunLease,
@@ -36,14 +38,19 @@ from cluster.messages import (
     StopWorker,
     Submitted,
     Tick,
+    WorkerFailing,
+    WorkerLost,
 )
 from cluster.outbox import PROMPT_S, Outbox
 from cluster.state import State, machine_away_s, next_wake_s
-from cluster.submission import Submission
+from cluster.submission import BlockSet, Submission
 from farm.values.errors import DataError, FarmError, UsageError
 
 LoadSubmission = Callable[[Entry], Submission]
 """Entry of the inbox -> the study as the queue sees it: its record, minus the segments in the catalog."""
+
+Stored = Callable[[str], BlockSet]
+"""Study -> its blocks that have a segment now."""
 
 
 @dataclass
@@ -64,11 +71,16 @@ STALL_S: Final = 1.0
 GRACE_S: Final = 5.0
 """What workers have to end their own waiting for a store that was away; above their longest pause."""
 
+LOOK_S: Final = 2.0
+LOOK_SHARE: Final = 20.0
+"""What is stored is looked up every ``LOOK_S`` and at most for one part in so many of the time."""
+
 
 class Driver:
     """One scheduler: a state, a backend that runs its workers, an inbox that outlives it.
 
-    ``writer`` makes the calls to the store off the loop; without one they are made at once.
+    ``writer`` makes the calls to the store off the loop; without one they are made at once. ``stored`` is asked before
+    anything is suspected, and now and then, since others may be at the same study.
     """
 
     def __init__(
@@ -81,6 +93,7 @@ class Driver:
         epoch: str,
         writer: Executor | None = None,
         observe: Callable[[State, Tally], None] | None = None,
+        stored: Stored | None = None,
     ) -> None:
         self.backend = backend
         self.inbox = inbox
@@ -92,6 +105,9 @@ class Driver:
         self.outbox = Outbox(writer, limits.watchdog_s)
         self._halted = False
         self._observe = observe
+        self._stored = stored
+        self._found: dict[str, BlockSet] = {}
+        self._look_s = 0.0
         self._seen_s = self._awake_s = self._clock_s = backend.now_s()
         self._graced_s = self._awake_s
 
@@ -138,10 +154,14 @@ class Driver:
         self._now_s()
         wait_s = self._wait_s(timeout_s)
         events = self.backend.events(wait_s)
-        now_s = self._now_s(wait_s)
-        for event in events:
-            self.feed(replace(event, now_s=now_s))
-        self.feed(Tick(self._now_s()))
+        self._now_s(wait_s)
+        self._take(events)
+        while self._overdue() and (events := self.backend.events(0)):
+            self._take(events)  # what has come is an answer, however late it is looked at
+        self._look()
+        self.outbox.pump(self._awake_s)
+        found, self._found = self._found, {}
+        self.feed(Tick(self._now_s(), found, self._stored is None or self._overdue() <= found.keys()))
         if self._observe is not None:
             self._observe(self.state, self.tally)
 
@@ -158,6 +178,46 @@ class Driver:
         until_s = self.backend.now_s() + timeout_s
         while self.outbox and self.backend.now_s() < until_s:
             self.turn(PROMPT_S)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        """Feed what has come: answers before deaths, and deaths once it is known what was stored before them."""
+        for event in events:
+            worker = self.state.workers.get(event.worker) if isinstance(event, WorkerLost) else None
+            if worker is not None and worker.status in ("ready", "draining"):
+                self.feed(WorkerFailing(self._clock_s, worker.name))
+        for event in sorted(events, key=lambda event: isinstance(event, (WorkerLost, LeaseCrashed))):
+            if isinstance(event, (WorkerLost, LeaseCrashed)) and self._stored is not None:
+                runs = [held.run for held in self.state.leases.values() if held.run.worker == event.worker]
+                self._ask(f"death of {event.worker}", {run.study for run in runs}, partial(self._mourn, event))
+            else:
+                self.feed(replace(event, now_s=self._clock_s))
+
+    def _mourn(self, event: WorkerLost | LeaseCrashed, stored: Mapping[str, BlockSet]) -> None:
+        self.feed(replace(event, now_s=self._clock_s, stored=stored))
+
+    def _ask(self, lane: str, studies: Iterable[str], then: Callable[[dict[str, BlockSet]], None]) -> None:
+        assert self._stored is not None, "there is somebody to ask"
+        names, stored = sorted(studies), self._stored
+        self.outbox.add(lane, lambda: {name: stored(name) for name in names}, then)
+
+    def _overdue(self) -> set[str]:
+        """Return the studies of leases past their deadline."""
+        return {held.run.study for held in self.state.leases.values() if held.run.deadline_s <= self._clock_s}
+
+    def _look(self) -> None:
+        """Look up what is stored: of overdue leases before they expire, of all now and then."""
+        studies = self._overdue() - self._found.keys()
+        if self._awake_s >= self._look_s:
+            studies |= self.state.studies.keys()
+        if self._stored is not None and studies and not self.outbox.has("look"):
+            began_s = self.backend.now_s()
+
+            def found(stored: dict[str, BlockSet]) -> None:
+                self._found |= stored
+                took_s = self.backend.now_s() - began_s
+                self._look_s = self._awake_s + max(LOOK_S, LOOK_SHARE * took_s)
+
+            self._ask("look", studies, found)
 
     def _now_s(self, asked_s: float = 0.0) -> float:
         """Return the machine's time; ``asked_s`` is what the loop meant to wait since it was looked at last."""
@@ -182,7 +242,8 @@ class Driver:
             dues.append(self._graced_s - self._awake_s)
         else:
             wake_s = next_wake_s(self.state)
-            dues += [] if wake_s is None else [wake_s - self._clock_s]
+            if wake_s is not None and not (wake_s <= self._clock_s and self.outbox):  # else it waits for an answer
+                dues.append(wake_s - self._clock_s)
         return max(0.0, min(dues))
 
     def _start(self, command: StartWorker) -> None:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
-from cluster.submission import BlockSet, block_set, members
+from cluster.submission import BlockSet, block_set, halves, members
 from farm.results.leases import SENT, LeaseRecord, read_leases
 from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
@@ -226,9 +226,9 @@ def _attempts(records: Sequence[LeaseRecord]) -> Attempts:
     suspects = []
     for place, record in enumerate(records):
         if record.outcome in (SENT, "crashed", "expired"):
-            middle = len(record.blocks) // 2 if record.reason == "retry" else 0  # alone already: halve it
-            halves = record.blocks[:middle], record.blocks[middle:]
-            suspects += [block_set(block for block in half if last[block] == place) for half in halves]
+            blocks = block_set(record.blocks)
+            for group in halves(blocks) if record.reason == "retry" else (blocks,):  # alone already: in half
+                suspects.append(block_set(block for block in members(group) if last[block] == place))
     return Attempts(failures, tuple(group for group in suspects if group), solo)
 
 

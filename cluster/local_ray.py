@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from cluster.driver import Driver, Tally
 from cluster.inbox import Entry, Inbox
-from cluster.lease import Limits
+from cluster.lease import STORE_SHARE, Limits
 from cluster.messages import EndStudy
-from cluster.submission import Submission, block_set, make_piles
+from cluster.submission import BlockSet, Submission, block_set, make_piles
 from farm.results.document import FarmStats
 from farm.store.open import open_store
 from farm.store.patience import leave, stay
@@ -132,8 +132,7 @@ class LocalFarm:
         base = settings if settings is not None else FarmSettings()
         self.store = open_store(store_url, base.store)
         self.settings = replace(base.with_store(self.store.url), threads=threads)
-        watchdog_s = base.store.watchdog_s
-        self.limits = limits or Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s)
+        self.limits = limits if limits is not None else _limits(workers, base.store.watchdog_s)
         self.inbox = Inbox(self.store)
         self._make_runner = make_runner
         self.stop = stop if stop is not None else threading.Event()
@@ -161,7 +160,16 @@ class LocalFarm:
         backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner)
         epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
         observe = RayMetrics(backend.now_s)
-        self._driver = Driver(backend, self.inbox, self._load, self.limits, epoch=epoch, writer=writer, observe=observe)
+        self._driver = Driver(
+            backend,
+            self.inbox,
+            self._load,
+            self.limits,
+            epoch=epoch,
+            writer=writer,
+            observe=observe,
+            stored=self._stored,
+        )
         self._driver.turn(0)
 
     def close(self) -> None:
@@ -217,6 +225,13 @@ class LocalFarm:
         if self.stop.is_set():
             raise Interrupted(f"stopped by the user {detail}", hint=RESUME)
 
+    def _stored(self, name: str) -> BlockSet:
+        """Return which blocks have a segment; a fresh study is to compute all of its own, whatever others have."""
+        submission = self._submissions[name]
+        if submission.study.fresh:
+            return 0
+        return block_set(submission.catalog.finished_blocks(submission.study))
+
     def _load(self, entry: Entry) -> Submission:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
         submission = self._submissions[entry.study]
@@ -234,6 +249,11 @@ class LocalFarm:
             suspects=before.suspects,
             solo=before.solo,
         )
+
+
+def _limits(workers: int, watchdog_s: float) -> Limits:
+    deadline_s = max(Limits(workers_max=workers).deadline_s, STORE_SHARE * watchdog_s)
+    return Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s, deadline_s=deadline_s)
 
 
 def _check(workers: int, threads: int, store_url: str) -> None:

@@ -37,12 +37,13 @@ from cluster.messages import (
     StopWorker,
     Submitted,
     Tick,
+    WorkerFailing,
     WorkerLost,
     WorkerReady,
 )
 from cluster.queue import QueuedStudy
 from cluster.state import Impossible, Line, State, complaint, lease_status, study_status, worker_status
-from cluster.submission import BlockSet, Pile, block_set, first, members
+from cluster.submission import BlockSet, Pile, block_set, first, halves, members
 from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError, is_away
 
 STORY_LENGTH = 128
@@ -64,7 +65,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
     handler = TABLE.get((type(event), status))
     if handler is None:
         raise Impossible(complaint(state, event, status))
-    draft = _Draft(state, event.now_s)
+    draft = _Draft(state, event.now_s, getattr(event, "stored", {}))
     handler(draft, event)
     draft.settle()
     return draft.freeze(), tuple(draft.commands)
@@ -73,8 +74,8 @@ def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
 class _Draft:
     """The next state while it is made: own dictionaries, so that the old state stays as it was."""
 
-    def __init__(self, state: State, now_s: float) -> None:
-        self.state = state
+    def __init__(self, state: State, now_s: float, stored: Mapping[str, BlockSet]) -> None:
+        self.state, self.stored = state, stored
         self.now_s = now_s
         self.limits = state.limits
         self.studies, self.workers, self.leases = dict(state.studies), dict(state.workers), dict(state.leases)
@@ -119,8 +120,9 @@ class _Draft:
             self.change(submission.study, joined=(*study.joined, submission.nonce))
 
     def refuse(self, event: Submitted, why: str = "the study is being cancelled") -> None:
-        error = CapacityError(why, place=f"study {event.submission.study}", hint="submit it again a little later")
-        self.commands.append(RefuseStudy(event.submission.study, error))
+        name = event.submission.study
+        error = CapacityError(why, place=f"study {name}", hint="submit it again a little later")
+        self.commands.append(RefuseStudy(name, error))
 
     def cancel(self, event: Cancelled) -> None:
         self.change(event.study, is_cancelled=True, waiting=0, suspects=())
@@ -155,6 +157,9 @@ class _Draft:
         if self.start_failures >= self.limits.start_failures_max and not serves and not self.has_given_up:
             self.has_given_up = True
             self.commands.append(GiveUp(error))
+
+    def failing(self, event: WorkerFailing) -> None:
+        self.workers[event.worker] = replace(self.workers[event.worker], status="failing")
 
     def lost(self, event: WorkerLost) -> None:
         held = [self.leases.pop(name) for name in self.workers.pop(event.worker).leases]
@@ -240,18 +245,11 @@ class _Draft:
     def suspect(self, held: Lease, outcome: Ending, error: FarmError, *, is_alone: bool) -> None:
         """A lease brought its worker down, or was with it when it fell: try its blocks alone, halved if they were."""
         run, study = held.run, self.studies[held.run.study]
-        failed: dict[int, FarmError] = {}
         self.tell(outcome, run=run)
-        if study.is_cancelled:
-            groups: tuple[BlockSet, ...] = ()
-        elif not is_alone:
-            groups = (run.blocks,)
-        elif held.count > 1:
-            half = first(run.blocks, held.count // 2)
-            groups = (half, run.blocks & ~half)
-        else:
-            groups = (run.blocks,)
-            failed = {run.blocks.bit_length() - 1: error}
+        blocks = run.blocks & ~self.stored.get(run.study, 0)
+        self.change(run.study, done=study.done | (run.blocks & ~blocks))
+        groups = () if study.is_cancelled or not blocks else halves(blocks) if is_alone else (blocks,)
+        failed = {blocks.bit_length() - 1: error} if is_alone and groups == (blocks,) else {}
         for block in failed:
             if self.fail(run.study, block, error):
                 groups = ()
@@ -301,9 +299,12 @@ class _Draft:
 
     def tick(self, event: Tick) -> None:
         for name, study in list(self.studies.items()):
+            if self.stored.get(name) and not study.is_cancelled:
+                self.studies[name] = queue.taken(study, self.stored[name] & ~self.flying(name))
             if study.paused_s is not None and study.paused_s <= self.now_s:
                 self.change(name, paused_s=None)
-        self.expire()
+        if event.may_expire:
+            self.expire()
 
     def settle(self) -> None:
         self.end_studies()
@@ -434,15 +435,17 @@ class _Draft:
         cells = sum(submission.cells[block] for block in members(blocks))
         expected_s = self.costs.seconds(submission.study, cells, blocks.bit_count())
         ahead_s = sum(self.leases[name].expected_s for name in worker.leases)
+        load_s = 0.0 if pile.key in worker.warm else self.costs.load_seconds(pile.bytes)
+        attempt = 1 + max(study.failures.get(block, 0) for block in members(blocks))
         run = RunLease(
             f"{self.state.epoch}-{self.leases_made:06d}",
             submission.study,
             submission.nonce,
             worker.name,
             blocks,
-            1 + max(study.failures.get(block, 0) for block in members(blocks)),
+            attempt,
             reason,
-            lease.deadline_s(self.now_s, ahead_s, expected_s, self.limits),
+            lease.deadline_s(self.now_s, ahead_s, load_s + expected_s, max(attempt, 1 + alone), self.limits),
         )
         self.leases_made += 1
         self.leases[run.lease] = Lease(run, pile.key, expected_s, alone)
@@ -465,6 +468,7 @@ _STATUS: dict[type[Event], Callable[[State, Any], str]] = {
     Submitted: study_status,
     Cancelled: study_status,
     WorkerReady: worker_status,
+    WorkerFailing: worker_status,
     WorkerLost: worker_status,
     LeaseEnded: lease_status,
     LeaseCrashed: lease_status,
@@ -484,9 +488,14 @@ TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (WorkerReady, "stopping"): _nothing,  # it came up while it was being stopped
     (WorkerReady, "closed"): _stray,  # it was given up, and lives
     (WorkerReady, "foreign"): _stray,  # it was started by a scheduler that is no more
+    (WorkerReady, "failing"): _nothing,  # said twice, the second time after its death
+    (WorkerFailing, "ready"): _Draft.failing,
+    (WorkerFailing, "draining"): _Draft.failing,
+    (WorkerFailing, "failing"): _nothing,  # said twice
     (WorkerLost, "starting"): _Draft.start_failed,
     (WorkerLost, "ready"): _Draft.lost,
     (WorkerLost, "draining"): _Draft.lost,
+    (WorkerLost, "failing"): _Draft.lost,
     (WorkerLost, "stopping"): _Draft.gone,
     (WorkerLost, "closed"): _nothing,  # said twice
     (WorkerLost, "foreign"): _nothing,

@@ -36,7 +36,7 @@ from cluster.sim_checks import History, Witness
 from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
 from cluster.sim_worlds import SHARDS, Plan, make_plan
-from cluster.submission import Submission, block_set, make_piles, members
+from cluster.submission import BlockSet, Submission, block_set, make_piles, members
 from farm.results.leases import lease_record
 from farm.shard.layout import study_prefix
 from farm.values.errors import BlockFailed, CapacityError, FarmError, StoreError
@@ -103,6 +103,7 @@ class World:
         self.acknowledged: list[Entry] = []
         self.seen: set[str] = set()
         self.epochs = 0
+        self.hosts.asks = self.chance.random() < 0.7
         self.old: list[SimDriver] = []
         self._deaths = list(deaths)
         self._struck: set[str] = set()
@@ -216,7 +217,7 @@ class World:
 
     def _go_away(self) -> None:
         self.seen.add("away")
-        self.store.away_until_s = self.clock.now_s + self.chance.uniform(1, 40 if self.faults.away else 5)
+        self.store.away_until_s = self.clock.now_s + self.chance.uniform(1, 25 if self.faults.away else 5)
 
     def _stall(self) -> None:
         """The driver stands still; what it is sent waits."""
@@ -322,12 +323,18 @@ class World:
                 witness.loaded(entry.study, entry.nonce, submission.done)
             return submission
 
-        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs}")
+        stored = self._stored if self.hosts.asks else None
+        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs}", stored=stored)
         driver.witness = witness
         driver.witness.driver = driver
         backend.watcher = driver.witness
         self.hosts.serving = backend
         return driver
+
+    def _stored(self, study: str) -> BlockSet:
+        """Return what the catalog has of a study, if the bucket answers."""
+        self.store.call()
+        return block_set(self.studies[study].written)
 
     def _load(self, entry: Entry) -> Submission:
         study = self.studies[entry.study]

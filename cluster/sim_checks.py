@@ -111,6 +111,7 @@ class Witness:
             lease = self.flying.pop(event.lease, None)
             if lease is not None:
                 self.over[event.lease] = lease
+                self._looked_up(lease)
         elif isinstance(event, WorkerLost):
             self._worker_lost(event)
         elif isinstance(event, WorkerReady):
@@ -206,10 +207,16 @@ class Witness:
         runs = [held.run for name, held in self.state.leases.items() if held.alone and name not in self.flying]
         self.hosts.strike((run for run in runs if run.worker == worker), always=True)
 
+    def _looked_up(self, lease: RunLease) -> None:
+        """Before anything is suspected the catalog was asked, where there is one to ask: what it holds is known."""
+        if self.hosts.asks and not self.hosts.store.latency_s:
+            self.known[lease.study] |= lease.blocks & block_set(self.hosts.studies[lease.study].written)
+
     def _worker_lost(self, event: WorkerLost) -> None:
         self._strike_unsent(event.worker)
         for name in [name for name, lease in self.flying.items() if lease.worker == event.worker]:
             self.over[name] = self.flying.pop(name)
+            self._looked_up(self.over[name])
         worker = self.state.workers.get(event.worker)
         if worker is not None and worker.status == "starting" and event.worker not in self.starting_lost:
             self.starting_lost.add(event.worker)
@@ -227,7 +234,12 @@ class Witness:
                 if other.submission.priority <= priority
             )
             per_peer_s = 1 + self.limits.fair_s + self.limits.lease_s
-            bound_s = self.limits.wait_s_max + (2 if self.is_calm and not self.shares else 40) * len(peers) * per_peer_s
+            hung_s = 0 if self.is_calm else 10 * self.limits.deadline_s
+            bound_s = (
+                self.limits.wait_s_max
+                + hung_s
+                + (2 if self.is_calm and not self.shares else 40) * len(peers) * per_peer_s
+            )
             if latest_s - self.leased_s[name] > bound_s:
                 raise Broken(f"{name} starves since {self.leased_s[name]:.1f}, at {latest_s:.1f}")
 

@@ -101,6 +101,7 @@ class Hosts:
     shards_held: int = 3
     slots: tuple[int, ...] = (1, 1, 2, 4)
     up_s: float = 0.0
+    asks: bool = True
     alive: dict[str, SimWorker] = field(default_factory=dict)
     serving: SimBackend | None = None
 

@@ -134,15 +134,15 @@ class SimStore(MemoryStore):
         return self.clock.now_s < self.away_until_s
 
     def head(self, key: str) -> ObjectMeta:
-        self._call()
+        self.call()
         return super().head(key)
 
     def get(self, key: str) -> bytes:
-        self._call()
+        self.call()
         return super().get(key)
 
     def list(self, prefix: str, *, start_after: str = "") -> Iterator[ObjectMeta]:
-        self._call()
+        self.call()
         return super().list(prefix, start_after=start_after)
 
     def put_if_absent(self, key: str, data: bytes) -> None:
@@ -179,14 +179,15 @@ class SimStore(MemoryStore):
 
     @contextmanager
     def _effect(self) -> Iterator[None]:
-        self._call()
+        self.call()
         self.fuse.burn()
         yield
         self.fuse.burn()
         if self.errors and self.chance.random() < self.errors:
             raise Unavailable("the answer to a write did not come", place=self.url)
 
-    def _call(self) -> None:
+    def call(self) -> None:
+        """Ask the bucket anything: it takes its time, or is away."""
         if self.latency_s:
             self.clock.now_s += self.chance.uniform(0, self.latency_s)
         if self.is_away or (self.errors and self.chance.random() < self.errors):

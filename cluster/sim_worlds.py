@@ -19,7 +19,16 @@ from cluster.sim_store import Faults
 
 Kind = Literal["wild", "shares", "overdue", "urgent", "homes", "barren"]
 KINDS: tuple[Kind, ...] = ("wild",) * 7 + ("shares", "overdue", "urgent", "homes", "barren")
-WILD = Limits(workers_max=3, idle_s=5.0, start_s=20.0, deadline_s=8.0, deadline_factor=6.0, fair_s=4.0, wait_s_max=20.0)
+WILD = Limits(
+    workers_max=3,
+    idle_s=5.0,
+    start_s=20.0,
+    deadline_s=46.0,
+    deadline_factor=6.0,
+    watchdog_s=30.0,
+    fair_s=4.0,
+    wait_s_max=20.0,
+)
 SHARDS = [f"{number:02x}" for number in range(16)]
 SHARD_BYTES = 1000
 

@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from cluster.affinity import WorkerView
 from cluster.lease import BlockCosts, Lease, Limits
-from cluster.messages import Cancelled, Event, LeaseCrashed, LeaseEnded, Submitted, WorkerLost, WorkerReady
+from cluster.messages import (
+    Cancelled,
+    Event,
+    LeaseCrashed,
+    LeaseEnded,
+    Submitted,
+    WorkerFailing,
+    WorkerLost,
+    WorkerReady,
+)
 from cluster.queue import QueuedStudy
 from cluster.submission import BlockSet, block_set
 
@@ -72,7 +81,7 @@ def study_status(state: State, event: Submitted | Cancelled) -> str:
     return "absent" if study is None else "cancelled" if study.is_cancelled else "active"
 
 
-def worker_status(state: State, event: WorkerReady | WorkerLost) -> str:
+def worker_status(state: State, event: WorkerReady | WorkerFailing | WorkerLost) -> str:
     worker = state.workers.get(event.worker)
     if worker is not None:
         return worker.status

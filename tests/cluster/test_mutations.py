@@ -132,7 +132,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("deadlines leave out what work costs", "nothing is wrong with it")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(lease, "deadline_s", lambda now_s, ahead_s, expected_s, limits: now_s + 1.0)
+    patch.setattr(lease, "deadline_s", lambda now_s, *others: now_s + 1.0)
 
 
 @fault("a cancelled study keeps its slots", "holds a slot")
@@ -146,6 +146,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
         draft.limits = draft.state.limits
 
     patch.setitem(machine.TABLE, (machine.Cancelled, "active"), slow)
+
+
+@fault("nobody asks the catalog before a lease is suspected", "computed again")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Driver, "_mourn", lambda self, event, stored: self.feed(replace(event, now_s=self._clock_s)))
 
 
 # What is recorded
