@@ -15,7 +15,8 @@ try them again.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -36,7 +37,7 @@ _REMOVE = "remove it and submit the study again"
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission. ``at_ns``: when, by the submitter's clock; it orders the queue, together with the study's name."""
+    """A submission. ``at_ns``: when, by the submitter's clock, which orders what this submitter has in the queue."""
 
     study: str
     nonce: str
@@ -97,7 +98,7 @@ class Inbox:
                 continue
             if entry is not None and not self._clear_if_ended(entry, meta.key):
                 waiting.append(entry)
-        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study, entry.nonce)), damaged
+        return _in_turns(waiting), damaged
 
     def record(self, run: RunLease) -> None:
         """Record an attempt that is about to be sent; AlreadyExists when another has its name."""
@@ -175,6 +176,17 @@ class Inbox:
         if not isinstance(record, dict):
             raise DataError("not an object", place=key, hint=_REMOVE)
         return record
+
+
+def _in_turns(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the submissions in the order in which they are queued: each submitter's by their own clock, which puts
+    nobody but themselves first or last, and those of several submitters in turns."""
+    places: Counter[str] = Counter()
+    turns = []
+    for entry in sorted(entries, key=lambda entry: (entry.at_ns, entry.study, entry.nonce)):
+        turns.append((places[entry.submitter], entry.submitter, entry))
+        places[entry.submitter] += 1
+    return [entry for _, _, entry in sorted(turns, key=lambda turn: turn[:2])]
 
 
 def _done_key(study: str, nonce: str) -> str:

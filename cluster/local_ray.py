@@ -22,12 +22,12 @@ from cluster.driver import Driver, Tally
 from cluster.inbox import Entry, Inbox
 from cluster.lease import STORE_SHARE, Limits
 from cluster.messages import EndStudy
-from cluster.submission import BlockSet, Submission, block_set, make_piles
+from cluster.submission import BlockSet, Submission, block_set, make_piles, start_of
 from farm.results.document import FarmStats
 from farm.store.open import open_store
 from farm.store.patience import leave, stay
 from farm.store.probe import probe_conditional_put
-from farm.values.errors import BlockFailed, FarmError, Interrupted, UsageError
+from farm.values.errors import BlockFailed, CapacityError, FarmError, Interrupted, UsageError
 from farm.values.settings import FarmSettings
 from farm.work import run
 from farm.work.progress import Stages
@@ -137,6 +137,7 @@ class LocalFarm:
         self._make_runner = make_runner
         self.stop = stop if stop is not None else threading.Event()
         self._submissions: dict[str, run.SubmittedStudy] = {}
+        self._starts: dict[str, int] = {}
         self._resources = ExitStack()
         self._driver: Driver | None = None
 
@@ -187,6 +188,8 @@ class LocalFarm:
         """Wait until so many workers serve. Errors: CapacityError, or what they fail with; Interrupted."""
         while sum(worker.status == "ready" for worker in self.driver.state.workers.values()) < workers:
             self._check_stopped()
+            if self.driver.state.has_given_up:
+                raise CapacityError("no worker comes up", hint="close the farm and open it again")
             self.driver.turn(TURN_S)
 
     def run(self, submission: run.SubmittedStudy, progress: Progress | None = None) -> Tally:
@@ -195,7 +198,9 @@ class LocalFarm:
         self._submissions[study.name] = submission
         driver.tally = Tally()
         self.inbox.submit(Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns()))
-        for entry in self.inbox.pending_of(study.name):  # an interrupted run has left one: its failures count
+        entries = self.inbox.pending_of(study.name)  # others are at it, or were interrupted: their failures count
+        self._starts[study.name] = start_of(len(entries) - 1, len(study.blocks))
+        for entry in entries:
             driver.enqueue(entry)
         if study.name in driver.refused:
             raise driver.refused.pop(study.name)
@@ -248,6 +253,7 @@ class LocalFarm:
             failures=before.failures,
             suspects=before.suspects,
             solo=before.solo,
+            start=self._starts[entry.study],
         )
 
 

@@ -100,6 +100,7 @@ class _Draft:
 
     def admit(self, event: Submitted) -> None:
         submission = event.submission
+        self.has_given_up, self.start_failures = False, 0  # whoever submits may know that workers come up now
         queued = sum(len(study.submission.cells) for study in self.studies.values())
         if queued + len(submission.cells) > self.limits.queue_blocks_max:
             self.refuse(event, f"the queue holds {queued} blocks; {len(submission.cells)} more are too many")
@@ -116,6 +117,7 @@ class _Draft:
     def join(self, event: Submitted) -> None:
         """A study submitted twice runs once, and both submissions end with it."""
         submission, study = event.submission, self.studies[event.submission.study]
+        self.has_given_up, self.start_failures = False, 0
         if submission.nonce not in (study.submission.nonce, *study.joined):
             self.change(submission.study, joined=(*study.joined, submission.nonce))
 
@@ -422,6 +424,7 @@ class _Draft:
 
     def lease_blocks(self, study: QueuedStudy, offer: Offer) -> BlockSet:
         waiting = offer.pile.blocks & study.waiting
+        waiting = waiting >> study.submission.start << study.submission.start or waiting
         in_all = sum(each.waiting.bit_count() for each in self.studies.values())
         slots = sum(worker.slots for worker in self.workers.values() if worker.status == "ready")
         block_s = affinity.block_s(study, offer.pile, self.costs)

@@ -46,7 +46,8 @@ class Submission:
 
     Fields: study, its name; nonce, which submission of it this is; cells, per block index; piles, a partition of the
     blocks; done, blocks that have a segment; failures, attempts that already failed, per block, with the last error;
-    suspects, groups of blocks to be tried alone on a worker; solo, those of them to be tried alone in the whole farm.
+    suspects, groups of blocks to be tried alone on a worker; solo, those of them to be tried alone in the whole farm;
+    start, the block to begin at: two schedulers at one study begin apart, and meet what the other has stored.
     """
 
     study: str
@@ -59,6 +60,7 @@ class Submission:
     failures: Mapping[int, tuple[int, str]] = field(default_factory=dict)
     suspects: tuple[BlockSet, ...] = ()
     solo: BlockSet = 0
+    start: int = 0
 
     @property
     def blocks(self) -> BlockSet:
@@ -109,3 +111,9 @@ def halves(blocks: BlockSet) -> tuple[BlockSet, ...]:
     """Return the set in two halves, one block as it is, and nothing for none."""
     low = first(blocks, blocks.bit_count() // 2)
     return tuple(half for half in (low, blocks & ~low) if half)
+
+
+def start_of(place: int, blocks: int) -> int:
+    """Return the block at which the ``place``-th scheduler of a study begins: 0, then the middle of a largest gap."""
+    digits = f"{place:b}"
+    return blocks * int(digits[::-1], 2) >> len(digits)

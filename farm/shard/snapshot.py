@@ -14,8 +14,10 @@ dataset. Canonical shard order makes the root independent of who came first.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import ldexp
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +29,8 @@ from farm.values.errors import AlreadyExists, BucketNotFound, DataError, NotFoun
 
 COMMIT_ATTEMPTS_MAX = 64
 """Bound on rebases: each one means that somebody else committed meanwhile."""
+BACKOFF_S = 0.02
+BACKOFF_S_MAX = 1.0
 
 _FORMAT = 1
 
@@ -174,7 +178,7 @@ def commit(store: Store, dataset: str, change: Callable[[Snapshot | None], Snaps
     names; it may be called again on a newer head. When it returns the head itself (same id) no entry is added.
     Errors: StoreError when others commit faster for ``COMMIT_ATTEMPTS_MAX`` rounds; whatever ``change`` raises.
     """
-    for _ in range(COMMIT_ATTEMPTS_MAX):
+    for attempt in range(COMMIT_ATTEMPTS_MAX):
         head = find_head(store, dataset)
         new = change(head[1] if head else None)
         if head is not None and new.id == head[1].id:
@@ -187,6 +191,7 @@ def commit(store: Store, dataset: str, change: Callable[[Snapshot | None], Snaps
         except AlreadyExists:
             # Taken by the same snapshot: our own put whose answer was lost, or somebody with the same contents.
             if _read_ref(store, key) != new.id:
+                time.sleep(_pause_s(attempt, new.id))
                 continue
         return new
     raise StoreError(
@@ -194,6 +199,12 @@ def commit(store: Store, dataset: str, change: Callable[[Snapshot | None], Snaps
         place=refs_prefix(dataset),
         hint="try again when fewer ingests run",
     )
+
+
+def _pause_s(attempt: int, snapshot_id: str) -> float:
+    """Return how long to wait after losing a race. Racers have different snapshots, hence wait for different times."""
+    longest_s = min(BACKOFF_S_MAX, ldexp(BACKOFF_S, attempt))
+    return longest_s * (0.5 + 0.5 * int(sha256_hex(f"{snapshot_id}/{attempt}".encode())[:8], 16) / 2**32)
 
 
 def put_content(store: Store, key: str, data: bytes, sha256: str) -> None:

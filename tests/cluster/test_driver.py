@@ -14,8 +14,8 @@ import pytest
 from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
 from cluster.lease import Limits
-from cluster.messages import Event, WorkerLost
-from cluster.submission import Submission, block_set, members
+from cluster.messages import Event, RunLease, WorkerLost
+from cluster.submission import Submission, block_set, members, start_of
 from farm.results.leases import SENT, read_leases
 from farm.store.memory import MemoryStore
 from farm.store.wrap import Around
@@ -278,6 +278,43 @@ def test_a_lease_expires_when_the_catalog_has_been_asked() -> None:
         while not backend.stopped:
             driver.turn(1.0)
         assert driver.tally.outcomes["expired"] and not driver.state.studies["s"].suspects
+
+
+def test_two_runs_of_one_study_share_it() -> None:
+    """They begin apart and look at what is stored: hardly a block is computed twice."""
+    store, written, blocks = Away(), set[int](), 200
+    inbox = Inbox(store)
+    runs: list[tuple[Driver, Counting]] = []
+    for place in range(2):
+        inbox.submit(Entry("s", f"n{place}", "ann", 0, place))
+        backend, start = Counting(written), start_of(place, blocks)
+        whole = replace(study(blocks=blocks), start=start)
+        driver = Driver(
+            backend,
+            inbox,
+            lambda entry, whole=whole: replace(whole, nonce=entry.nonce),  # type: ignore[misc]
+            LIMITS,
+            epoch=f"e{place}",
+            stored=lambda name: block_set(written),
+        )
+        runs.append((driver, backend))
+    for driver, _ in runs:
+        driver.recover()
+    for _ in range(2000):
+        for driver, _ in runs:
+            driver.turn(1.0)
+    assert [driver.state.studies for driver, _ in runs] == [{}, {}]
+    assert len(written) == blocks and sum(backend.count for _, backend in runs) <= 1.2 * blocks
+    assert min(backend.count for _, backend in runs) > 0.3 * blocks
+    assert inbox.pending() == []
+
+
+class Counting(Steady):
+    count = 0
+
+    def run(self, lease: RunLease) -> None:
+        self.count += lease.blocks.bit_count()
+        super().run(lease)
 
 
 def looked(store: Away, backend: Steady) -> int:

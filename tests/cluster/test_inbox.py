@@ -108,6 +108,19 @@ def test_the_queue_is_in_the_order_of_submission_whatever_the_names_are(store: S
     assert [each.study for each in inbox.pending()] == ["b", "c", "a"]
 
 
+def test_a_wrong_clock_puts_nobody_before_or_behind_others(store: Store) -> None:
+    inbox = Inbox(store)
+    for name, submitter, at_ns in (
+        ("a1", "ann", 5),
+        ("a2", "ann", 6),
+        ("b1", "bob", 0),
+        ("b2", "bob", 1),
+        ("c", "eve", 9**19),
+    ):
+        inbox.submit(Entry(name, "n", submitter, 0, at_ns))
+    assert [each.study for each in inbox.pending()] == ["a1", "b1", "c", "a2", "b2"]
+
+
 def test_after_its_end_a_study_can_be_submitted_anew(store: Store) -> None:
     inbox = Inbox(store)
     inbox.submit(entry(nonce="n1"))

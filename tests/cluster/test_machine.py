@@ -29,7 +29,7 @@ from cluster.messages import (
     WorkerReady,
 )
 from cluster.state import Impossible, State, machine_away_s, next_wake_s
-from cluster.submission import members
+from cluster.submission import members, start_of
 from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict, Unavailable
 from tests.cluster.worlds import Play, blocks_of, runs, study
 
@@ -335,6 +335,30 @@ def test_workers_that_never_come_up_are_given_up() -> None:
     for number in range(2):
         assert play.feed(WorkerLost(0.0, f"e-w{number}", error)) == (StartWorker(f"e-w{number + 1}"),)
     assert play.feed(WorkerLost(0.0, "e-w2", error)) == (GiveUp(error),)
+
+
+def test_who_submits_after_that_gets_workers() -> None:
+    """Giving up is for those who wait now: also the same study, submitted again, tries anew, and is told anew."""
+    play = Play(workers_max=1, start_failures_max=1)
+    play.submit(study())
+    error = DataError("the golden vectors differ")
+    assert play.feed(WorkerLost(0.0, "e-w0", error)) == (GiveUp(error),)
+    assert play.feed(Tick(1.0)) == ()
+    assert play.submit(study("t")) == (StartWorker("e-w1"),)
+    assert play.feed(WorkerLost(1.0, "e-w1", error)) == (GiveUp(error),)
+    assert play.submit(study("t")) == (StartWorker("e-w2"),)
+
+
+def test_a_study_begins_where_it_is_told_to_and_wraps_around() -> None:
+    play = Play(ahead_per_slot=1)
+    play.submit(replace(study(blocks=4), start=start_of(1, 4)))
+    [run] = runs(play.ready())
+    order = []
+    while run is not None:
+        order += blocks_of(run)
+        run = next(iter(runs(play.end(run, seconds=5.0))), None)  # type: ignore[assignment]
+    assert order == [2, 3, 0, 1]
+    assert [start_of(place, 16) for place in range(6)] == [0, 8, 4, 12, 2, 10]
 
 
 def test_what_cannot_happen_names_state_event_and_story_and_changes_nothing() -> None:

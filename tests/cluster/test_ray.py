@@ -65,7 +65,8 @@ SPEC = {
 
 def stub(name: str, blocks: int, store: Store) -> Any:
     """What ``LocalFarm.run`` reads of a submission, for a study that only the stub runner knows."""
-    study = SimpleNamespace(name=name, id=name, cells=blocks, blocks=[Block(index) for index in range(blocks)])
+    made = [Block(index) for index in range(blocks)]
+    study = SimpleNamespace(name=name, id=name, cells=blocks, blocks=made, fresh=True)  # the catalog knows none of it
     return SimpleNamespace(study=study, waiting=tuple(range(blocks)), cells_waiting=blocks, catalog=None)
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from farm.columns.cache import ColumnCache
-from farm.shard import layout
+from farm.shard import layout, snapshot
 from farm.shard.reader import read_rows
 from farm.shard.snapshot import ShardRef, commit, make_snapshot, read_head, read_snapshot, snapshot_bytes
 from farm.store.base import Store
@@ -42,6 +42,25 @@ def test_a_racing_commit_is_rebased_not_lost() -> None:
         assert list(head(inner).instruments()) == ["A", "B", *(f"R{at}" for at in range(racers))]
         for symbol in head(inner).instruments():
             assert sum(month.rows for month in digests(inner, symbol)) == 3
+
+
+def test_who_loses_a_race_waits_longer_each_time_and_not_as_long_as_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    paused: list[list[float]] = []
+    monkeypatch.setattr(snapshot.time, "sleep", lambda seconds: paused[-1].append(seconds))
+    for symbol in ("B", "C"):
+        inner = MemoryStore()
+        ahead = iter(range(6))
+
+        def before(verb: str, key: str, inner: Store = inner, ahead: Iterator[int] = ahead) -> None:
+            if verb == "put_if_absent" and key.startswith("refs/") and (at := next(ahead, None)) is not None:
+                put_bars(inner, walk(f"R{at}", "2010-01-01", 3))
+
+        paused.append([])
+        put_bars(Meddling(inner, before), walk(symbol, "2010-01-01", 3))
+    assert paused[0] != paused[1]
+    for pauses in paused:
+        assert len(pauses) == 6
+        assert all(0.01 * 2**at <= pause <= 0.02 * 2**at for at, pause in enumerate(pauses))
 
 
 def test_a_rebase_sees_the_rows_of_the_winner() -> None:
