@@ -22,7 +22,7 @@ from operator import or_
 
 from cluster.driver import Driver
 from cluster.lease import Limits
-from cluster.messages import Event, LeaseCrashed, LeaseEnded, RunLease, WorkerLost, WorkerReady
+from cluster.messages import Event, LeaseCrashed, LeaseEnded, RunLease, Submitted, WorkerLost, WorkerReady
 from cluster.sim_cluster import Hosts, SimWorker
 from cluster.sim_store import Broken
 from cluster.state import State
@@ -74,7 +74,7 @@ class Witness:
         self.cancelled_s: dict[str, float] = {}
         self.full_s = 0.0
         self.stalled_s = 0.0
-        self.vain = 0
+        self.vain = self.vain_in_all = 0
         self.starting_lost: set[str] = set()
 
     @property
@@ -115,7 +115,9 @@ class Witness:
         elif isinstance(event, WorkerLost):
             self._worker_lost(event)
         elif isinstance(event, WorkerReady):
-            self.vain = 0
+            self.vain = self.vain_in_all = 0
+        elif isinstance(event, Submitted):
+            self.vain = 0  # whoever submits may know that workers come up now
 
     def asked(self, lease: RunLease) -> None:
         """A lease is about to be sent."""
@@ -149,7 +151,7 @@ class Witness:
         for lease in leases:
             self.over[lease.lease] = self.flying.pop(lease.lease)
         if why == "did not come up in time":
-            self.vain += 1
+            self.vain, self.vain_in_all = self.vain + 1, self.vain_in_all + 1
             self.starting_lost.add(name)
         if "deadline" in why and worker is not None and name in self.state.workers:
             is_cancelled = any(lease.study in self.cancelled_s for lease in leases)
@@ -161,8 +163,8 @@ class Witness:
             raise Broken(f"{name} is not needed {self.hosts.clock.now_s - self.full_s:.1f} s after all were")
 
     def gave_up(self) -> None:
-        if self.vain < self.limits.start_failures_max:
-            raise Broken(f"gave up after {self.vain} starts in vain")
+        if self.vain_in_all < self.limits.start_failures_max:
+            raise Broken(f"gave up after {self.vain_in_all} starts in vain")
 
     def after_turn(self) -> None:
         """The scheduler lived through a turn: what it was told has to show."""
@@ -220,7 +222,7 @@ class Witness:
         worker = self.state.workers.get(event.worker)
         if worker is not None and worker.status == "starting" and event.worker not in self.starting_lost:
             self.starting_lost.add(event.worker)
-            self.vain += 1
+            self.vain, self.vain_in_all = self.vain + 1, self.vain_in_all + 1
 
     def _starving(self) -> None:
         """While others of its priority get leases, a study waits a bounded time for its next one."""
