@@ -388,7 +388,9 @@ class _Draft:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""
         if self.is_solo():
             return
-        ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
+        ahead, workers = self.limits.ahead_per_slot, self.workers.items()
+        ready = [name for name, each in workers if each.status == "ready" and len(each.leases) < each.slots * ahead]
+        ready = [name for name in ready if self.has_room(self.workers[name])]
         waits = sum(len(study.suspects) for _, study in self.leasable())
         if waits:
             # The emptiest workers are let run empty for the suspects; of several workers one goes on with the rest.
@@ -427,7 +429,7 @@ class _Draft:
         waiting = offer.pile.blocks & study.waiting
         waiting = waiting >> study.submission.start << study.submission.start or waiting
         in_all = sum(each.waiting_count for each in self.studies.values())
-        slots = sum(worker.slots for worker in self.workers.values() if worker.status == "ready")
+        slots = sum([worker.slots for worker in self.workers.values() if worker.status == "ready"])
         block_s = affinity.block_s(study, offer.pile, self.costs)
         is_known = self.costs.knows(study.submission.study)
         return first(waiting, lease.block_count(waiting.bit_count(), in_all, slots, block_s, is_known, self.limits))
