@@ -408,6 +408,7 @@ class World:
         """While others of its priority get leases, a study waits a bounded time for its next one."""
         state = self.driver.state
         waiting = [study for study in state.studies.values() if study.waiting]
+        hangs = sum(block.nature == "hang" for study in self.studies.values() for block in study.blocks)
         for study in waiting:
             peers = [other for other in waiting if other.submission.priority >= study.submission.priority]
             latest_s = max(
@@ -419,6 +420,7 @@ class World:
                 default=study.since_s,
             )
             bound_s = self.limits.wait_s_max + 40 * len(peers) * (1 + self.limits.fair_s + self.limits.lease_s)
+            bound_s += 7 * self.limits.deadline_s * hangs  # one, two and four deadlines, for each block that hangs
             if latest_s - study.since_s > bound_s:
                 raise Broken(f"{study.submission.study} starves since {study.since_s:.1f}, at {latest_s:.1f}")
 
