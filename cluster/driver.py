@@ -49,7 +49,7 @@ from farm.values.errors import DataError, FarmError, UsageError
 LoadSubmission = Callable[[Entry], Submission]
 """Entry of the inbox -> the study as the queue sees it: its record, minus the segments in the catalog."""
 
-Stored = Callable[[str], BlockSet]
+LookUp = Callable[[str], BlockSet]
 """Study -> its blocks that have a segment now."""
 
 
@@ -93,7 +93,7 @@ class Driver:
         epoch: str,
         writer: Executor | None = None,
         observe: Callable[[State, Tally], None] | None = None,
-        stored: Stored | None = None,
+        stored: LookUp | None = None,
     ) -> None:
         self.backend = backend
         self.inbox = inbox
@@ -110,6 +110,11 @@ class Driver:
         self._look_s = 0.0
         self._seen_s = self._awake_s = self._clock_s = backend.now_s()
         self._graced_s = self._awake_s
+
+    @property
+    def now_s(self) -> float:
+        """The machine's time."""
+        return self._clock_s
 
     @property
     def away_s(self) -> float:

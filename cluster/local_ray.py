@@ -160,7 +160,7 @@ class LocalFarm:
         writer = self._resources.enter_context(ThreadPoolExecutor(4, "records"))
         backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner)
         epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
-        observe = RayMetrics(backend.now_s)
+        observe = RayMetrics(lambda: self.driver.now_s)
         self._driver = Driver(
             backend,
             self.inbox,

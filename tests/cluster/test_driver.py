@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,8 +44,11 @@ class Away(Around):
         super().__init__(MemoryStore())
         self.error: StoreError | None = None
         self.writes_left = 1_000_000
+        self.gate: threading.Event | None = None
 
     def _do(self, verb: str, key: str, action: Callable[[], Any], *, sent: int = 0, expected: int = 0) -> Any:
+        if self.gate is not None:
+            self.gate.wait(10)
         if self.error is not None:
             raise self.error
         if verb in ("put", "put_if_absent", "delete"):
@@ -144,11 +148,35 @@ def test_a_store_that_stays_away_ends_the_run_with_its_error_and_loses_nothing()
         ends_whole(driver, store)
 
 
-def test_records_are_written_off_the_loop_and_in_order() -> None:
+@pytest.mark.parametrize("is_away", [False, True])
+def test_records_are_written_off_the_loop_and_in_order(is_away: bool) -> None:
     """The same with threads: no lease before its record, no marker before the last record."""
-    with ThreadPoolExecutor(4) as writer, world(writer=writer) as (driver, _, store):
+    with ThreadPoolExecutor(4) as writer, world(writer=writer) as (driver, backend, store):
+        driver.turn(1.0)
+        if is_away:
+            store.error = Unavailable("no answer")
+            for _ in range(30):
+                driver.turn(1.0)
+            store.error = None
         run_to_end(driver, 2000)
         ends_whole(driver, store)
+        assert backend.stopped == {}
+
+
+def test_a_call_that_does_not_come_back_is_a_store_that_is_away() -> None:
+    """The clock stops for a store that swallows a request, too; what is recorded afterwards is sent."""
+    gate = threading.Event()
+    with ThreadPoolExecutor(4) as writer, world(writer=writer) as (driver, backend, store):
+        store.gate = gate
+        before_s = driver.now_s
+        while backend.clock_s < 30.0:
+            driver.turn(1.0)
+        away_s, passed_s = driver.away_s, driver.now_s - before_s
+        gate.set()
+        assert away_s > 20.0 and passed_s < 10.0
+        run_to_end(driver, 2000)
+        ends_whole(driver, store)
+        assert backend.stopped == {}
 
 
 def test_death_at_any_write_is_survived() -> None:
@@ -267,8 +295,8 @@ def test_a_lease_expires_when_the_catalog_has_been_asked() -> None:
             driver.turn(1.0)
         backend.sent, backend.is_silent = [], True
         held = [lease.run for lease in driver.state.leases.values()]
-        while driver._clock_s < held[0].deadline_s - 0.1:
-            driver.turn(min(1.0, held[0].deadline_s - 0.05 - driver._clock_s))
+        while driver.now_s < held[0].deadline_s - 0.1:
+            driver.turn(min(1.0, held[0].deadline_s - 0.05 - driver.now_s))
         store.error = Unavailable("no answer")
         for _ in range(4):
             driver.turn(1.0)

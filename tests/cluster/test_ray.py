@@ -139,7 +139,7 @@ class TestStubStudies:
         assert "checksum mismatch" in str(quarantined[runners.FAULTY])
         assert "ZeroDivisionError: nobody expected this" in str(quarantined[runners.FOREIGN])
         assert farm.inbox.pending() == []
-        attempts = Inbox(farm.store).failures("moody", farm.driver.ended["moody"].nonce)
+        attempts = Inbox(farm.store).attempts("moody", farm.driver.ended["moody"].nonce).failures
         assert {block: count for block, (count, _) in attempts.items()} == dict.fromkeys(runners.BAD, 2)
 
     def test_a_worker_that_is_killed_is_replaced_and_its_blocks_run_again(
