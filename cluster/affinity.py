@@ -13,10 +13,12 @@ count: every universe needs a few bytes (splits, instruments) that all workers h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import chain
 from typing import Literal
 
 from cluster.lease import BlockCosts
@@ -66,6 +68,12 @@ def is_held(pile: Pile, holdings: Mapping[str, int]) -> bool:
     return held > 0 and held >= HOLD_SHARE * pile.bytes
 
 
+def held_keys(studies: Iterable[QueuedStudy], holdings: Mapping[str, int]) -> frozenset[str]:
+    """Return the keys of the piles of these studies that these holdings make a worker warm for."""
+    touched = (study.submission for study in studies if not study.submission.shards.isdisjoint(holdings))
+    return frozenset(pile.key for submission in touched for pile in submission.piles if is_held(pile, holdings))
+
+
 def home(key: str, workers: Sequence[str]) -> str:
     """Return the rendezvous home of a pile: adding a worker moves only its own share, and takes from all evenly."""
     return max(workers, key=lambda worker: (_weight(key, worker), worker))
@@ -76,13 +84,14 @@ def _weight(key: str, worker: str) -> bytes:
     return blake2b(f"{key}/{worker}".encode(), digest_size=8).digest()
 
 
-def offers(studies: Iterable[QueuedStudy], costs: BlockCosts) -> list[Offer]:
-    """Return the piles of these studies that have waiting blocks."""
+def offers(studies: Iterable[QueuedStudy], costs: BlockCosts, keys: frozenset[str] | None = None) -> list[Offer]:
+    """Return the piles of these studies that have waiting blocks; with ``keys``, only those of them."""
     found = []
     for study in studies:
-        for place, pile in enumerate(study.submission.piles):
-            waiting = (pile.blocks & study.waiting).bit_count()
-            if waiting:
+        if keys is not None and study.open_keys.isdisjoint(keys):
+            continue
+        for place, pile, waiting in study.open:
+            if keys is None or pile.key in keys:
                 backlog_s = block_s(study, pile, costs) * waiting
                 found.append(Offer((study.place, place), pile, backlog_s, costs.load_seconds(pile.bytes)))
     return found
@@ -124,10 +133,10 @@ def _split(offers: Sequence[Offer], workers: Sequence[WorkerView]) -> tuple[list
     """Return the offers nobody holds, and the others with the number of workers that hold them."""
     unheld: list[Offer] = []
     held: list[tuple[Offer, int]] = []
+    holders = Counter(chain.from_iterable(worker.warm for worker in workers))
     for offer in offers:
-        holders = sum(offer.pile.key in worker.warm for worker in workers)
-        if holders:
-            held.append((offer, holders))
+        if count := holders[offer.pile.key]:
+            held.append((offer, count))
         else:
             unheld.append(offer)
     return unheld, held

@@ -110,8 +110,9 @@ class _Draft:
         name = submission.study
         self.studies[name] = queue.at_entry(submission, self.studies_seen, self.now_s, self.limits)
         self.studies_seen += 1
-        for worker in self.workers.values():
-            self.warm_up(worker.name)
+        for worker in list(self.workers.values()):
+            if warm := affinity.held_keys([self.studies[name]], worker.holdings):
+                self.workers[worker.name] = replace(worker, warm=worker.warm | warm)
         self.tell("submitted", study=submission.study)
 
     def join(self, event: Submitted) -> None:
@@ -181,10 +182,8 @@ class _Draft:
     def warm_up(self, name: str) -> None:
         """Find anew which piles the worker holds: by what it reported, and by what it was sent."""
         worker = self.workers[name]
-        warm = {self.leases[each].pile for each in worker.leases}
-        for study in self.studies.values():
-            warm.update(pile.key for pile in study.submission.piles if affinity.is_held(pile, worker.holdings))
-        self.workers[name] = replace(worker, warm=frozenset(warm))
+        warm = affinity.held_keys(self.studies.values(), worker.holdings)
+        self.workers[name] = replace(worker, warm=warm.union(self.leases[each].pile for each in worker.leases))
 
     # Leases
 
@@ -326,7 +325,7 @@ class _Draft:
 
     def scale(self) -> None:
         present = [worker for worker in self.workers.values() if worker.status in ("starting", "ready")]
-        count = scale.wanted(self.backlog_s(), self.unfinished(), self.limits)
+        count = scale.wanted(self.backlog_s(), queue.unfinished(self.studies, self.leases), self.limits)
         if count >= len(present):
             self.surplus_since_s = None
         for _ in range(count - len(present)):
@@ -355,11 +354,9 @@ class _Draft:
             self.workers[name] = replace(self.workers[name], status="draining")
         self.surplus_since_s = None
 
-    def unfinished(self) -> int:
-        waiting = sum(sum(map(int.bit_count, (study.waiting, *study.suspects))) for study in self.studies.values())
-        return waiting + sum(held.count for held in self.leases.values())
-
     def backlog_s(self) -> float:
+        if not self.limits.backlog_s_per_worker:
+            return 0.0  # nobody asks
         waiting = sum(offer.backlog_s for offer in affinity.offers(self.studies.values(), self.costs))
         return waiting + sum(held.expected_s for held in self.leases.values())
 
@@ -369,6 +366,8 @@ class _Draft:
         if self.is_solo():
             solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
             groups = [] if self.leases else solo[:1]
+        if not groups:
+            return
         empty = [name for name, worker in self.workers.items() if worker.status == "ready" and not worker.leases]
         for (name, group), worker in zip(groups, empty, strict=False):
             study = self.studies[name]
@@ -381,16 +380,17 @@ class _Draft:
 
     def is_solo(self) -> bool:
         """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
-        feared = {name: study.submission.solo for name, study in self.studies.items() if study.submission.solo}
-        flying = [held.run for held in self.leases.values() if held.alone] if feared else []
-        waiting = [(name, group) for name, study in self.leasable() for group in study.suspects]
-        return any(group & feared.get(name, 0) for name, group in [(r.study, r.blocks) for r in flying] + waiting)
+        return any(study.submission.solo for study in self.studies.values()) and queue.is_solo(
+            self.studies, self.leases
+        )
 
     def fill(self) -> None:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""
         if self.is_solo():
             return
-        ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
+        ahead, workers = self.limits.ahead_per_slot, self.workers.items()
+        ready = [name for name, each in workers if each.status == "ready" and len(each.leases) < each.slots * ahead]
+        ready = [name for name in ready if self.has_room(self.workers[name])]
         waits = sum(len(study.suspects) for _, study in self.leasable())
         if waits:
             # The emptiest workers are let run empty for the suspects; of several workers one goes on with the rest.
@@ -402,16 +402,19 @@ class _Draft:
                 ready.remove(name)
 
     def has_room(self, worker: WorkerView) -> bool:
-        if any(self.leases[name].alone for name in worker.leases):
+        if len(worker.leases) >= worker.slots * self.limits.ahead_per_slot:
             return False
-        return len(worker.leases) < worker.slots * self.limits.ahead_per_slot
+        return not any(self.leases[name].alone for name in worker.leases)
 
     def take_one(self, worker: WorkerView) -> bool:
         """Give the worker one lease, if there is one it should have."""
         waiting = [study for _, study in self.leasable() if study.waiting]
-        serving = [other for other in self.workers.values() if other.status == "ready"]
         for studies, is_overdue in queue.turns(waiting, self.served_s, self.now_s, self.limits):
-            offers = affinity.offers(studies, self.costs)
+            offers = affinity.offers(studies, self.costs, worker.warm)
+            serving = [worker]
+            if not offers:
+                offers = affinity.offers(studies, self.costs)
+                serving = [other for other in self.workers.values() if other.status == "ready"]
             chosen = affinity.choose(worker, offers, serving)
             if chosen is None and is_overdue:
                 chosen = offers[0], "overdue"
@@ -425,8 +428,8 @@ class _Draft:
     def lease_blocks(self, study: QueuedStudy, offer: Offer) -> BlockSet:
         waiting = offer.pile.blocks & study.waiting
         waiting = waiting >> study.submission.start << study.submission.start or waiting
-        in_all = sum(each.waiting.bit_count() for each in self.studies.values())
-        slots = sum(worker.slots for worker in self.workers.values() if worker.status == "ready")
+        in_all = sum(each.waiting_count for each in self.studies.values())
+        slots = sum([worker.slots for worker in self.workers.values() if worker.status == "ready"])
         block_s = affinity.block_s(study, offer.pile, self.costs)
         is_known = self.costs.knows(study.submission.study)
         return first(waiting, lease.block_count(waiting.bit_count(), in_all, slots, block_s, is_known, self.limits))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import or_
 
-from cluster.lease import Limits
-from cluster.submission import BlockSet, Submission, block_set
+from cluster.lease import Lease, Limits
+from cluster.submission import BlockSet, Pile, Submission, block_set
 from farm.values.errors import BlockFailed, FarmError
 
 
@@ -43,6 +43,29 @@ class QueuedStudy:
     @property
     def submitter(self) -> str:
         return self.submission.submitter
+
+    # What a step needs of every study, each time: found once, since a study that changes is another one.
+
+    @cached_property
+    def open(self) -> tuple[tuple[int, Pile, int], ...]:
+        """The piles with waiting blocks: place, pile, how many wait."""
+        counts = (
+            (place, pile, (pile.blocks & self.waiting).bit_count()) for place, pile in enumerate(self.submission.piles)
+        )
+        return tuple(found for found in counts if found[2])
+
+    @cached_property
+    def open_keys(self) -> frozenset[str]:
+        return frozenset(pile.key for _, pile, _ in self.open)
+
+    @cached_property
+    def waiting_count(self) -> int:
+        return self.waiting.bit_count()
+
+    @cached_property
+    def unfinished_count(self) -> int:
+        """How many blocks wait, are suspect or in a lease, unless the study is cancelled."""
+        return (self.submission.blocks & ~self.done).bit_count() - len(self.quarantined)
 
 
 def at_entry(submission: Submission, place: int, now_s: float, limits: Limits) -> QueuedStudy:
@@ -84,6 +107,20 @@ def paused(study: QueuedStudy, now_s: float, limits: Limits) -> tuple[QueuedStud
     since_s = now_s if study.away_s is None else study.away_s
     is_vain = now_s - since_s >= limits.watchdog_s
     return replace(study, away_s=now_s if is_vain else since_s, paused_s=now_s + limits.pause_s), is_vain
+
+
+def unfinished(studies: Mapping[str, QueuedStudy], leases: Mapping[str, Lease]) -> int:
+    """Return how many blocks wait, are suspect or in a lease; of a cancelled study only those in a lease count."""
+    ending = {name for name, study in studies.items() if study.is_cancelled}
+    flying = sum(held.count for held in leases.values() if held.run.study in ending) if ending else 0
+    return flying + sum(study.unfinished_count for name, study in studies.items() if name not in ending)
+
+
+def is_solo(studies: Mapping[str, QueuedStudy], leases: Mapping[str, Lease]) -> bool:
+    """Whether a block that is to be tried alone in the whole farm waits for that, or runs."""
+    groups = [(name, group) for name, study in studies.items() if study.paused_s is None for group in study.suspects]
+    groups += [(held.run.study, held.run.blocks) for held in leases.values() if held.alone]
+    return any(group & studies[name].submission.solo for name, group in groups if name in studies)
 
 
 def turns(

@@ -3,390 +3,338 @@
     python -m cluster.sim --seeds 10000        many small worlds
     python -m cluster.sim --seed 4711          one of them again, exactly
 
-A world has a few studies and workers, and faults: workers crash, seem lost and go on (zombies), hang, do not come up;
-messages are slow, doubled, lost; blocks kill their worker, hang it, or end in an error; studies are cancelled and
-submitted twice; the scheduler dies and is rebuilt from the inbox minus the catalog. At the end of each world:
+A world (``sim_worlds``) has a few studies and workers (``sim_cluster``), a bucket (``sim_store``) and faults: workers
+crash, seem lost and go on, hang, do not come up; leases fall; messages are slow, doubled, lost; blocks kill their
+worker, hang it, end in an error, or give other bytes the second time; the bucket is slow and fails; studies are
+cancelled, refused, and submitted twice; the scheduler dies between any two of its effects and is rebuilt from the inbox
+minus the catalog; two of them run at once. A witness (``sim_checks``) looks at every step. At the end of each world:
 
-- no block is lost: every block that can be computed has its result, and the study's end says so;
-- no result is there twice, and no done block is forgotten;
+- every submission that was acknowledged has its marker; the inbox is empty;
+- every block that can be computed has its result, with the bytes that were written first, and the study's end says so;
 - exactly the poisonous blocks are quarantined, never an innocent neighbour;
-- nobody starves, no worker is left, and the inbox is empty.
+- no worker is left, whoever started it.
 
 Three strikes are the farm's own definition of poison, so faults of the surroundings choose a block at most twice. What
-is sent to a worker that has just died is struck all the same; a block for which this is the third may be quarantined.
+is in flight when its worker or scheduler has just died is struck all the same; a block for which this is the third may
+be quarantined.
 """
 
 from __future__ import annotations
 
 import argparse
-import heapq
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from contextlib import suppress
 
 from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
-from cluster.lease import Limits
-from cluster.messages import BlockAnswer, Event, LeaseEnded, RunLease, WorkerLost, WorkerReady
-from cluster.submission import Submission, block_set, make_piles, members
-from farm.store.memory import MemoryStore
-from farm.values.errors import BlockFailed, DataError
+from cluster.messages import Event
+from cluster.sim_checks import History, Witness
+from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
+from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
+from cluster.sim_worlds import SHARDS, Plan, make_plan
+from cluster.submission import BlockSet, Submission, block_set, make_piles, members
+from farm.results.leases import lease_record
+from farm.shard.layout import study_prefix
+from farm.values.errors import BlockFailed, CapacityError, FarmError, StoreError
 
-Nature = Literal["good", "flaky", "faulty", "poison", "hang"]
-STRIKES_MAX = 2
-LIMITS = Limits(
-    workers_max=3,
-    idle_s=5.0,
-    start_s=20.0,
-    deadline_s=8.0,
-    deadline_factor=6.0,
-    watchdog_s=5.0,
-    fair_s=4.0,
-    wait_s_max=20.0,
-)
+FAULTS = Faults()
+POLL_S = 2.0
+TURNS_MAX = 50_000
+SECONDS_MAX = 5_000.0
 
 
-class Broken(AssertionError):
-    """A property does not hold in the world of this seed."""
+class GaveUp(Exception):
+    """A scheduler ended because no worker came up."""
 
 
-@dataclass(frozen=True)
-class SimBlock:
-    """A block of a simulated study: what the queue reads of a real one, and its nature."""
+class SimDriver(Driver):
+    """A scheduler with a witness beside it."""
 
-    index: int
-    cells: int
-    needs: dict[str, int]
-    cost_s: float
-    nature: Nature
+    witness: Witness
 
-
-@dataclass
-class SimStudy:
-    """A study of the world, with the catalog's view of it: blocks that have a segment, and who wrote it."""
-
-    name: str
-    submitter: str
-    priority: int
-    blocks: list[SimBlock]
-    written: dict[int, str] = field(default_factory=dict)
-    strikes: dict[int, int] = field(default_factory=dict)
-    is_cancelled: bool = False
+    def feed(self, event: Event) -> None:
+        self.witness.heard(event)
+        try:
+            super().feed(event)
+        except (BlockFailed, CapacityError) as error:
+            raise GaveUp from error
 
     @property
-    def bad(self) -> set[int]:
-        return {block.index for block in self.blocks if block.nature in ("faulty", "poison", "hang")}
+    def sim_backend(self) -> SimBackend:
+        assert isinstance(self.backend, SimBackend)
+        return self.backend
 
-
-@dataclass
-class SimWorker:
-    """A process: leases queued and running on its slots, bytes per shard in its cache."""
-
-    name: str
-    slots: int
-    is_alive: bool = True
-    queue: list[RunLease] = field(default_factory=list)
-    running: dict[str, RunLease] = field(default_factory=dict)
-    cancelled: set[str] = field(default_factory=set)
-    holdings: dict[str, int] = field(default_factory=dict)
-
-
-class SimBackend:
-    """Workers in virtual time. Every random choice comes from one generator, in the order of events."""
-
-    def __init__(self, chance: random.Random, studies: dict[str, SimStudy], trouble: float) -> None:
-        self.chance = chance
-        self.studies = studies
-        self.trouble = trouble
-        self.clock_s = 0.0
-        self.workers: dict[str, SimWorker] = {}
-        self.sent: dict[str, dict[str, RunLease]] = {}
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = 0
-        self._inbound: list[Event] = []
-
-    # The backend protocol
-
-    def now_s(self) -> float:
-        return self.clock_s
-
-    def start(self, worker: str) -> None:
-        if self.happens(0.1):
-            self.after(self.chance.uniform(0.1, 3), lambda: self.send(WorkerLost(0, worker, BlockFailed("no start"))))
-            return
-        self.after(self.chance.uniform(0.5, 2), lambda: self._up(worker))
-
-    def stop(self, worker: str, why: str) -> None:
-        self.after(self.delay(), lambda: self._down(worker, why))
-
-    def run(self, lease: RunLease) -> None:
-        self.sent.setdefault(lease.worker, {})[lease.lease] = lease
-        worker = self.workers.get(lease.worker)
-        if worker is None or worker.slots == 0:
-            self.strike([lease], always=True)  # it died or hangs since a moment ago, and nobody knows yet
-            return
-        if self.happens(0.01) and self.strike([lease]):
-            return
-        self.after(self.delay(), lambda: self._arrive(lease))
-
-    def cancel(self, worker: str, lease: str) -> None:
-        self.after(self.delay(), lambda: self.workers[worker].cancelled.add(lease) if worker in self.workers else None)
-
-    def events(self, timeout_s: float) -> Sequence[Event]:
-        until_s = self.clock_s + timeout_s
-        while not self._inbound and self._agenda and self._agenda[0][0] <= until_s:
-            self.clock_s, _, action = heapq.heappop(self._agenda)
-            action()
-        if not self._inbound:
-            self.clock_s = until_s
-        events, self._inbound = self._inbound, []
-        return [replace(event, now_s=self.clock_s) for event in events]
-
-    # The world
-
-    def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Let something happen a little later."""
-        self._count += 1
-        heapq.heappush(self._agenda, (self.clock_s + seconds, self._count, action))
-
-    def send(self, event: Event) -> None:
-        """Deliver a message to the scheduler, sometimes twice."""
-        self._inbound.append(event)
-        if isinstance(event, LeaseEnded):
-            self.sent[event.worker].pop(event.lease, None)
-        if self.happens(0.05):
-            self.after(self.delay() * 3, lambda: self._inbound.append(event))
-
-    def happens(self, share: float) -> bool:
-        return self.chance.random() < share * self.trouble
-
-    def delay(self) -> float:
-        return self.chance.uniform(0.001, 0.05) if self.chance.random() < 0.9 else self.chance.uniform(0.05, 1.0)
-
-    def strike(self, leases: Iterable[RunLease], *, always: bool = False) -> bool:
-        """Count a fault of the surroundings against these leases; False if a block has had its share already."""
-        hit = [(self.studies[lease.study], block) for lease in leases for block in members(lease.blocks)]
-        if not always and any(study.strikes.get(block, 0) >= STRIKES_MAX for study, block in hit):
-            return False
-        for study, block in hit:
-            study.strikes[block] = study.strikes.get(block, 0) + 1
-        return True
-
-    def scheduler_dies(self) -> None:
-        """Drop what was on its way to the scheduler; its workers die, or go on as zombies for a while."""
-        self._inbound.clear()
-        for worker in list(self.workers.values()):
-            if self.chance.random() < 0.5:
-                self._die(worker)
-            else:
-                self.after(self.chance.uniform(1, 30), lambda worker=worker: self._die(worker))  # type: ignore[misc]
-
-    def _up(self, name: str) -> None:
-        worker = self.workers[name] = SimWorker(name, self.chance.choice([1, 1, 2, 4]))
-        self.send(WorkerReady(0, name, worker.slots))
-        if self.happens(0.3):
-            self.after(self.chance.expovariate(1 / 20), lambda: self._mishap(worker))
-
-    def _mishap(self, worker: SimWorker) -> None:
-        """Something outside strikes a worker: it dies, it hangs, or it only seems to be gone."""
-        if not worker.is_alive or not self.strike(self.sent.get(worker.name, {}).values()):
-            return
-        kind = self.chance.choice(["dies", "dies", "zombie", "hangs"])
-        if kind == "dies":
-            self._crash(worker, "killed")
-        elif kind == "zombie":
-            self.workers.pop(worker.name)
-            self.send(WorkerLost(0, worker.name, BlockFailed("unreachable")))
-            self.after(self.chance.uniform(1, 60), lambda: self._die(worker))
-        else:
-            worker.slots = 0
-            for lease in list(worker.running):
-                worker.running[lease] = replace(worker.running[lease], lease=f"hung {lease}")
-
-    def _down(self, name: str, why: str) -> None:
-        worker = self.workers.get(name)
-        if worker is not None and worker.is_alive:
-            self._crash(worker, why)
-        else:
-            self.send(WorkerLost(0, name, BlockFailed(why)))
-
-    def _die(self, worker: SimWorker) -> None:
-        worker.is_alive = False
-        worker.queue.clear()
-        worker.running.clear()
-        self.workers.pop(worker.name, None)
-
-    def _crash(self, worker: SimWorker, why: str) -> None:
-        self._die(worker)
-        self.after(self.chance.uniform(0.05, 2), lambda: self.send(WorkerLost(0, worker.name, BlockFailed(why))))
-
-    def _arrive(self, lease: RunLease) -> None:
-        worker = self.workers.get(lease.worker)
-        if worker is not None:
-            worker.queue.append(lease)
-            self._take(worker)
-
-    def _take(self, worker: SimWorker) -> None:
-        while worker.queue and len(worker.running) < worker.slots:
-            lease = worker.queue.pop(0)
-            worker.running[lease.lease] = lease
-            self._next(worker, lease, list(members(lease.blocks)), [])
-
-    def _next(self, worker: SimWorker, lease: RunLease, rest: list[int], reports: list[BlockAnswer]) -> None:
-        """Go on with a lease: its next block, or the answer."""
-        if not worker.is_alive or worker.running.get(lease.lease) is not lease:
-            return
-        if not rest or lease.lease in worker.cancelled:
-            del worker.running[lease.lease]
-            self._answer(
-                LeaseEnded(0, worker.name, lease.lease, lease.study, tuple(reports), dict(worker.holdings)), lease
-            )
-            self._take(worker)
-            return
-        block = self.studies[lease.study].blocks[rest[0]]
-        cold = {shard: size for shard, size in block.needs.items() if worker.holdings.get(shard, 0) < size}
-        load_s = 0.5 * len(cold)
-        worker.holdings.update(cold)
-        if len(worker.holdings) > 3:
-            worker.holdings.pop(next(iter(worker.holdings)))
-        seconds = block.cost_s * self.chance.uniform(0.5, 2) + load_s
-        if block.nature == "hang":
-            return
-        report = BlockAnswer(block.index, block.cells, seconds, sum(cold.values()), {"read": load_s})
-        self.after(seconds, lambda: self._end_block(worker, lease, block, rest[1:], reports, report))
-
-    def _end_block(
-        self,
-        worker: SimWorker,
-        lease: RunLease,
-        block: SimBlock,
-        rest: list[int],
-        reports: list[BlockAnswer],
-        report: BlockAnswer,
-    ) -> None:
-        if not worker.is_alive or worker.running.get(lease.lease) is not lease:
-            return
-        study = self.studies[lease.study]
-        if block.nature == "poison":
-            self._crash(worker, f"block {block.index} is poison")
-            return
-        if block.nature == "faulty":
-            report = replace(report, error=DataError("a bad chunk", place=f"block {block.index}"))
-        elif (
-            block.nature == "flaky"
-            and self.chance.random() < 0.5
-            and self.strike([replace(lease, blocks=1 << block.index)])
-        ):
-            report = replace(report, error=DataError("a bad read", place=f"block {block.index}"))
-        else:
-            study.written.setdefault(block.index, lease.lease)
-        self._next(worker, lease, rest, [*reports, report])
-
-    def _answer(self, event: LeaseEnded, lease: RunLease) -> None:
-        if self.happens(0.01) and self.strike([lease]):
-            return  # lost: the lease will run past its deadline
-        if self.happens(0.01) and self.strike([lease]):
-            self.after(self.chance.uniform(5, 100), lambda: self.send(event))  # maybe past the deadline
-            return
-        self.after(self.delay(), lambda: self.send(event))
+    @property
+    def is_idle(self) -> bool:
+        return not self.state.studies and not self.state.workers and not self.outbox
 
 
 class World:
-    """Everything a seed stands for."""
+    """Everything a seed stands for. ``deaths``: the scheduler dies at these of its effects; for chosen worlds."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(
+        self, seed: int, faults: Faults = FAULTS, *, plan: Plan | None = None, deaths: Sequence[int] = ()
+    ) -> None:
         self.chance = random.Random(seed)
-        self.studies = {study.name: study for study in self._make_studies()}
-        self.backend = SimBackend(self.chance, self.studies, self.chance.choice([0.0, 1.0, 1.0, 3.0]))
-        self.inbox = Inbox(MemoryStore())
-        self.limits = replace(
-            LIMITS,
-            workers_max=self.chance.randint(1, 4),
-            backlog_s_per_worker=self.chance.choice([0.0, 5.0]),
-            lease_s=self.chance.choice([0.3, 1.0, 3.0]),
-            start_failures_max=100,
+        self.faults = faults
+        self.plan = plan or make_plan(self.chance, faults)
+        self.clock = Clock()
+        self.fuse = Fuse()
+        self.store = SimStore(self.chance, self.clock, self.fuse)
+        self.studies = {study.name: study for study in self.plan.studies}
+        held_max = len(SHARDS) if self.plan.is_calm else self.chance.choice([3, len(SHARDS)])
+        self.hosts = Hosts(
+            self.chance,
+            self.clock,
+            self.store,
+            self.fuse,
+            faults,
+            self.studies,
+            self.plan.trouble,
+            held_max,
+            self.plan.slots,
         )
+        self.inbox = Inbox(self.store)
+        self.history = History()
+        self.acknowledged: list[Entry] = []
+        self.seen: set[str] = set()
         self.epochs = 0
+        self.hosts.asks = self.chance.random() < 0.7
+        self.old: list[SimDriver] = []
+        self._deaths = list(deaths)
+        self._struck: set[str] = set()
         self.driver = self._make_driver()
+        if faults.resubmissions and self.plan.kind == "wild" and self.chance.random() < 0.3:
+            self.store.on_clearing = self._sneak
+        self._script = sorted(self._write_script(), key=lambda item: item[0])
 
     def run(self) -> None:
         """Live through it, then check what must hold; Broken."""
-        plan = sorted(self._plan(), key=lambda item: item[0])
-        for _ in range(200_000):
-            while plan and plan[0][0] <= self.backend.clock_s:
-                plan.pop(0)[1]()
-            if not plan and not self.driver.state.studies and not self.driver.state.workers:
+        for _ in range(TURNS_MAX):
+            while self._script and self._script[0][0] <= self.clock.now_s:
+                self._script.pop(0)[1]()
+            if not self._script and not self.old and self.driver.is_idle and not self._refused():
                 break
-            until_s = plan[0][0] - self.backend.clock_s if plan else 60.0
-            self.driver.turn(max(0.0, until_s))
-            self._check_starving()
-        else:
-            raise Broken(f"not at an end at {self.backend.clock_s:.0f} s: {self.driver.state.story[-8:]}")
+            if self.clock.now_s > SECONDS_MAX:
+                break
+            until_s = self._script[0][0] - self.clock.now_s if self._script else 60.0
+            for driver in [*self.old, self.driver]:
+                alone_s = until_s if not self.old else min(until_s, 0.5)
+                self._drive(driver, lambda driver=driver, wait_s=alone_s: driver.turn(max(0.0, wait_s)))  # type: ignore[misc]
+            self.old = [driver for driver in self.old if not driver.is_idle]
+            self._look_again()
+        if not self.driver.is_idle:
+            raise Broken(f"not at an end at {self.clock.now_s:.0f} s: {self.driver.state.story[-8:]}")
+        self._stop_strays()
         self._check_end()
 
-    def _make_studies(self) -> Iterator[SimStudy]:
-        shards = [f"{number:02x}" for number in range(6)]
-        natures: list[Nature] = ["good", "flaky", "faulty", "poison", "hang"]
-        weights = [60, 1, 1, 1, 1]
-        for number in range(self.chance.randint(1, 4)):
-            universes = [
-                self.chance.sample(shards, self.chance.randint(1, 2)) for _ in range(self.chance.randint(1, 3))
-            ]
-            cost_s = self.chance.choice([0.02, 0.1, 0.5])
-            blocks = [
-                SimBlock(
-                    index,
-                    self.chance.randint(1, 9),
-                    dict.fromkeys(universes[index % len(universes)], 1000),
-                    cost_s,
-                    self.chance.choices(natures, weights)[0],
-                )
-                for index in range(self.chance.choice([1, 3, 12, 40]))
-            ]
-            yield SimStudy(
-                f"study{number}", self.chance.choice(["ann", "bob", "eve"]), self.chance.choice([0, 0, 0, 5]), blocks
-            )
+    # The script
 
-    def _plan(self) -> Iterator[tuple[float, Callable[[], None]]]:
-        """Who does what when: submissions, some twice; cancels; deaths of the scheduler."""
-        for study in self.studies.values():
-            at_s = self.chance.uniform(0, 20)
+    def _write_script(self) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Who does what when: submissions, some twice; cancels; deaths of the scheduler; a bucket in trouble."""
+        if self._deaths:
+            yield 0.0, lambda: self.fuse.arm(self._deaths.pop(0))
+        for study, at_s in zip(self.plan.studies, self.plan.at_s, strict=True):
             yield at_s, lambda study=study: self._submit(study)  # type: ignore[misc]
+            if self.plan.is_calm:
+                continue
             if self.chance.random() < 0.2:
                 yield at_s + self.chance.uniform(0, 3), lambda study=study: self._submit(study)  # type: ignore[misc]
-            elif self.chance.random() < 0.1:
+            elif self.chance.random() < 0.15:
                 yield at_s + self.chance.uniform(0, 10), lambda study=study: self._cancel(study)  # type: ignore[misc]
+        if self.plan.kind == "barren":
+            self.hosts.up_s = self.chance.uniform(150, 200)
+        if self.plan.is_calm or self.plan.kind == "barren":
+            return
         for _ in range(self.chance.choice([0, 0, 1, 2])):
-            yield self.chance.uniform(0, 40), self._restart
+            yield self.chance.uniform(0, 40), lambda: self.fuse.arm(self.chance.randint(1, 60))
+        self.store.dies_at_clearing = self.chance.random() < 0.2
+        if self.chance.random() < 0.3:
+            yield self.chance.uniform(0, 30), self._overlap
+        if self.chance.random() < 0.3:
+            self.store.latency_s = self.chance.choice([0.01, 0.1])
+        if self.chance.random() < 0.2:
+            self.store.errors = 0.01
+        if self.chance.random() < 0.2:
+            yield self.chance.uniform(0, 30), self._go_away
+        if self.faults.stalls and self.chance.random() < 0.3:
+            yield self.chance.uniform(1, 30), self._stall
 
     def _submit(self, study: SimStudy) -> None:
         nonce = f"{study.name}-{self.chance.getrandbits(32):08x}"
-        entry = Entry(study.name, nonce, study.submitter, study.priority, int(self.backend.clock_s * 1e9))
-        self.inbox.submit(entry)
-        self.driver.enqueue(entry)
+        self._put(Entry(study.name, nonce, study.submitter, study.priority, int(self.clock.now_s * 1e9)))
+
+    def _put(self, entry: Entry) -> None:
+        """Submit, again and again until it is acknowledged."""
+        try:
+            self.inbox.submit(entry)
+        except StoreError:
+            self._later(3.0, lambda: self._put(entry))
+            return
+        self.acknowledged.append(entry)
+        self.studies[entry.study].is_cancelled = False
+        self._drive(self.driver, lambda: self._enqueue(entry))
+
+    def _sneak(self, name: str) -> None:
+        """Submit a study again in the very moment in which its inbox is cleared."""
+        if self.fuse.is_running and self.chance.random() < 0.1:
+            self.seen.add("submitted while it was cleared")
+            entry = Entry(name, f"{name}-{self.chance.getrandbits(32):08x}", "ann", 0, int(self.clock.now_s * 1e9))
+            with self.fuse.paused(), suppress(StoreError):
+                self.inbox.submit(entry)
+                self.acknowledged.append(entry)
+                self._later(0.1, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        self._script.append((self.clock.now_s + seconds, action))
+        self._script.sort(key=lambda item: item[0])
+
+    def _enqueue(self, entry: Entry) -> None:
+        driver = self.driver
+        driver.refused.pop(entry.study, None)
+        if not self._reads(lambda: driver.enqueue(entry)):
+            self._later(POLL_S, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
+            return
+        known = driver.state.studies.keys() | driver.ended.keys() | driver.refused.keys()
+        if entry.study not in known and not driver.outbox:
+            raise Broken(f"{entry.study} was neither queued nor refused nor ended")
 
     def _cancel(self, study: SimStudy) -> None:
         if study.name in self.driver.state.studies:
             study.is_cancelled = True
-            self.driver.cancel(study.name)
+            self.driver.witness.cancelled_s[study.name] = self.clock.now_s
+            self._drive(self.driver, lambda: self.driver.cancel(study.name))
 
-    def _restart(self) -> None:
-        """The scheduler dies; the next one knows nothing but the bucket."""
-        self.backend.strike([held.run for held in self.driver.state.leases.values() if held.alone], always=True)
-        self.backend.scheduler_dies()
-        pending = {entry.study for entry in self.inbox.pending()}
+    def _overlap(self) -> None:
+        """A second scheduler starts while the first one lives and goes on."""
+        self.seen.add("two schedulers")
+        self.old.append(self.driver)
+        self._next_driver()
+
+    def _go_away(self) -> None:
+        self.seen.add("away")
+        self.store.away_until_s = self.clock.now_s + self.chance.uniform(1, 25 if self.faults.away else 5)
+
+    def _stall(self) -> None:
+        """The driver stands still; what it is sent waits."""
+        self.seen.add("stall")
+        self.clock.now_s += self.chance.uniform(5, 40)
+        self.driver.witness.stalled_s = self.clock.now_s
+
+    def _refused(self) -> list[Entry]:
+        refused = self.driver.refused
+        return [entry for entry in self.acknowledged if entry.study in refused and not self._has_ended(entry)]
+
+    def _look_again(self) -> None:
+        """Who was refused is tried again a little later."""
+        refused = self._refused()
+        for entry in [each for each in refused if each.study == refused[0].study]:
+            self.seen.add("refused")
+            state = self.driver.state
+            queued = sum(len(study.submission.cells) for study in state.studies.values())
+            fits = queued + len(self.studies[entry.study].blocks) <= self.plan.limits.queue_blocks_max
+            if entry.study in state.studies:
+                fits = not state.studies[entry.study].is_cancelled
+            if fits:
+                self._drive(self.driver, lambda entry=entry: self._enqueue(entry))  # type: ignore[misc]
+                if entry.study in self.driver.refused:
+                    raise Broken(f"{entry.study} was refused, and there is room")
+
+    # Schedulers
+
+    def _drive(self, driver: SimDriver, action: Callable[[], None]) -> None:
+        """Let a scheduler do something, and see whether it lives through it."""
+        try:
+            with self.fuse.running():
+                action()
+        except Died:
+            self.seen.add("died")
+            self._end(driver)
+        except StoreError as error:
+            if self.faults.away:
+                raise Broken(f"the bucket is away, and the scheduler ends: {error}") from error
+            self.seen.add("ended by its bucket")
+            self._end(driver)
+        except GaveUp:
+            self.seen.add("gave up")
+            driver.witness.gave_up()
+            self._end(driver)
+            self.clock.run_until(self.hosts.up_s)
+        else:
+            driver.witness.after_turn()
+
+    def _end(self, driver: SimDriver) -> None:
+        """A scheduler's process ends; if it was the present one, the next one knows nothing but the bucket."""
+        driver.sim_backend.scheduler_dies()
+        if driver in self.old:
+            self.old.remove(driver)
+            return
+        if self._deaths:
+            self.fuse.arm(self._deaths.pop(0))
+        pending = {entry.study for entry in self.acknowledged if not self._has_ended(entry)}
         for study in self.studies.values():
             study.is_cancelled = study.is_cancelled and study.name not in pending  # else the cancel died with it
-        self.driver = self._make_driver()
-        self.driver.recover()
+        self._next_driver()
 
-    def _make_driver(self) -> Driver:
+    def _next_driver(self) -> None:
+        self.clock.run_until(max(self.clock.now_s, self.store.away_until_s if not self.faults.away else 0.0))
+        self.driver = self._make_driver()
+        driver = self.driver
+        self._strike_unanswered()
+        self._drive(driver, self._recover)
+
+    def _recover(self) -> None:
+        while not self._reads(self.driver.recover):
+            self.clock.run_until(self.clock.now_s + POLL_S)
+
+    def _reads(self, action: Callable[[], None]) -> bool:
+        """Let a scheduler read what is in the bucket; False when it is away: it is read again a little later."""
+        try:
+            action()
+        except StoreError:
+            if not self.faults.away:
+                raise
+            return False
+        return True
+
+    def _strike_unanswered(self) -> None:
+        """A block that is alone in an attempt nobody answered is suspected of more than it did."""
+        for key, lease in self.store.leases():
+            if key not in self._struck and b'"outcome":"sent"' in lease and b'"reason":"retry"' in lease:
+                record = lease_record(lease, key)
+                if len(record.blocks) == 1:
+                    self._struck.add(key)
+                    strikes = self.studies[record.study].strikes
+                    strikes[record.blocks[0]] = strikes.get(record.blocks[0], 0) + 1
+
+    def _make_driver(self) -> SimDriver:
         self.epochs += 1
-        return Driver(self.backend, self.inbox, self._load, self.limits, epoch=f"e{self.epochs}")
+        backend = SimBackend(self.hosts)
+        limits = self.plan.limits
+        witness = Witness(self.hosts, limits, self.history, is_calm=self.plan.is_calm, shares=self.plan.shares)
+
+        def load(entry: Entry) -> Submission:
+            submission = self._load(entry)
+            if entry.study not in driver.state.studies:
+                witness.loaded(entry.study, entry.nonce, submission.done)
+            return submission
+
+        stored = self._stored if self.hosts.asks else None
+        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs}", stored=stored)
+        driver.witness = witness
+        driver.witness.driver = driver
+        backend.watcher = driver.witness
+        self.hosts.serving = backend
+        return driver
+
+    def _stored(self, study: str) -> BlockSet:
+        """Return what the catalog has of a study, if the bucket answers."""
+        self.store.call()
+        return block_set(self.studies[study].written)
 
     def _load(self, entry: Entry) -> Submission:
         study = self.studies[entry.study]
@@ -404,52 +352,58 @@ class World:
             before.solo,
         )
 
-    def _check_starving(self) -> None:
-        """While others of its priority get leases, a study waits a bounded time for its next one."""
-        state = self.driver.state
-        waiting = [study for study in state.studies.values() if study.waiting]
-        for study in waiting:
-            peers = [other for other in waiting if other.submission.priority >= study.submission.priority]
-            latest_s = max(
-                (
-                    other.since_s
-                    for other in state.studies.values()
-                    if other.submission.priority <= study.submission.priority
-                ),
-                default=study.since_s,
-            )
-            bound_s = self.limits.wait_s_max + 40 * len(peers) * (1 + self.limits.fair_s + self.limits.lease_s)
-            if latest_s - study.since_s > bound_s:
-                raise Broken(f"{study.submission.study} starves since {study.since_s:.1f}, at {latest_s:.1f}")
+    # The end
+
+    def _has_ended(self, entry: Entry) -> bool:
+        return self.store.holds(f"{study_prefix(entry.study)}done/{entry.nonce}.json")
+
+    def _stop_strays(self) -> None:
+        """Whoever is still there says so a few times, and must be stopped."""
+        until_s = self.clock.now_s + 100.0
+        while self.hosts.alive and self.clock.now_s < until_s:
+            self._drive(self.driver, lambda: self.driver.turn(5.0))
+        if self.hosts.alive:
+            raise Broken(f"left alive: {sorted(self.hosts.alive)}")
 
     def _check_end(self) -> None:
+        self.driver.witness.at_end()
+        self.store.errors = self.store.latency_s = 0.0
+        self.store.away_until_s = 0.0
         if self.inbox.pending():
             raise Broken(f"left in the inbox: {self.inbox.pending()}")
+        for entry in self.acknowledged:
+            often = sum(other.study == entry.study for other in self.acknowledged) > 1
+            if not self._has_ended(entry) and (self.faults.resubmissions or not often):
+                raise Broken(f"{entry} was acknowledged, and has no end")
         for study in self.studies.values():
-            every = {block.index for block in study.blocks}
-            done = set(study.written)
-            if done - (every - study.bad):
-                raise Broken(f"{study.name}: results of {done - (every - study.bad)}, which cannot have any")
-            if study.is_cancelled:
-                continue
-            unlucky = {block for block, strikes in study.strikes.items() if strikes > STRIKES_MAX}
-            if not done >= every - study.bad - unlucky:
-                raise Broken(f"{study.name}: no result of blocks {every - study.bad - done}")
-            end = self.driver.ended.get(study.name)
-            if end is None:
+            self._check_study(study)
+
+    def _check_study(self, study: SimStudy) -> None:
+        every = {block.index for block in study.blocks}
+        done = set(study.written)
+        if done & study.bad:
+            raise Broken(f"{study.name}: results of {done & study.bad}, which cannot have any")
+        if study.is_cancelled:
+            return
+        maybe = {block for block, strikes in study.strikes.items() if strikes > STRIKES_MAX} | study.moody
+        if not done >= every - study.bad - maybe:
+            raise Broken(f"{study.name}: no result of blocks {every - study.bad - maybe - done}")
+        for driver in (self.driver, *self.old):
+            end = driver.ended.get(study.name)
+            if end is None or end.is_cancelled:
                 continue  # it ended under an earlier scheduler
             quarantined = set(end.quarantined)
-            if end.is_cancelled or set(members(end.done)) | quarantined != every or end.done & block_set(quarantined):
+            if set(members(end.done)) | quarantined != every or end.done & block_set(quarantined):
                 raise Broken(f"{study.name}: {end} is not all of {every}")
-            if not study.bad <= quarantined <= study.bad | unlucky or not set(members(end.done)) <= done:
+            if not study.bad <= quarantined <= study.bad | maybe or not set(members(end.done)) <= done:
                 raise Broken(f"{study.name}: bad are {study.bad}, quarantined {dict(end.quarantined)}, end {end}")
 
 
-def run_seed(seed: int) -> str | None:
+def run_seed(seed: int, faults: Faults = FAULTS) -> str | None:
     """Return None if all properties hold in the world of ``seed``, else what is wrong, with the seed."""
     try:
-        World(seed).run()
-    except (AssertionError, LookupError, TypeError, ValueError) as error:
+        World(seed, faults).run()
+    except (AssertionError, LookupError, TypeError, ValueError, FarmError) as error:
         return f"seed {seed}: {type(error).__name__}: {error}"
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from typing import Protocol, TypeAlias
 
@@ -66,6 +67,11 @@ class Submission:
     def blocks(self) -> BlockSet:
         """All blocks of the study."""
         return (1 << len(self.cells)) - 1
+
+    @cached_property
+    def shards(self) -> frozenset[str]:
+        """All shards that any block of the study needs."""
+        return frozenset(shard for pile in self.piles for shard in pile.needs)
 
 
 def make_piles(blocks: Sequence[Needy]) -> tuple[Pile, ...]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from farm.shard.layout import is_of_study, lease_key, leases_prefix
@@ -55,7 +55,8 @@ class LeaseRecord:
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON object."""
         failed = {str(block): dict(error) for block, error in self.failed.items()}
-        return {"format": FORMAT, **asdict(self), "blocks": list(self.blocks), "failed": failed}
+        fields = {**vars(self), "blocks": list(self.blocks), "seconds": dict(self.seconds), "failed": failed}
+        return {"format": FORMAT, **fields}
 
     def to_bytes(self) -> bytes:
         """Return the bytes that are stored."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 INT_MAX = 2**53
 """Largest magnitude of an integer in canonical JSON: beyond it, readers with float64 numbers do not agree."""
 
+_text = json.JSONEncoder(ensure_ascii=False).encode
 _NAN_BITS = np.uint64(0x7FF8000000000000)
 _NAN_BITS_32 = np.uint32(0x7FC00000)
 
@@ -51,7 +52,7 @@ def canonical_json(value: object) -> bytes:
 def _write(value: object, parts: list[str]) -> None:
     if isinstance(value, str):
         # The encoder escapes exactly what RFC 8785 asks for: the quote, the backslash and the control characters.
-        parts.append(json.dumps(str(value), ensure_ascii=False))
+        parts.append(_text(str(value)))
     elif value is None:
         parts.append("null")
     elif isinstance(value, bool):
@@ -87,7 +88,7 @@ def _write_object(items: Mapping[Any, Any], parts: list[str]) -> None:
     for position, key in enumerate(sorted(items, key=_utf16)):
         if position:
             parts.append(",")
-        parts.append(json.dumps(key, ensure_ascii=False))
+        parts.append(_text(key))
         parts.append(":")
         _write(items[key], parts)
     parts.append("}")

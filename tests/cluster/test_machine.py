@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster import invariants
 from cluster.machine import step
 from cluster.messages import (
     BlockAnswer,
@@ -31,6 +33,7 @@ from cluster.messages import (
 from cluster.state import Impossible, State, machine_away_s, next_wake_s
 from cluster.submission import members, start_of
 from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict, Unavailable
+from tests.bench.scheduler import Farm
 from tests.cluster.worlds import Play, blocks_of, runs, study
 
 CRASH = BlockFailed("killed")
@@ -445,3 +448,14 @@ def test_the_state_before_a_step_is_never_changed() -> None:
     text = repr(before)
     step(before, Submitted(0.0, study()))
     assert repr(before) == text
+
+
+@pytest.mark.slow
+def test_many_workers_and_users_do_not_slow_a_step_down() -> None:
+    """1,000 workers, 100 users, 100,000 blocks: 2,000 events a second are meant (see the bench); what would look at
+    everything that is in the queue for every event manages 20."""
+    farm = Farm(1000, 100, 100_000)
+    start = time.process_time()
+    farm.answer(400)
+    assert 400 / (time.process_time() - start) > 500
+    invariants.check(farm.state)

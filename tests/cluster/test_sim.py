@@ -1,10 +1,14 @@
-"""Some hundred seeds of the simulator, and that it can fail: a machine with a fault planted in it does not pass."""
+"""Some hundred seeds of the simulator; that it can fail, ``test_mutations`` shows."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from cluster import machine, sim
+from cluster import sim
+from cluster.sim_cluster import Nature, SimBlock, SimStudy
+from cluster.sim_worlds import WILD, Plan
 from tests.effort import effort
 
 SEEDS = effort(300)
@@ -21,7 +25,7 @@ def test_a_seed_repeats_exactly() -> None:
     one.run()
     two.run()
     assert one.driver.state == two.driver.state
-    assert one.backend.clock_s == two.backend.clock_s
+    assert one.clock.now_s == two.clock.now_s
 
 
 @pytest.mark.slow
@@ -31,31 +35,35 @@ def test_the_worlds_are_not_tame() -> None:
     for seed in range(60):
         world = sim.World(seed)
         world.run()
-        seen |= {f"epochs {min(world.epochs, 2)}"}
+        seen |= world.seen | {f"epochs {min(world.epochs, 2)}"}
         seen |= set(world.driver.tally.outcomes) | set(world.driver.tally.leases)
         seen |= {"quarantine" for end in world.driver.ended.values() if end.quarantined}
-    assert {"done", "crashed", "expired", "cancelled", "warm", "home", "retry", "quarantine", "epochs 2"} <= seen
+    assert {"done", "crashed", "expired", "cancelled", "warm", "home", "backlog", "replica", "retry"} <= seen
+    assert {"quarantine", "epochs 2", "died", "refused", "away", "two schedulers"} <= seen
+    assert {"gave up", "stall", "submitted while it was cleared"} <= seen
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["blames the innocent", "forgets a block", "ends too early"])
-def test_a_fault_in_the_machine_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    draft = machine._Draft
-    if fault == "blames the innocent":
-        suspect = draft.suspect
-        monkeypatch.setattr(
-            draft,
-            "suspect",
-            lambda self, held, outcome, error, is_alone: suspect(self, held, outcome, error, is_alone=True),
-        )
-    elif fault == "forgets a block":
-        monkeypatch.setattr(draft, "late", lambda self, event: None)
-        monkeypatch.setattr(draft, "suspect", lambda self, held, outcome, error, is_alone: None)
-    else:
-        monkeypatch.setattr(draft, "flying", lambda self, study: 0)
-    failures = [text for text in map(sim.run_seed, range(300)) if text is not None]
-    assert failures
-    assert failures[0].startswith("seed ")
+@pytest.mark.parametrize("kind", ["good", "bad"])
+def test_the_scheduler_may_die_at_any_of_its_effects(kind: str) -> None:
+    """One small world, lived through again with a death at its first effect, at its second, and so on to its last."""
+    world = _small(kind)
+    world.run()
+    effects = world.fuse.effects
+    assert effects > 30
+    for at in range(1, effects + 1):
+        again = _small(kind, at, at // 2 + 1)
+        again.run()
+        assert again.epochs >= 2
+
+
+def _small(kind: str, *deaths: int) -> sim.World:
+    natures: dict[str, tuple[Nature, ...]] = {"good": ("good",) * 4, "bad": ("good", "poison", "faulty", "good")}
+    blocks = [SimBlock(index, 5, {"aa": 1000}, 0.1, nature) for index, nature in enumerate(natures[kind])]
+    plan = Plan("barren", (SimStudy("study0", "ann", 0, blocks),), (0.0,), replace(WILD, workers_max=1))
+    world = sim.World(5, plan=plan, deaths=deaths)
+    world.hosts.up_s = 0.0
+    return world
 
 
 def test_the_command_prints_the_failing_seed(
@@ -69,7 +77,7 @@ def test_the_command_prints_the_failing_seed(
 
 
 class _Bad:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, faults: object) -> None:
         self.seed = seed
 
     def run(self) -> None:
