@@ -7,6 +7,9 @@ canonical JSON: the same contents are the same snapshot, in whatever dataset. A 
 1. Read the head, n. Compute the new root from it. Write the root, under its content name.
 2. Create entry n + 1. Whoever comes second finds it taken, and starts again at 1 on the new head.
 
+Between two such starts it pauses, longer each time and by chance: of many ingests at once one wins each race, and who
+has lost often would otherwise lose to those who come new.
+
 So nothing is visible before the entry exists, no entry is ever changed, and two concurrent commits both end up in the
 dataset. Canonical shard order makes the root independent of who came first.
 """
@@ -14,6 +17,8 @@ dataset. Canonical shard order makes the root independent of who came first.
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -27,6 +32,8 @@ from farm.values.errors import AlreadyExists, BucketNotFound, DataError, NotFoun
 
 COMMIT_ATTEMPTS_MAX = 64
 """Bound on rebases: each one means that somebody else committed meanwhile."""
+_BACKOFF_S = 0.02
+_BACKOFF_S_MAX = 1.0
 
 _FORMAT = 1
 
@@ -167,14 +174,23 @@ def _read_ref(store: Store, key: str) -> str:
     return snapshot_id
 
 
-def commit(store: Store, dataset: str, change: Callable[[Snapshot | None], Snapshot]) -> Snapshot:
+def commit(
+    store: Store,
+    dataset: str,
+    change: Callable[[Snapshot | None], Snapshot],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Snapshot:
     """Make ``change(head)`` the head of ``dataset`` and return it.
 
     ``change`` gets the head (None for an empty dataset) and returns the new snapshot, having written whatever it
     names; it may be called again on a newer head. When it returns the head itself (same id) no entry is added.
     Errors: StoreError when others commit faster for ``COMMIT_ATTEMPTS_MAX`` rounds; whatever ``change`` raises.
     """
-    for _ in range(COMMIT_ATTEMPTS_MAX):
+    jitter = random.Random()  # moves racers apart, touches no result
+    for lost in range(COMMIT_ATTEMPTS_MAX):
+        if lost:
+            sleep(jitter.uniform(0.0, min(_BACKOFF_S_MAX, _BACKOFF_S * 2.0**lost)))
         head = find_head(store, dataset)
         new = change(head[1] if head else None)
         if head is not None and new.id == head[1].id:

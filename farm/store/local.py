@@ -6,7 +6,7 @@ How a write works, so that nobody ever sees half an object and a failed write le
 2. ``put_if_absent`` gives it its name with link(2), which fails when the name exists: that is the atomic step.
    ``put`` uses rename(2), which replaces.
 3. The private file is removed whatever happened, and the directory is fsynced, so that an acknowledged object survives
-   a power cut.
+   a power cut; so is every directory in which one on the way to it is new.
 
 The etag is made of inode, size, and modification time. A directory cannot hold both ``a`` and ``a/b``; keys of the
 farm never ask for that.
@@ -74,6 +74,7 @@ class LocalStore:
             raise ConfigError("not a directory", place=str(self.root), allowed="a directory, or a path to make one at")
         self.url = self.root.as_uri()
         self._numbers = itertools.count()
+        self._durable: set[Path] = set()
         self._remove_abandoned()
 
     def head(self, key: str) -> ObjectMeta:
@@ -171,7 +172,7 @@ class LocalStore:
     def _place(self, path: Path, data: bytes, *, replace: bool) -> None:
         """Write ``data`` aside, then give it its name in one step."""
         incoming = self.root / INCOMING
-        incoming.mkdir(parents=True, exist_ok=True)
+        self._make_folder(incoming)
         aside = incoming / f"{os.getpid()}-{time.monotonic_ns()}-{next(self._numbers)}"
         try:
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
@@ -187,7 +188,7 @@ class LocalStore:
 
     def _name(self, aside: Path, path: Path, *, replace: bool) -> None:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self._make_folder(path.parent)
         except (FileExistsError, NotADirectoryError) as error:
             raise _no_folder(path) from error
         if path.is_dir():
@@ -205,6 +206,21 @@ class LocalStore:
                 place=str(self.root),
                 hint="put the store on a local disk, or in an S3 bucket",
             ) from error
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make ``folder`` and those above it, and see to it that a power cut does not unmake them.
+
+        Within the store once for each, whoever made it: another process may not have come as far as its fsync.
+        """
+        if folder in self._durable and folder.is_dir():
+            return
+        way = (folder, *folder.parents)
+        made = [one for one in way if not one.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        made += [one for one in way if one not in made and one != self.root and one.is_relative_to(self.root)]
+        for one in made:
+            _sync_directory(one.parent)
+        self._durable.add(folder)
 
     def _remove_abandoned(self) -> None:
         """Remove what writers that were killed left aside a day or more ago; no reader can see it."""

@@ -27,7 +27,8 @@ _LENGTH_MAX: Final = 4096
 
 
 def open_store(url: str, settings: StoreSettings | None = None) -> Store:
-    """Return the store at ``url``: counted, limited to ``in_flight_max`` requests at once, retried.
+    """Return the store at ``url``: counted, limited to ``in_flight_max`` requests at once, retried until
+    the watchdog where it is away.
 
     Sends no request: a bucket that is missing is found out at the first read or write (BucketNotFound).
     Errors: ConfigError for a URL that names no store.

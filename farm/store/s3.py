@@ -29,6 +29,7 @@ from obstore.store import S3Store as Client
 
 from farm.store.aws import CREDENTIALS_HINT, NO_CREDENTIALS, reach
 from farm.store.base import ObjectMeta, check_key, check_prefix, check_range
+from farm.store.patience import expect
 from farm.values.errors import (
     AlreadyExists,
     BucketNotFound,
@@ -185,24 +186,28 @@ class S3Store:
                 allowed="3 to 63 of a-z, 0-9, '.' and '-'",
             )
         self._reach = reach(bucket, self.url)
-        # Ranges are bounded, so their time is; whole objects may be larger and get the watchdog's patience.
-        range_s = settings.request_timeout_s + settings.fetch_bytes_max / settings.throughput_bytes_s_min
-        self._fetch_bytes_max = settings.fetch_bytes_max
-        self._hasty = self._client(prefix, settings, min(range_s, settings.watchdog_s))
-        self._patient = self._client(prefix, settings, settings.watchdog_s)
+        self._prefix = prefix
+        self._settings = settings
+        self._clients: dict[int, Client] = {}
+        self._small = self._sized(0)
         self._is_bucket_seen = False
 
     def head(self, key: str) -> ObjectMeta:
         check_key(key)
-        meta = self._call(key, lambda: obstore.head(self._hasty, key))
+        meta = self._call(key, lambda: obstore.head(self._small, key))
         return ObjectMeta(key, int(meta["size"]), str(meta["e_tag"]))
 
     def get(self, key: str) -> bytes:
         check_key(key)
 
         def read() -> tuple[bytes, int]:
-            answer = obstore.get(self._patient, key)
-            return bytes(answer.bytes()), int(answer.meta["size"])
+            answer = obstore.get(self._small, key)
+            size = int(answer.meta["size"])
+            if size > self._settings.fetch_bytes_max:  # known only now, when its time limit runs already
+                answer = obstore.get(self._sized(size), key)
+                size = int(answer.meta["size"])
+            expect(size)
+            return bytes(answer.bytes()), size
 
         data, size = self._call(key, read)
         if len(data) != size:
@@ -212,7 +217,7 @@ class S3Store:
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> bytes:
         check_key(key)
         check_range(key, start, length)
-        client = self._hasty if length <= self._fetch_bytes_max else self._patient
+        client = self._sized(length)
         end = start + length
         options: GetOptions = {"range": (start, end)}
         if if_match is not None:
@@ -241,7 +246,7 @@ class S3Store:
         # obstore takes whole segments as a prefix only; what remains of it is compared here.
         folder = check_prefix(prefix).rpartition("/")[0]
         pages = self._call(
-            prefix, lambda: iter(obstore.list(self._hasty, folder or None, offset=start_after or None, chunk_size=1000))
+            prefix, lambda: iter(obstore.list(self._small, folder or None, offset=start_after or None, chunk_size=1000))
         )
         last = start_after
         while True:
@@ -261,22 +266,33 @@ class S3Store:
 
     def put_if_absent(self, key: str, data: bytes) -> None:
         check_key(key)
-        self._call(key, lambda: obstore.put(self._patient, key, data, mode="create"))
+        self._call(key, lambda: obstore.put(self._sized(len(data)), key, data, mode="create"))
 
     def put(self, key: str, data: bytes) -> None:
         check_key(key)
-        self._call(key, lambda: obstore.put(self._patient, key, data, use_multipart=False))
+        self._call(key, lambda: obstore.put(self._sized(len(data)), key, data, use_multipart=False))
 
     def delete(self, key: str) -> None:
         check_key(key)
         try:
-            self._call(key, lambda: obstore.delete(self._hasty, key))
+            self._call(key, lambda: obstore.delete(self._small, key))
         except BucketNotFound:
             raise
         except NotFound:
             return
 
-    def _client(self, prefix: str, settings: StoreSettings, timeout_s: float) -> Client:
+    def _sized(self, size: int) -> Client:
+        """Return the client whose time limit is for a body of ``size`` bytes: a client has one for all its requests."""
+        bytes_max = self._settings.fetch_bytes_max
+        while bytes_max < size:
+            bytes_max *= 2
+        if bytes_max not in self._clients:  # two threads may both make one; either serves
+            seconds = self._settings.request_timeout_s + bytes_max / self._settings.throughput_bytes_s_min
+            self._clients[bytes_max] = self._client(seconds)
+        return self._clients[bytes_max]
+
+    def _client(self, timeout_s: float) -> Client:
+        prefix, settings = self._prefix, self._settings
         pause = timedelta(seconds=settings.backoff_s)
         identity = self._reach.identity
         try:
@@ -318,7 +334,7 @@ class S3Store:
             # The answer to HEAD has no body, so a missing bucket looks like a missing key. A listing tells; if it
             # fails for another reason (no right to list), the key is what was asked for, and is not there.
             try:
-                next(iter(obstore.list(self._hasty, chunk_size=1)), None)
+                next(iter(obstore.list(self._small, chunk_size=1)), None)
                 self._is_bucket_seen = True
             except BaseException as second:
                 if not _is_of_client(second):

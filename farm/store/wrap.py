@@ -19,16 +19,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import Final, Literal, TypeAlias, TypeVar
 
 from farm.store.base import ObjectMeta, Store
-from farm.store.patience import Patience
+from farm.store.patience import Limit, Patience
 from farm.values.errors import AlreadyExists, ShortRead, StoreError, Throttled, Unavailable, UsageError, Watchdog
 from farm.values.settings import StoreSettings
 
 _T = TypeVar("_T")
 
 LAYERS = ("client", "range", "span")
+_DOUBLINGS_MAX: Final = 30
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,9 @@ class Limited(Around):
 class Retrying(Around):
     """Tries again what may succeed later, within bounds; sends the ranges of one read concurrently.
 
-    Layers: *client* (throttled, unavailable), *range* (a body that is not what was asked for), *span* (ranges of one
-    ``get_ranges`` that failed all their tries, once more together after the longest pause). The watchdog bounds the
-    time of a request, all tries included, and names the last error. ``patience`` is for stores that may not answer.
+    Layers: *client* (throttled, unavailable), again and again until the watchdog ends the request and names the last
+    error: a store that is away for a while ends nothing. *range* (a body that is not what was asked for) and *span*
+    (ranges of one ``get_ranges`` that failed all their tries, once more together after the longest pause), a few times.
     """
 
     def __init__(
@@ -209,7 +210,7 @@ class Retrying(Around):
         super().__init__(inner)
         self._settings = settings
         self._counts = counts
-        self._patience = patience
+        self._patience = patience or Patience(inner.url, settings.silence_s, is_remote=False, clock=clock)
         self._sleep = sleep
         self._clock = clock
         self._jitter = random.Random()  # Moves pauses apart, touches no result.
@@ -217,45 +218,48 @@ class Retrying(Around):
         self._pool: ThreadPoolExecutor | None = None
 
     def _do(self, verb: str, key: str, action: Callable[[], _T], *, sent: int = 0, expected: int = 0) -> _T:
-        return self._until(self._deadline(sent + expected), key, action)
+        return self._within(self._limit(sent + expected), key, action)
 
-    def _deadline(self, size: int) -> float:
-        return self._clock() + self._settings.watchdog_s + size / self._settings.throughput_bytes_s_min
+    def _limit(self, size: int) -> Limit:
+        bytes_s_min = self._settings.throughput_bytes_s_min
+        return Limit(self._settings.watchdog_s, size=size, bytes_s_min=bytes_s_min, clock=self._clock)
 
-    def _until(self, until: float, key: str, action: Callable[[], _T]) -> _T:
-        tries = partial(self._tries, until, action)
+    def _within(self, limit: Limit, key: str, action: Callable[[], _T]) -> _T:
         try:
-            return tries() if self._patience is None else self._patience.call(key, tries, until)
+            return self._patience.call(key, partial(self._tries, limit, key, action), limit)
         except Watchdog:
             self._counts.watchdog()
             raise
 
-    def _tries(self, until: float, action: Callable[[], _T]) -> _T:
-        limits = {"client": self._settings.client_retries_max, "range": self._settings.range_retries_max}
-        tries = dict.fromkeys(limits, 0)
+    def _tries(self, limit: Limit, key: str, action: Callable[[], _T]) -> _T:
+        tries = tries_short = 0
         while True:
             try:
-                return action()
+                with limit.in_force():
+                    return action()
             except StoreError as error:
-                layer = "range" if isinstance(error, ShortRead) else "client"
-                if not error.retryable or tries[layer] >= limits[layer]:
+                is_short = isinstance(error, ShortRead)
+                if not error.retryable or (is_short and tries_short >= self._settings.range_retries_max):
                     raise
-                pause = self._pause_s(sum(tries.values()))
-                if self._clock() + pause > until:
+                pause = self._pause_s(tries)
+                if self._clock() + pause > limit.until:
                     raise Watchdog(
                         f"no success within {self._settings.watchdog_s:g} s, last: {error.message}",
                         place=error.place,
                         hint=error.hint,
                     ) from error
-                tries[layer] += 1
-                self._counts.retry(layer)
+                tries += 1
+                tries_short += is_short
+                self._counts.retry("range" if is_short else "client")
+                if not is_short:
+                    self._patience.failed(key, error, limit)
                 self._sleep(pause)
 
     def get_range(self, key: str, start: int, length: int, *, if_match: str | None = None) -> bytes:
         return self._range(key, start, length, if_match, {})
 
-    def _range(self, key: str, start: int, length: int, if_match: str | None, untils: dict[int, float]) -> bytes:
-        """``untils``: by its start, when a range must be there; a later try of it has no more time than the first."""
+    def _range(self, key: str, start: int, length: int, if_match: str | None, limits: dict[int, Limit]) -> bytes:
+        """``limits``: those of ranges by their start; a later try of one has no more time than the first."""
 
         def read() -> bytes:
             data = self.inner.get_range(key, start, length, if_match=if_match)
@@ -263,16 +267,16 @@ class Retrying(Around):
                 raise ShortRead(f"{len(data)} bytes came, asked for {length}", place=f"{self.url}/{key}")
             return data
 
-        return self._until(untils.setdefault(start, self._deadline(length)), key, read)
+        return self._within(limits.setdefault(start, self._limit(length)), key, read)
 
     def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]], *, if_match: str | None = None) -> list[bytes]:
         if len(ranges) < 2:
             return super().get_ranges(key, ranges, if_match=if_match)
         found: dict[int, bytes] = {}
-        untils: dict[int, float] = {}
+        limits: dict[int, Limit] = {}
         for span_try in range(self._settings.span_retries_max + 1):
             missing = [i for i in range(len(ranges)) if i not in found]
-            error = self._gather(key, ranges, missing, if_match, found, untils)
+            error = self._gather(key, ranges, missing, if_match, found, limits)
             if error is None:
                 break
             if span_try == self._settings.span_retries_max:
@@ -288,12 +292,12 @@ class Retrying(Around):
         missing: Sequence[int],
         if_match: str | None,
         found: dict[int, bytes],
-        untils: dict[int, float],
+        limits: dict[int, Limit],
     ) -> StoreError | None:
         """Fetch the missing ranges into ``found``; return the first error that a later try may cure, raise others."""
         pool = self._threads()
         flights: list[tuple[int, Future[bytes]]] = [
-            (i, pool.submit(self._range, key, *ranges[i], if_match, untils)) for i in missing
+            (i, pool.submit(self._range, key, *ranges[i], if_match, limits)) for i in missing
         ]
         first: StoreError | None = None
         try:
@@ -347,7 +351,7 @@ class Retrying(Around):
         self._do("put_if_absent", key, write, sent=len(data))
 
     def _pause_s(self, tries: int) -> float:
-        longest = min(self._settings.backoff_s_max, self._settings.backoff_s * 2.0**tries)
+        longest = min(self._settings.backoff_s_max, self._settings.backoff_s * 2.0 ** min(tries, _DOUBLINGS_MAX))
         return longest * (0.5 + 0.5 * self._jitter.random())
 
     def _threads(self) -> ThreadPoolExecutor:

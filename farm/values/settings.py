@@ -30,10 +30,11 @@ def _require(holds: bool, message: str, place: str) -> None:
 class StoreSettings:
     """How a store is reached, and how patient the farm is with it.
 
-    Three layers of retries, each counted apart: *client* (5xx, throttling, a connection that broke), *range* (a short
-    or wrong body), *span* (ranges of one read that failed together, tried again after a longer pause). The watchdog is
-    no retry: it ends a request, retries included, after ``watchdog_s`` plus the time its bytes may take. A store
-    that is asked and does not answer is spoken of after ``silence_s``.
+    Three layers of retries, each counted apart: *client* (5xx, throttling, no connection or one that broke: again and
+    again, so that a store may be away for a while), *range* (a short or wrong body), *span* (ranges of one read that
+    failed together, tried again after a longer pause). The watchdog is no retry: it ends a request, retries included,
+    after ``watchdog_s`` plus the time that its bytes may take at ``throughput_bytes_s_min``; one try of it ends after
+    ``request_timeout_s`` plus that time. A store that is away is spoken of after ``silence_s``.
     """
 
     url: str = ""
@@ -43,7 +44,6 @@ class StoreSettings:
     watchdog_s: float = 120.0
     silence_s: float = 5.0
     throughput_bytes_s_min: int = 128 * KIB
-    client_retries_max: int = 4
     range_retries_max: int = 2
     span_retries_max: int = 1
     backoff_s: float = 0.05
@@ -58,9 +58,10 @@ class StoreSettings:
             is_time = 0 < getattr(self, name) <= _TIME_S_MAX  # no for nan
             _require(is_time, f"{name} must be above 0 and at most {_TIME_S_MAX:g}, a day", "settings.store")
         _require(self.throughput_bytes_s_min > 0, "throughput_bytes_s_min must be positive", "settings.store")
-        for name in ("client_retries_max", "range_retries_max", "span_retries_max", "backoff_s", "gap_bytes_max"):
+        for name in ("range_retries_max", "span_retries_max", "backoff_s", "gap_bytes_max"):
             _require(getattr(self, name) >= 0, f"{name} must not be negative", "settings.store")
         _require(self.backoff_s <= self.backoff_s_max, "backoff_s is above backoff_s_max", "settings.store")
+        _require(self.backoff_s_max <= self.watchdog_s, "backoff_s_max is above watchdog_s", "settings.store")
         _require(
             self.connect_timeout_s <= self.request_timeout_s <= self.watchdog_s,
             "timeouts must grow: connect_timeout_s <= request_timeout_s <= watchdog_s",

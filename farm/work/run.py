@@ -40,7 +40,7 @@ from farm.store.base import Store
 from farm.store.wrap import Metered
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
-from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError
+from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
 from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
@@ -353,6 +353,8 @@ def run_in_process(
         with clock.stage("run"):
             try:
                 _run_waiting(runner, submission, threads, progress, reports)
+            except Watchdog:
+                raise  # nobody answers: the record would wait as long again
             except BaseException:
                 # The error of the study matters more than a remark that cannot be written down.
                 with suppress(StoreError):

@@ -82,13 +82,16 @@ def test_a_user_who_may_only_read(minio_bucket: Bucket, spec: Path) -> None:
     refused(reader("ingest", "sample", "--dataset", "mine"), 5, "AccessDenied")
 
 
+BRIEF = {"FARM_WATCHDOG_S": "5", "FARM_REQUEST_TIMEOUT_S": "5"}
+
+
 def test_an_endpoint_where_nobody_listens(spec: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
         environment = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
-        farm = Console("s3://bucket/farm", environment | {"AWS_REGION": "us-east-1", "AWS_ALLOW_HTTP": "true"})
-        refused(farm("status"), 5, "bucket", "AWS_ENDPOINT_URL")
+        farm = Console("s3://bucket/farm", environment | {"AWS_REGION": "us-east-1", **BRIEF})
+        refused(farm("status"), 5, "bucket", "no connection: nobody listens there", "AWS_ENDPOINT_URL")
 
 
 @pytest.mark.parametrize(

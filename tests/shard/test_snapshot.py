@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import pytest
 from farm.columns.cache import ColumnCache
 from farm.shard import layout
 from farm.shard.reader import read_rows
-from farm.shard.snapshot import ShardRef, commit, make_snapshot, read_head, read_snapshot, snapshot_bytes
+from farm.shard.snapshot import (
+    COMMIT_ATTEMPTS_MAX,
+    ShardRef,
+    commit,
+    make_snapshot,
+    read_head,
+    read_snapshot,
+    snapshot_bytes,
+)
 from farm.store.base import Store
 from farm.store.memory import MemoryStore
 from farm.store.open import open_store
@@ -89,14 +98,29 @@ def test_a_store_where_somebody_is_always_faster() -> None:
     with pytest.raises(DataError, match=r"log entry is damaged"):
         put_bars(Meddling(inner, before), walk("A", "2010-01-01", 3))
 
-    other, count = MemoryStore(), itertools.count()
+    other, count, paused = MemoryStore(), itertools.count(), list[float]()
 
     def overtake(verb: str, key: str) -> None:
         if verb == "put_if_absent" and key.startswith("refs/"):
             commit(other, "main", lambda _: make_snapshot("main", (_ref(next(count)),), {}))
 
     with pytest.raises(StoreError, match=r"others committed to 'main' 64 times"):
-        commit(Meddling(other, overtake), "main", lambda _: make_snapshot("main", (_ref(10**6),), {}))
+        commit(
+            Meddling(other, overtake), "main", lambda _: make_snapshot("main", (_ref(10**6),), {}), sleep=paused.append
+        )
+    assert len(paused) == COMMIT_ATTEMPTS_MAX - 1
+    assert max(paused[:3]) < 0.2
+    assert 0.2 < max(paused) <= 1.0
+    assert len(set(paused)) == len(paused)
+
+
+def test_many_who_commit_at_once_all_get_through() -> None:
+    """Many more of them than a commit may lose races, each of which takes a while."""
+    inner, racers = MemoryStore(), 3 * COMMIT_ATTEMPTS_MAX
+    slow = Meddling(inner, lambda verb, key: time.sleep(0.002) if key.startswith("refs/") else None)
+    mine = [make_snapshot("main", (_ref(at),), {}) for at in range(racers)]
+    _at_once([lambda new=new: commit(slow, "main", lambda _: new) for new in mine])  # type: ignore[misc]
+    assert len(refs(inner)) == racers
 
 
 def _ref(number: int) -> ShardRef:

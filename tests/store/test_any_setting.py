@@ -126,7 +126,8 @@ def attempt(url: str | None, is_to_ask: bool) -> FarmError | None:
     """Open the store of the environment, ask it once if it is a bucket; return the error of that."""
     try:
         limits = from_environment().store
-        limits = replace(limits, client_retries_max=0, backoff_s=0.0, connect_timeout_s=0.5)
+        brief = ("watchdog_s", "request_timeout_s", "connect_timeout_s", "backoff_s", "backoff_s_max")
+        limits = replace(limits, **dict.fromkeys(brief, 0.1))
         store = open_store(limits.url if url is None else url, limits)
         if is_to_ask and store.url.startswith("s3:"):
             store.head("no/such/key")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -191,3 +192,29 @@ def test_processes_race_for_one_key(tmp_path: Path) -> None:
         assert all((tmp_path / "race" / race).read_text() == pid for race in won)
     with pytest.raises(AlreadyExists):
         LocalStore(tmp_path).put_if_absent("race/0", b"")
+
+
+def test_new_folders_survive_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each folder on the way is synced into the one above it before the put returns: once, and again if made again."""
+    synced: list[str] = []
+    sync = os.fsync
+
+    def note(fd: int) -> None:
+        synced.append(os.path.relpath(Path(f"/proc/self/fd/{fd}").readlink(), tmp_path))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", note)
+    root = tmp_path / "new" / "store"
+    store = LocalStore(root)
+    store.put("a/b/k", b"1")
+    assert {".", "new", "new/store", "new/store/a", "new/store/a/b"} <= set(synced)
+    synced.clear()
+    store.put_if_absent("a/b/other", b"2")
+    assert [path for path in synced if "/.incoming" not in path] == ["new/store/a/b"]
+    synced.clear()
+    LocalStore(root).put("a/b/third", b"3")  # another process does not know who made them
+    assert {"new/store", "new/store/a", "new/store/a/b"} <= set(synced)
+    shutil.rmtree(root / "a")
+    synced.clear()
+    store.put("a/b/k", b"1")
+    assert {"new/store", "new/store/a", "new/store/a/b"} <= set(synced)

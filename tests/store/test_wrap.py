@@ -14,11 +14,20 @@ from farm.store.base import ObjectMeta
 from farm.store.memory import MemoryStore
 from farm.store.open import open_store, wrap_store
 from farm.store.wrap import Around, Counting, Counts, Fault, Faulty, Limited, Retrying, counts_of
-from farm.values.errors import AlreadyExists, NotFound, ShortRead, StoreError, Unavailable, UsageError, Watchdog
+from farm.values.errors import (
+    AlreadyExists,
+    NotFound,
+    ShortRead,
+    StoreError,
+    Throttled,
+    Unavailable,
+    UsageError,
+    Watchdog,
+)
 from farm.values.settings import StoreSettings
 from tests.effort import effort
 
-FAST = StoreSettings(backoff_s=0.0, backoff_s_max=0.0, client_retries_max=8, range_retries_max=8)
+FAST = StoreSettings(backoff_s=0.0, backoff_s_max=0.0, range_retries_max=8)
 DATA = bytes(range(200))
 
 
@@ -69,13 +78,13 @@ def test_every_fault_that_shows_is_recovered(seed: int) -> None:
         Fault("short", 0.25, frozenset({"get_range"})),
     ]
     faulty = Faulty(memory, plan, seed)
-    store = wrap_store(faulty, replace(FAST, client_retries_max=60, range_retries_max=60))
+    store = wrap_store(faulty, replace(FAST, range_retries_max=60))
     ranges = [(i, 5) for i in range(0, 100, 10)]
     assert [DATA[start : start + length] for start, length in ranges] == store.get_ranges("blob", ranges)
     assert [f"many/{i:02d}" for i in range(30)] == [meta.key for meta in store.list("many/")]
     store.put_if_absent("new", b"mine")
     with pytest.raises(AlreadyExists):
-        wrap_store(Faulty(memory, plan, seed + 1), replace(FAST, client_retries_max=60)).put_if_absent("new", b"other")
+        wrap_store(Faulty(memory, plan, seed + 1), FAST).put_if_absent("new", b"other")
     store.delete("many/00")
     assert memory.get("new") == b"mine"
     counts = counts_of(store)
@@ -134,22 +143,30 @@ def test_what_will_not_change_is_not_retried(error: StoreError) -> None:
     assert counts_of(store).retries == {"client": 0, "range": 0, "span": 0}
 
 
-def test_client_retries_are_bounded() -> None:
-    """After client_retries_max retries the last error comes out; one fewer failure, and the read succeeds."""
+@pytest.mark.parametrize("error", [Unavailable("reset"), Throttled("slow down")])
+def test_a_store_that_is_away_is_asked_again_and_again(error: StoreError) -> None:
+    """However often; the time alone is limited."""
+    store = wrap_store(Broken(_planted(), error, 500), FAST)
+    assert store.get("blob") == DATA
+    assert counts_of(store).retries == {"client": 500, "range": 0, "span": 0}
+
+
+def test_range_retries_are_bounded() -> None:
+    """After range_retries_max retries the last error comes out; one fewer failure, and the read succeeds."""
     for failures, fails in ((3, False), (4, True)):
-        store = wrap_store(Broken(_planted(), Unavailable("reset"), failures), replace(FAST, client_retries_max=3))
+        store = wrap_store(Broken(_planted(), ShortRead("cut"), failures), replace(FAST, range_retries_max=3))
         if fails:
-            with pytest.raises(Unavailable):
+            with pytest.raises(ShortRead):
                 store.get("blob")
         else:
             assert store.get("blob") == DATA
-        assert counts_of(store).retries["client"] == 3
+        assert counts_of(store).retries["range"] == 3
 
 
 def test_a_gust_of_failures_is_survived_by_the_span_layer() -> None:
     """Ranges that failed all their tries are tried once more together; the others are not fetched again."""
-    settings_ = replace(FAST, client_retries_max=0, in_flight_max=1)
-    store = wrap_store(Broken(_planted(), Unavailable("gust"), failures=2), settings_)
+    settings_ = replace(FAST, range_retries_max=0, in_flight_max=1)
+    store = wrap_store(Broken(_planted(), ShortRead("gust"), failures=2), settings_)
     ranges = [(0, 5), (50, 5), (100, 5)]
     assert [DATA[start : start + length] for start, length in ranges] == store.get_ranges("blob", ranges)
     counts = counts_of(store)
@@ -159,18 +176,16 @@ def test_a_gust_of_failures_is_survived_by_the_span_layer() -> None:
 
 
 def test_span_failure_is_the_first_error() -> None:
-    settings_ = replace(FAST, client_retries_max=0, in_flight_max=1)
-    store = wrap_store(Broken(_planted(), Unavailable("away"), failures=100), settings_)
-    with pytest.raises(Unavailable, match="away"):
+    settings_ = replace(FAST, range_retries_max=0, in_flight_max=1)
+    store = wrap_store(Broken(_planted(), ShortRead("cut"), failures=100), settings_)
+    with pytest.raises(ShortRead, match="cut"):
         store.get_ranges("blob", [(0, 5), (50, 5)])
 
 
 def test_watchdog_ends_a_request_with_the_last_error() -> None:
     """The total deadline holds whatever retries are left, counts the trip, and names what went wrong."""
     clock, counts = Clock(), Counts()
-    patience = StoreSettings(
-        watchdog_s=10.0, request_timeout_s=5.0, backoff_s=1.0, backoff_s_max=4.0, client_retries_max=1000
-    )
+    patience = StoreSettings(watchdog_s=10.0, request_timeout_s=5.0, backoff_s=1.0, backoff_s_max=4.0)
     store = Retrying(
         Counting(Broken(_planted(), Unavailable("reset by peer", place="blob"), 10**6), counts),
         patience,
