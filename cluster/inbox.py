@@ -1,27 +1,28 @@
 """What must outlive every process: submissions, attempts, and the marker that a submission has ended. In the bucket.
 
-    inbox/<study>.json                     a submission that has not ended; its nonce says which one it is
+    inbox/<study>/<nonce>.json             a submission that has not ended, under a key of its own
     studies/<study>/leases/<lease>.json    an attempt: written before it is sent, written again when it has ended
     studies/<study>/done/<nonce>.json      how a submission ended; written last
 
-Rules: a study is acknowledged once its object in the inbox exists, and submitting it again joins what is there. The
-attempt is recorded before the lease is sent, so that a block that brings everything down is counted all the same. The
-marker is written before the inbox is cleared: who finds both finishes the clearing. So recovery is *inbox minus
-catalog*, the same code as a first start. Failures count within one submission: who submits a study anew, after it ended
-with quarantined blocks, means to try them again.
+Rules: a submission is acknowledged once its object in the inbox exists. No other ever has its key, so clearing what has
+ended can take away nothing else; several of one study run as one, and end as one. The attempt is recorded before the
+lease is sent, so that a block that brings everything down is counted all the same. The marker is written before the
+inbox is cleared: who finds both finishes the clearing. So recovery is *inbox minus catalog*, the same code as a first
+start. Failures count within one submission: who submits a study anew, after it ended with quarantined blocks, means to
+try them again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
-from cluster.submission import BlockSet, members
-from farm.results.leases import LeaseRecord, read_leases
+from cluster.submission import BlockSet, block_set, members
+from farm.results.leases import SENT, LeaseRecord, read_leases
 from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
 from farm.study.block import ranges_of
@@ -44,50 +45,64 @@ class Entry:
     at_ns: int
 
 
+@dataclass(frozen=True)
+class Attempts:
+    """What earlier attempts tell. ``failures`` per block: how often, and the last error. ``suspects``: groups of blocks
+    whose last attempt ended badly, or never: maybe it took driver or host with it. ``solo``: blocks that were alone on
+    their worker then; others of the same host may be among them, so each is to be tried alone in the whole farm."""
+
+    failures: Mapping[int, tuple[int, str]]
+    suspects: tuple[BlockSet, ...]
+    solo: BlockSet
+
+
 class Inbox:
     """The durable side of the scheduler, over one store. Safe for many threads."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def submit(self, entry: Entry) -> Entry:
-        """Put the submission into the inbox and return the one that is there now: this one, or an earlier one.
+    def submit(self, entry: Entry) -> None:
+        """Put the submission into the inbox; AlreadyExists when another one has its nonce.
 
-        The study's record must be stored already. Once this returns, no crash loses the study.
+        The study's record must be stored already. Once this returns, no crash loses the submission.
         """
-        body = {**asdict(entry), "at_ns": str(entry.at_ns), "format": FORMAT}
-        for _ in range(2):
-            try:
-                self.store.put_if_absent(inbox_key(entry.study), canonical_json(body))
-            except AlreadyExists:
-                earlier = self._entry(inbox_key(entry.study))
-                if earlier is not None and not self._clear_if_ended(earlier):
-                    return earlier
-            else:
-                return entry
-        raise DataError("a submission that comes and goes", place=inbox_key(entry.study), hint="submit it again")
+        body = canonical_json({**asdict(entry), "at_ns": str(entry.at_ns), "format": FORMAT})
+        key = inbox_key(entry.study, entry.nonce)
+        try:
+            self.store.put_if_absent(key, body)
+        except AlreadyExists:
+            if self.store.get(key) != body:  # else it is our own, whose answer was lost
+                raise
 
     def pending(self) -> list[Entry]:
         """Return the submissions that have not ended, in the order of submission."""
         return self.survey()[0]
 
+    def pending_of(self, study: str) -> list[Entry]:
+        """Return those of one study."""
+        return [entry for entry in self._survey(study)[0] if entry.study == study]
+
     def survey(self) -> tuple[list[Entry], dict[str, DataError]]:
         """Return the submissions that have not ended, in the order of submission, and by study the error of each one
         that cannot be read: it is the error of that study, and of no other."""
+        return self._survey("")
+
+    def _survey(self, name: str) -> tuple[list[Entry], dict[str, DataError]]:
         waiting: list[Entry] = []
         damaged: dict[str, DataError] = {}
-        for meta in self.store.list("inbox/"):
-            study = parse_inbox_key(meta.key)
-            if study is None:
+        for meta in self.store.list(f"inbox/{name}"):
+            found = parse_inbox_key(meta.key)
+            if found is None:
                 continue
             try:
                 entry = self._entry(meta.key)
             except DataError as error:
-                damaged[study] = error
+                damaged[found[0]] = error
                 continue
-            if entry is not None and not self._clear_if_ended(entry):
+            if entry is not None and not self._clear_if_ended(entry, meta.key):
                 waiting.append(entry)
-        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study)), damaged
+        return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study, entry.nonce)), damaged
 
     def record(self, run: RunLease) -> None:
         """Record an attempt that is about to be sent."""
@@ -99,29 +114,28 @@ class Inbox:
         record = _ended(note)
         self.store.put(record.key, record.to_bytes())
 
-    def failures(self, study: str, nonce: str) -> dict[int, tuple[int, str]]:
-        """Return how often each block has failed in this submission, and its last error; DataError for a damaged
-        record: a block that kills its workers would be tried again and again."""
-        found: dict[int, tuple[int, str]] = {}
-        for record in read_leases(self.store, study):
-            if record.nonce == nonce:
-                for block, error in record.failed.items():
-                    count = found.get(block, (0, ""))[0]
-                    found[block] = count + 1, error["message"]
-        return found
+    def attempts(self, study: str, nonce: str) -> Attempts:
+        """Return what is known of earlier attempts of this submission; DataError for a damaged record: a block that
+        kills its workers would be tried again and again."""
+        return _attempts([record for record in read_leases(self.store, study) if record.nonce == nonce])
 
     def finish(self, end: EndStudy) -> None:
-        """Write the done marker, then clear the inbox."""
+        """Write the done markers of the submission and of those that joined it, then clear the inbox of them."""
         body = {
             "study": end.study,
-            "nonce": end.nonce,
             "is_cancelled": end.is_cancelled,
             "done": _ranges(end.done),
             "quarantined": _errors(end.quarantined),
         }
-        with suppress(AlreadyExists):  # an earlier scheduler came this far
-            self.store.put_if_absent(_done_key(end.study, end.nonce), canonical_json(body))
-        self.store.delete(inbox_key(end.study))
+        for nonce in (end.nonce, *end.joined):
+            with suppress(AlreadyExists):  # an earlier scheduler came this far
+                self.store.put_if_absent(_done_key(end.study, nonce), canonical_json({**body, "nonce": nonce}))
+        for nonce in (end.nonce, *end.joined):
+            self.store.delete(inbox_key(end.study, nonce))
+        old = inbox_key(end.study, "")
+        entry = self._entry(old)
+        if entry is not None:
+            self._clear_if_ended(entry, old)
 
     def _entry(self, key: str) -> Entry | None:
         record = self._read(key)
@@ -135,18 +149,18 @@ class Inbox:
                 int(record["priority"]),
                 int(record["at_ns"]),
             )
-            if inbox_key(entry.study) != key:
-                raise ValueError(f"it is that of {entry.study}")
+            if key not in (inbox_key(entry.study, entry.nonce), inbox_key(entry.study, "")):
+                raise ValueError(f"it is that of {entry.study}, nonce {entry.nonce}")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"not a submission: {error}", place=key, hint=_REMOVE) from error
         return entry
 
-    def _clear_if_ended(self, entry: Entry) -> bool:
+    def _clear_if_ended(self, entry: Entry, key: str) -> bool:
         try:
             self.store.head(_done_key(entry.study, entry.nonce))
         except NotFound:
             return False
-        self.store.delete(inbox_key(entry.study))
+        self.store.delete(key)
         return True
 
     def _read(self, key: str) -> dict[str, Any] | None:
@@ -192,6 +206,28 @@ def _ended(note: NoteLease) -> LeaseRecord:
         failed={block: error.to_json() for block, error in note.failed.items()},
         error=None if note.error is None else note.error.to_json(),
     )
+
+
+def _attempts(records: Sequence[LeaseRecord]) -> Attempts:
+    """Return what these records tell, in the order they were made: it goes on where the scheduler before left off."""
+    failures: dict[int, tuple[int, str]] = {}
+    last: dict[int, int] = {}
+    solo = 0
+    for place, record in enumerate(records):
+        failed = {block: error["message"] for block, error in record.failed.items()}
+        if record.outcome == SENT and record.reason == "retry" and len(record.blocks) == 1:
+            failed[record.blocks[0]] = f"attempt {record.lease} was never answered: driver or host went down with it"
+            solo |= 1 << record.blocks[0]
+        for block, message in failed.items():
+            failures[block] = failures.get(block, (0, ""))[0] + 1, message
+        last |= dict.fromkeys(record.blocks, place)
+    suspects = []
+    for place, record in enumerate(records):
+        if record.outcome in (SENT, "crashed", "expired"):
+            middle = len(record.blocks) // 2 if record.reason == "retry" else 0  # alone already: halve it
+            halves = record.blocks[:middle], record.blocks[middle:]
+            suspects += [block_set(block for block in half if last[block] == place) for half in halves]
+    return Attempts(failures, tuple(group for group in suspects if group), solo)
 
 
 def _errors(errors: Mapping[int, FarmError]) -> dict[str, dict[str, str]]:

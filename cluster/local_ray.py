@@ -184,8 +184,9 @@ class LocalFarm:
         study, driver = submission.study, self.driver
         self._submissions[study.name] = submission
         driver.tally = Tally()
-        entry = Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns())
-        driver.enqueue(self.inbox.submit(entry))
+        self.inbox.submit(Entry(study.name, secrets.token_hex(8), getpass.getuser(), 0, time.time_ns()))
+        for entry in self.inbox.pending_of(study.name):  # an interrupted run has left one: its failures count
+            driver.enqueue(entry)
         if study.name in driver.refused:
             raise driver.refused.pop(study.name)
         while study.name not in driver.ended and not self.stop.is_set():
@@ -218,6 +219,7 @@ class LocalFarm:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
         submission = self._submissions[entry.study]
         blocks = submission.study.blocks
+        before = self.inbox.attempts(entry.study, entry.nonce)
         return Submission(
             entry.study,
             entry.nonce,
@@ -226,7 +228,9 @@ class LocalFarm:
             tuple(block.cells for block in blocks),
             make_piles(blocks),
             done=((1 << len(blocks)) - 1) & ~block_set(submission.waiting),
-            failures=self.inbox.failures(entry.study, entry.nonce),
+            failures=before.failures,
+            suspects=before.suspects,
+            solo=before.solo,
         )
 
 

@@ -48,6 +48,12 @@ from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConf
 STORY_LENGTH = 128
 """Lines that are kept of what happened, for the message of ``Impossible``."""
 
+_CHANGED = (
+    "studies", "workers", "leases", "served_s", "costs", "leases_made", "workers_made", "studies_seen",
+    "start_failures", "surplus_since_s", "has_given_up",
+)  # fmt: skip
+"""What a step may change of the state, beside the story."""
+
 HOPELESS = (ResultConflict, SpecError)
 """Errors of a block that no further attempt can change."""
 
@@ -86,22 +92,7 @@ class _Draft:
         self.story: deque[Line] = deque(state.story, STORY_LENGTH)
 
     def freeze(self) -> State:
-        return State(
-            self.state.epoch,
-            self.limits,
-            self.studies,
-            self.workers,
-            self.leases,
-            self.served_s,
-            self.costs,
-            self.leases_made,
-            self.workers_made,
-            self.studies_seen,
-            self.start_failures,
-            self.surplus_since_s,
-            self.has_given_up,
-            tuple(self.story),
-        )
+        return replace(self.state, **{name: getattr(self, name) for name in _CHANGED}, story=tuple(self.story))
 
     def tell(self, what: str, *, run: RunLease | None = None, worker: str = "", study: str = "") -> None:
         subject = (run.worker, run.lease, run.study, run.blocks) if run is not None else (worker, "", study, 0)
@@ -120,21 +111,18 @@ class _Draft:
             return
         active = [study.submitter for study in self.studies.values() if study.waiting]
         self.served_s[submission.submitter] = queue.meter_at_entry(submission.submitter, self.served_s, active)
-        self.studies[submission.study] = QueuedStudy(
-            submission,
-            self.studies_seen,
-            self.now_s,
-            waiting=submission.blocks & ~submission.done,
-            done=submission.done,
-            failures={block: count for block, (count, _) in submission.failures.items()},
-        )
+        name = submission.study
+        self.studies[name] = queue.at_entry(submission, self.studies_seen, self.now_s, self.limits)
         self.studies_seen += 1
-        for block, (count, text) in submission.failures.items():
-            if count >= self.limits.attempts_max and not submission.done >> block & 1:
-                self.quarantine(submission.study, block, BlockFailed(text, place=f"block {block}"))
         for worker in self.workers.values():
             self.warm_up(worker.name)
         self.tell("submitted", study=submission.study)
+
+    def join(self, event: Submitted) -> None:
+        """A study submitted twice runs once, and both submissions end with it."""
+        submission, study = event.submission, self.studies[event.submission.study]
+        if submission.nonce not in (study.submission.nonce, *study.joined):
+            self.change(submission.study, joined=(*study.joined, submission.nonce))
 
     def refuse(self, event: Submitted, why: str = "the study is being cancelled") -> None:
         error = CapacityError(why, place=f"study {event.submission.study}", hint="submit it again a little later")
@@ -325,8 +313,8 @@ class _Draft:
         for name, study in list(self.studies.items()):
             if study.waiting or study.suspects or self.flying(name):
                 continue
-            submission = study.submission
-            self.commands.append(EndStudy(name, submission.nonce, study.done, study.quarantined, study.is_cancelled))
+            ended = study.done, study.quarantined, study.is_cancelled, study.joined
+            self.commands.append(EndStudy(name, study.submission.nonce, *ended))
             del self.studies[name]
             self.costs = self.costs.forget(name)
             self.tell("study ended", study=name)
@@ -378,6 +366,9 @@ class _Draft:
     def place_suspects(self) -> None:
         """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
         groups = [(name, group) for name, study in self.studies.items() for group in study.suspects]
+        if self.is_solo():
+            solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
+            groups = [] if self.leases else solo[:1]
         empty = [name for name, worker in self.workers.items() if worker.status == "ready" and not worker.leases]
         for (name, group), worker in zip(groups, empty, strict=False):
             study = self.studies[name]
@@ -385,8 +376,17 @@ class _Draft:
             pile = next(pile for pile in study.submission.piles if pile.blocks & group)
             self.send(study, pile, group, self.workers[worker], "retry", alone=True)
 
+    def is_solo(self) -> bool:
+        """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
+        feared = {name: study.submission.solo for name, study in self.studies.items() if study.submission.solo}
+        flying = [held.run for held in self.leases.values() if held.alone] if feared else []
+        waiting = [(name, group) for name in feared for group in self.studies[name].suspects]
+        return any(group & feared.get(name, 0) for name, group in [(r.study, r.blocks) for r in flying] + waiting)
+
     def fill(self) -> None:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""
+        if self.is_solo():
+            return
         ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
         waits = sum(len(study.suspects) for study in self.studies.values())
         if waits:
@@ -473,7 +473,7 @@ _STATUS: dict[type[Event], Callable[[State, Any], str]] = {
 
 TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (Submitted, "absent"): _Draft.admit,  # a new study, or one that ended and is tried again
-    (Submitted, "active"): _nothing,  # submitted twice: the first one counts
+    (Submitted, "active"): _Draft.join,  # submitted twice: the first one counts
     (Submitted, "cancelled"): _Draft.refuse,  # its last leases are still ending
     (Cancelled, "active"): _Draft.cancel,
     (Cancelled, "cancelled"): _nothing,  # asked twice

@@ -153,13 +153,15 @@ class NoteLease:
 
 @dataclass(frozen=True)
 class EndStudy:
-    """Write the done marker: every block is done or quarantined, or the study was cancelled."""
+    """Write the done marker: every block is done or quarantined, or the study was cancelled. ``joined``: the nonces of
+    submissions of the same study that came while it was in the queue; they have ended with it."""
 
     study: str
     nonce: str
     done: BlockSet
     quarantined: Mapping[int, FarmError]
     is_cancelled: bool
+    joined: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

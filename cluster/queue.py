@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from cluster.lease import Limits
-from cluster.submission import BlockSet, Submission
-from farm.values.errors import FarmError
+from cluster.submission import BlockSet, Submission, block_set
+from farm.values.errors import BlockFailed, FarmError
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class QueuedStudy:
     """A study in the queue. Each of its blocks is waiting, suspect, in one lease, done, or quarantined.
 
     Fields: place, in the order of submission; suspects, groups of blocks that were in a lease that crashed, each to be
-    tried alone on a worker; failures per block; since_s, when it last got a lease.
+    tried alone on a worker; failures per block; since_s, when it last got a lease; joined, nonces of later submissions.
     """
 
     submission: Submission
@@ -33,10 +35,32 @@ class QueuedStudy:
     failures: Mapping[int, int] = field(default_factory=dict)
     quarantined: Mapping[int, FarmError] = field(default_factory=dict)
     is_cancelled: bool = False
+    joined: tuple[str, ...] = ()
 
     @property
     def submitter(self) -> str:
         return self.submission.submitter
+
+
+def at_entry(submission: Submission, place: int, now_s: float, limits: Limits) -> QueuedStudy:
+    """Return the study as it enters the queue: what earlier schedulers saw fail, or never saw end, counts."""
+    left = submission.blocks & ~submission.done
+    spent = {block: text for block, (count, text) in submission.failures.items() if count >= limits.attempts_max}
+    quarantined = {
+        block: BlockFailed(text, place=f"block {block}") for block, text in spent.items() if left >> block & 1
+    }
+    left &= ~block_set(quarantined)
+    suspects = tuple(group & left for group in submission.suspects if group & left)
+    return QueuedStudy(
+        submission,
+        place,
+        now_s,
+        waiting=left & ~reduce(or_, suspects, 0),
+        done=submission.done,
+        suspects=suspects,
+        failures={block: count for block, (count, _) in submission.failures.items()},
+        quarantined=quarantined,
+    )
 
 
 def turns(

@@ -359,7 +359,8 @@ class World:
     def _submit(self, study: SimStudy) -> None:
         nonce = f"{study.name}-{self.chance.getrandbits(32):08x}"
         entry = Entry(study.name, nonce, study.submitter, study.priority, int(self.backend.clock_s * 1e9))
-        self.driver.enqueue(self.inbox.submit(entry))
+        self.inbox.submit(entry)
+        self.driver.enqueue(entry)
 
     def _cancel(self, study: SimStudy) -> None:
         if study.name in self.driver.state.studies:
@@ -368,6 +369,7 @@ class World:
 
     def _restart(self) -> None:
         """The scheduler dies; the next one knows nothing but the bucket."""
+        self.backend.strike([held.run for held in self.driver.state.leases.values() if held.alone], always=True)
         self.backend.scheduler_dies()
         pending = {entry.study for entry in self.inbox.pending()}
         for study in self.studies.values():
@@ -381,6 +383,7 @@ class World:
 
     def _load(self, entry: Entry) -> Submission:
         study = self.studies[entry.study]
+        before = self.inbox.attempts(study.name, entry.nonce)
         return Submission(
             study.name,
             entry.nonce,
@@ -389,7 +392,9 @@ class World:
             tuple(block.cells for block in study.blocks),
             make_piles(study.blocks),
             block_set(study.written),
-            self.inbox.failures(study.name, entry.nonce),
+            before.failures,
+            before.suspects,
+            before.solo,
         )
 
     def _check_starving(self) -> None:

@@ -45,7 +45,8 @@ class Submission:
     """A study in the queue.
 
     Fields: study, its name; nonce, which submission of it this is; cells, per block index; piles, a partition of the
-    blocks; done, blocks that have a segment; failures, attempts that already failed, per block, with the last error.
+    blocks; done, blocks that have a segment; failures, attempts that already failed, per block, with the last error;
+    suspects, groups of blocks to be tried alone on a worker; solo, those of them to be tried alone in the whole farm.
     """
 
     study: str
@@ -56,6 +57,8 @@ class Submission:
     piles: tuple[Pile, ...]
     done: BlockSet = 0
     failures: Mapping[int, tuple[int, str]] = field(default_factory=dict)
+    suspects: tuple[BlockSet, ...] = ()
+    solo: BlockSet = 0
 
     @property
     def blocks(self) -> BlockSet:

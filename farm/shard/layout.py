@@ -7,7 +7,8 @@
     refs/<dataset>/<n>.json                             create-only log; the highest n is the head
     studies/<study>/study.json                          the record of a study and its blocks
     studies/<study>/leases/<lease>.json                 who ran what, and why
-    inbox/<name>.json                                   submissions
+    inbox/<study>/<nonce>.json                          a submission; none shares its key with another
+    inbox/<study>.json                                  one of an earlier version
     results/<family>/<segment>.parquet                  rows of results
 
 An object whose key does not match lies there for somebody else: readers pass it over.
@@ -27,7 +28,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(rf"refs/(?P<dataset>{_NAME.pattern})/(?P<number>[0-9]{{{REF_DIGITS}}})\.json")
 _STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
 _OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
-_SUBMISSION = re.compile(r"inbox/(?P<name>[^/]+)\.json")
+_SUBMISSION = re.compile(r"inbox/(?P<study>[^/]+?)(/(?P<nonce>[^/]+))?\.json")
 _RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.parquet")
 
 
@@ -116,15 +117,21 @@ def lease_key(study: str, lease: str) -> str:
     return f"{leases_prefix(study)}{lease}.json"
 
 
-def inbox_key(name: str) -> str:
-    """Key of a submission."""
-    return f"inbox/{name}.json"
+def inbox_prefix(study: str) -> str:
+    """Prefix of the submissions of a study."""
+    return f"inbox/{study}/"
 
 
-def parse_inbox_key(key: str) -> str | None:
-    """Return the name of the submission under ``key``; None for any other key."""
+def inbox_key(study: str, nonce: str) -> str:
+    """Key of a submission; "" as nonce gives the one key that a study had in earlier versions."""
+    return f"{inbox_prefix(study)}{nonce}.json" if nonce else f"inbox/{study}.json"
+
+
+def parse_inbox_key(key: str) -> tuple[str, str] | None:
+    """Return study and nonce of the submission under ``key``, the nonce "" under a key of earlier versions; None for
+    any other key."""
     match = _SUBMISSION.fullmatch(key)
-    return None if match is None else match["name"]
+    return None if match is None else (match["study"], match["nonce"] or "")
 
 
 def results_prefix(family: str) -> str:

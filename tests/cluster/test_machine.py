@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -68,10 +69,13 @@ def test_a_study_whose_blocks_are_all_done_ends_at_once_and_starts_nobody() -> N
     assert play.submit(study(blocks=2, done=0b11)) == (EndStudy("s", "s-nonce", 0b11, {}, False),)
 
 
-def test_submitted_twice_is_one_study() -> None:
+def test_submitted_twice_is_one_study_that_ends_once_for_both() -> None:
     play = Play()
-    play.submit(study())
-    assert play.submit(study()) == ()
+    play.submit(study(blocks=1))
+    again = replace(study(blocks=1), nonce="other")
+    assert play.submit(study(blocks=1)) == play.submit(again) == play.submit(again) == ()
+    [run] = runs(play.ready())
+    assert play.end(run)[-1] == EndStudy("s", "s-nonce", 0b1, {}, False, ("other",))
 
 
 def test_a_crash_of_several_leases_blames_nobody_and_each_runs_again_alone() -> None:
@@ -217,6 +221,26 @@ def test_failures_of_an_earlier_scheduler_count() -> None:
     commands = play.end(run)
     [end] = [command for command in commands if isinstance(command, EndStudy)]
     assert set(end.quarantined) == {0}
+
+
+def test_suspects_of_an_earlier_scheduler_run_alone_and_what_is_feared_alone_in_the_farm() -> None:
+    play = Play(workers_max=2, lease_s=10.0)
+    play.submit(replace(study(blocks=8, done=0b1), suspects=(0b11, 0b100, 0b1000), solo=0b100))
+    assert play.state.studies["s"].suspects == (0b10, 0b100, 0b1000), "what is done is no suspect"
+    [run] = runs(play.ready("e-w0"))
+    assert (blocks_of(run), run.reason) == ([2], "retry")
+    assert runs(play.ready("e-w1")) == [], "nobody beside it"
+    leases = runs(play.end(run))
+    assert [(blocks_of(run), run.worker, run.reason) for run in leases] == [
+        ([1], "e-w0", "retry"),
+        ([3], "e-w1", "retry"),
+    ]
+
+
+def test_a_block_without_attempts_left_is_no_suspect() -> None:
+    play = Play()
+    play.submit(replace(study(blocks=2, done=0b10, failures={0: (3, "killed")}), suspects=(0b1,)))
+    assert play.state.studies == {}
 
 
 def test_down_to_zero_after_some_patience_and_up_at_once() -> None:

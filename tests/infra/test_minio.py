@@ -335,7 +335,7 @@ class TestRoles:
         for key in (layout.index_key(sha), layout.calendar_key(sha), layout.snapshot_key(sha)):
             assert key.startswith(WRITES["ingester"])
         assert layout.refs_prefix("main").startswith(WRITES["ingester"])
-        for key in (layout.study_key("s"), layout.inbox_key("s")):
+        for key in (layout.study_key("s"), layout.inbox_key("s", "n")):
             assert key.startswith(WRITES["submitter"])
         for key in (layout.lease_key("s", "l"), layout.results_prefix("f")):
             assert key.startswith(WRITES["worker"])
