@@ -71,9 +71,9 @@ def stub(name: str, blocks: int, store: Store) -> Any:
     return SimpleNamespace(study=study, waiting=tuple(range(blocks)), cells_waiting=blocks, catalog=None)
 
 
-def wait_for(what: str, holds: Callable[[], bool]) -> None:
-    """Wait until ``holds()``; fail after ``WAIT_S``."""
-    until_s = time.monotonic() + WAIT_S
+def wait_for(what: str, holds: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+    """Wait until ``holds()``; fail after ``wait_s``."""
+    until_s = time.monotonic() + wait_s
     while not holds():
         assert time.monotonic() < until_s, f"waited in vain for {what}"
         time.sleep(0.05)
@@ -176,7 +176,7 @@ class TestStubStudies:
         assert capfd.readouterr() == ("", ""), "Ray keeps it to itself: standard output belongs to the document"
 
     def test_an_actor_that_ray_calls_dead_is_gone_although_it_hears_nothing(self, farm: LocalFarm) -> None:
-        """A stopped process does not hear Ray: Ray says that its actor is dead, and it would live on."""
+        """A stopped process does not hear Ray: its actor is dead at once, and it would live on for seconds."""
         farm.wait_ready(2)
         backend: Any = farm.driver.backend
         victim, process = next(iter(backend._processes.items()))
@@ -185,7 +185,7 @@ class TestStubStudies:
         ray_backend.ray.kill(backend._actors[victim])
         farm.run(stub("dead", 10, farm.store))
         assert victim not in backend.pids
-        wait_for("the end of the process", lambda: not is_alive(pid))
+        wait_for("the end of the process", lambda: not is_alive(pid), 1.0)
 
     def test_nobody_else_reaches_this_ray(self, farm: LocalFarm) -> None:
         """Its folder is closed to others, and all its ports, also those of workers, listen on loopback."""
