@@ -41,14 +41,14 @@ class Offer:
 class WorkerView:
     """One incarnation of a worker.
 
-    Life: starting -> ready -> (draining ->) stopping -> gone. Fields: slots, its threads; leases in flight, oldest
-    first; holdings, bytes per shard in its cache as last reported; warm, the keys of the piles it holds; since_s, when
-    it was asked to start.
+    Life: starting -> ready -> (draining ->) stopping -> gone, or failing -> gone. Fields: slots, its threads; leases in
+    flight, oldest first; holdings, bytes per shard in its cache as last reported; warm, the keys of the piles it holds;
+    since_s, when it was asked to start.
     """
 
     name: str
     since_s: float
-    status: Literal["starting", "ready", "draining", "stopping"] = "starting"
+    status: Literal["starting", "ready", "draining", "failing", "stopping"] = "starting"
     slots: int = 0
     leases: tuple[str, ...] = ()
     holdings: Mapping[str, int] = field(default_factory=dict)

@@ -1,12 +1,22 @@
-"""The loop: collect events, call ``step``, check what must hold, execute the commands. It decides nothing."""
+"""The loop: collect events, call ``step``, check what must hold, execute the commands. It decides nothing.
+
+What a command asks of workers is done at once; what it asks of the store goes through an outbox, and a lease is sent
+once its attempt is recorded. So a store that is away holds up leases and loses nothing, and death between any two
+commands leaves the bucket as some moment before left it.
+
+The machine's clock stands still while the store is away, and for ``GRACE_S`` after that, and it does not count what
+this process slept through (a stop, a suspended machine): no worker is to blame for either.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from math import inf
+from typing import Any, Final
 
 from cluster import invariants
 from cluster.backend import Backend
@@ -20,6 +30,7 @@ from cluster.messages import (
     EndStudy,
     Event,
     GiveUp,
+    LeaseCrashed,
     NoteLease,
     RefuseStudy,
     RunLease,
@@ -27,13 +38,19 @@ from cluster.messages import (
     StopWorker,
     Submitted,
     Tick,
+    WorkerFailing,
+    WorkerLost,
 )
-from cluster.state import State, next_wake_s
-from cluster.submission import Submission
+from cluster.outbox import PROMPT_S, Outbox
+from cluster.state import State, machine_away_s, next_wake_s
+from cluster.submission import BlockSet, Submission
 from farm.values.errors import DataError, FarmError, UsageError
 
 LoadSubmission = Callable[[Entry], Submission]
 """Entry of the inbox -> the study as the queue sees it: its record, minus the segments in the catalog."""
+
+Stored = Callable[[str], BlockSet]
+"""Study -> its blocks that have a segment now."""
 
 
 @dataclass
@@ -49,10 +66,21 @@ class Tally:
     seconds: Counter[str] = field(default_factory=Counter)
 
 
+STALL_S: Final = 1.0
+"""A loop that was away for longer than it had asked for, and this, was stalled: the rest did not happen."""
+GRACE_S: Final = 5.0
+"""What workers have to end their own waiting for a store that was away; above their longest pause."""
+
+LOOK_S: Final = 2.0
+LOOK_SHARE: Final = 20.0
+"""What is stored is looked up every ``LOOK_S`` and at most for one part in so many of the time."""
+
+
 class Driver:
     """One scheduler: a state, a backend that runs its workers, an inbox that outlives it.
 
-    ``writer`` takes the records of ended leases off the loop; without one they are written at once.
+    ``writer`` makes the calls to the store off the loop; without one they are made at once. ``stored`` is asked before
+    anything is suspected, and now and then, since others may be at the same study.
     """
 
     def __init__(
@@ -65,6 +93,7 @@ class Driver:
         epoch: str,
         writer: Executor | None = None,
         observe: Callable[[State, Tally], None] | None = None,
+        stored: Stored | None = None,
     ) -> None:
         self.backend = backend
         self.inbox = inbox
@@ -73,10 +102,19 @@ class Driver:
         self.tally = Tally()
         self.ended: dict[str, EndStudy] = {}
         self.refused: dict[str, FarmError] = {}
+        self.outbox = Outbox(writer, limits.watchdog_s)
         self._halted = False
-        self._writer = writer
-        self._writing: list[Future[None]] = []
         self._observe = observe
+        self._stored = stored
+        self._found: dict[str, BlockSet] = {}
+        self._look_s = 0.0
+        self._seen_s = self._awake_s = self._clock_s = backend.now_s()
+        self._graced_s = self._awake_s
+
+    @property
+    def away_s(self) -> float:
+        """For how long the store has been away, 0 while it is there: as the scheduler or the workers see it."""
+        return max(self.outbox.away_s(self._awake_s), machine_away_s(self.state, self._clock_s))
 
     def recover(self) -> None:
         """Queue what the inbox holds: the same at a first start and after a crash.
@@ -95,11 +133,11 @@ class Driver:
         """Queue a submission that is in the inbox."""
         self.ended.pop(entry.study, None)
         self._halted = False
-        self.feed(Submitted(self.backend.now_s(), self.load(entry)))
+        self.feed(Submitted(self._now_s(), self.load(entry)))
 
     def cancel(self, study: str) -> None:
         """Stop a study and end its submission; finished blocks are kept."""
-        self.feed(Cancelled(self.backend.now_s(), study))
+        self.feed(Cancelled(self._now_s(), study))
 
     def halt(self) -> None:
         """Stop leasing and let every lease end at its next block. Submissions stay in the inbox, to be gone on with."""
@@ -110,15 +148,20 @@ class Driver:
     def turn(self, timeout_s: float) -> None:
         """Wait for events, at most until the next deadline or ``timeout_s``, and do what follows from them.
 
-        Errors: that of GiveUp when no worker comes up; StoreError when an attempt or an end cannot be recorded.
+        Errors: that of GiveUp when no worker comes up or the workers' store stays away; the StoreError of what cannot
+        be recorded within the watchdog's time.
         """
-        wake_s = next_wake_s(self.state)
-        now_s = self.backend.now_s()
-        wait_s = timeout_s if wake_s is None else min(timeout_s, max(0.0, wake_s - now_s))
-        for event in self.backend.events(wait_s):
-            self.feed(event)
-        self.feed(Tick(self.backend.now_s()))
-        self._collect()
+        self._now_s()
+        wait_s = self._wait_s(timeout_s)
+        events = self.backend.events(wait_s)
+        self._now_s(wait_s)
+        self._take(events)
+        while self._overdue() and (events := self.backend.events(0)):
+            self._take(events)  # what has come is an answer, however late it is looked at
+        self._look()
+        self.outbox.pump(self._awake_s)
+        found, self._found = self._found, {}
+        self.feed(Tick(self._now_s(), found, self._stored is None or self._overdue() <= found.keys()))
         if self._observe is not None:
             self._observe(self.state, self.tally)
 
@@ -128,17 +171,80 @@ class Driver:
         invariants.check(self.state)
         for command in commands:
             _EXECUTE[type(command)](self, command)
+        self.outbox.pump(self._awake_s)
 
-    def close(self) -> None:
-        """Wait until all records are written."""
-        for future in self._writing:
-            future.result()
-        self._writing.clear()
+    def close(self, timeout_s: float = inf) -> None:
+        """Wait until all records are written, at most ``timeout_s``."""
+        until_s = self.backend.now_s() + timeout_s
+        while self.outbox and self.backend.now_s() < until_s:
+            self.turn(PROMPT_S)
 
-    def _collect(self) -> None:
-        for future in [future for future in self._writing if future.done()]:
-            self._writing.remove(future)
-            future.result()
+    def _take(self, events: Sequence[Event]) -> None:
+        """Feed what has come: answers before deaths, and deaths once it is known what was stored before them."""
+        for event in events:
+            worker = self.state.workers.get(event.worker) if isinstance(event, WorkerLost) else None
+            if worker is not None and worker.status in ("ready", "draining"):
+                self.feed(WorkerFailing(self._clock_s, worker.name))
+        for event in sorted(events, key=lambda event: isinstance(event, (WorkerLost, LeaseCrashed))):
+            if isinstance(event, (WorkerLost, LeaseCrashed)) and self._stored is not None:
+                runs = [held.run for held in self.state.leases.values() if held.run.worker == event.worker]
+                self._ask(f"death of {event.worker}", {run.study for run in runs}, partial(self._mourn, event))
+            else:
+                self.feed(replace(event, now_s=self._clock_s))
+
+    def _mourn(self, event: WorkerLost | LeaseCrashed, stored: Mapping[str, BlockSet]) -> None:
+        self.feed(replace(event, now_s=self._clock_s, stored=stored))
+
+    def _ask(self, lane: str, studies: Iterable[str], then: Callable[[dict[str, BlockSet]], None]) -> None:
+        assert self._stored is not None, "there is somebody to ask"
+        names, stored = sorted(studies), self._stored
+        self.outbox.add(lane, lambda: {name: stored(name) for name in names}, then)
+
+    def _overdue(self) -> set[str]:
+        """Return the studies of leases past their deadline."""
+        return {held.run.study for held in self.state.leases.values() if held.run.deadline_s <= self._clock_s}
+
+    def _look(self) -> None:
+        """Look up what is stored: of overdue leases before they expire, of all now and then."""
+        studies = self._overdue() - self._found.keys()
+        if self._awake_s >= self._look_s:
+            studies |= self.state.studies.keys()
+        if self._stored is not None and studies and not self.outbox.has("look"):
+            began_s = self.backend.now_s()
+
+            def found(stored: dict[str, BlockSet]) -> None:
+                self._found |= stored
+                took_s = self.backend.now_s() - began_s
+                self._look_s = self._awake_s + max(LOOK_S, LOOK_SHARE * took_s)
+
+            self._ask("look", studies, found)
+
+    def _now_s(self, asked_s: float = 0.0) -> float:
+        """Return the machine's time; ``asked_s`` is what the loop meant to wait since it was looked at last."""
+        now_s = self.backend.now_s()
+        passed_s = min(now_s - self._seen_s, asked_s + STALL_S)
+        self._seen_s = now_s
+        self._awake_s += passed_s
+        if self.outbox.away_s(self._awake_s):
+            self._graced_s = self._awake_s + GRACE_S
+        if self._awake_s >= self._graced_s:
+            self._clock_s += passed_s
+        return self._clock_s
+
+    def _wait_s(self, timeout_s: float) -> float:
+        """Return how long to wait for events: to the next deadline, the end of a pause, or a call that comes back."""
+        dues = [timeout_s]
+        if self.outbox.again_s is not None:
+            dues.append(self.outbox.again_s - self._awake_s)
+        elif self.outbox:
+            dues.append(PROMPT_S)
+        if self._awake_s < self._graced_s:
+            dues.append(self._graced_s - self._awake_s)
+        else:
+            wake_s = next_wake_s(self.state)
+            if wake_s is not None and not (wake_s <= self._clock_s and self.outbox):  # else it waits for an answer
+                dues.append(wake_s - self._clock_s)
+        return max(0.0, min(dues))
 
     def _start(self, command: StartWorker) -> None:
         self.backend.start(command.worker)
@@ -147,7 +253,13 @@ class Driver:
         self.backend.stop(command.worker, command.why)
 
     def _run(self, command: RunLease) -> None:
-        self.inbox.record(command)
+        self.outbox.add(
+            command.lease, lambda: self.inbox.record(command), lambda _: self._send(command), group=_group(command)
+        )
+
+    def _send(self, command: RunLease) -> None:
+        if command.lease not in self.state.leases:
+            return  # its worker is gone, or its time was up, before the attempt was recorded
         self.tally.leases[command.reason] += 1
         if command.reason == "warm":
             self.tally.affinity_hits += 1
@@ -156,7 +268,13 @@ class Driver:
         self.backend.run(command)
 
     def _cancel(self, command: CancelLease) -> None:
-        self.backend.cancel(command.worker, command.lease)
+        def cancel(_: object) -> None:
+            self.backend.cancel(command.worker, command.lease)
+
+        if self.outbox.has(command.lease):  # not sent yet: there is nothing to cancel before
+            self.outbox.add(command.lease, lambda: None, cancel)
+        else:
+            cancel(None)
 
     def _note(self, command: NoteLease) -> None:
         self.tally.outcomes[command.outcome] += 1
@@ -164,22 +282,29 @@ class Driver:
             self.tally.bytes_fetched += report.bytes_fetched
             self.tally.cells += report.cells if report.error is None else 0
             self.tally.seconds.update(report.stages)
-        if self._writer is None:
-            self.inbox.note(command)
-        else:
-            self._writing.append(self._writer.submit(self.inbox.note, command))
+        self.outbox.add(command.run.lease, lambda: self.inbox.note(command), group=_group(command.run))
 
     def _end(self, command: EndStudy) -> None:
-        self.ended[command.study] = command
-        if not self._halted:
-            self.close()  # the marker is written last
-            self.inbox.finish(command)
+        def end(_: object) -> None:
+            if command.study not in self.state.studies:  # else it has been submitted anew
+                self.ended[command.study] = command
+
+        if self._halted:
+            end(None)
+        else:
+            group = _group(command)
+            self.outbox.add(group, lambda: self.inbox.finish(command), end, group=group, is_last=True)
 
     def _refuse(self, command: RefuseStudy) -> None:
         self.refused[command.study] = command.error
 
     def _give_up(self, command: GiveUp) -> None:
         raise command.error
+
+
+def _group(of: RunLease | EndStudy) -> str:
+    """Return the group of all calls about a submission: its marker is written last."""
+    return f"{of.study}/{of.nonce}"
 
 
 _EXECUTE: Mapping[type[Command], Callable[[Driver, Any], None]] = {

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
-from cluster.submission import BlockSet, block_set, members
+from cluster.submission import BlockSet, block_set, halves, members
 from farm.results.leases import SENT, LeaseRecord, read_leases
 from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
@@ -68,12 +68,7 @@ class Inbox:
         The study's record must be stored already. Once this returns, no crash loses the submission.
         """
         body = canonical_json({**asdict(entry), "at_ns": str(entry.at_ns), "format": FORMAT})
-        key = inbox_key(entry.study, entry.nonce)
-        try:
-            self.store.put_if_absent(key, body)
-        except AlreadyExists:
-            if self.store.get(key) != body:  # else it is our own, whose answer was lost
-                raise
+        self._put(inbox_key(entry.study, entry.nonce), body)
 
     def pending(self) -> list[Entry]:
         """Return the submissions that have not ended, in the order of submission."""
@@ -105,9 +100,9 @@ class Inbox:
         return sorted(waiting, key=lambda entry: (entry.at_ns, entry.study, entry.nonce)), damaged
 
     def record(self, run: RunLease) -> None:
-        """Record an attempt that is about to be sent."""
+        """Record an attempt that is about to be sent; AlreadyExists when another has its name."""
         record = _record(run)
-        self.store.put_if_absent(record.key, record.to_bytes())
+        self._put(record.key, record.to_bytes())
 
     def note(self, note: NoteLease) -> None:
         """Record how an attempt ended."""
@@ -136,6 +131,13 @@ class Inbox:
         entry = self._entry(old)
         if entry is not None:
             self._clear_if_ended(entry, old)
+
+    def _put(self, key: str, body: bytes) -> None:
+        try:
+            self.store.put_if_absent(key, body)
+        except AlreadyExists:
+            if self.store.get(key) != body:  # else it is our own, whose answer was lost
+                raise
 
     def _entry(self, key: str) -> Entry | None:
         record = self._read(key)
@@ -224,9 +226,9 @@ def _attempts(records: Sequence[LeaseRecord]) -> Attempts:
     suspects = []
     for place, record in enumerate(records):
         if record.outcome in (SENT, "crashed", "expired"):
-            middle = len(record.blocks) // 2 if record.reason == "retry" else 0  # alone already: halve it
-            halves = record.blocks[:middle], record.blocks[middle:]
-            suspects += [block_set(block for block in half if last[block] == place) for half in halves]
+            blocks = block_set(record.blocks)
+            for group in halves(blocks) if record.reason == "retry" else (blocks,):  # alone already: in half
+                suspects.append(block_set(block for block in members(group) if last[block] == place))
     return Attempts(failures, tuple(group for group in suspects if group), solo)
 
 

@@ -68,5 +68,5 @@ def _workers(state: State) -> Iterator[str]:
     for worker in state.workers.values():
         if len(worker.leases) > worker.slots * state.limits.ahead_per_slot:
             yield f"worker {worker.name} has {len(worker.leases)} leases for {worker.slots} slots"
-        if worker.leases and worker.status not in ("ready", "draining"):
+        if worker.leases and worker.status not in ("ready", "draining", "failing"):
             yield f"worker {worker.name} is {worker.status} and has leases"

@@ -25,7 +25,8 @@ class Limits:
     ``deadline_factor`` times what it is expected to take. workers: at least ``workers_min``, at most ``workers_max``,
     one per ``backlog_s_per_worker`` of expected work (0: all of them as soon as there is work), ``idle_s`` of patience
     before one too many is drained. fairness: a submitter may be ``fair_s`` of work ahead for the sake of a warm cache,
-    and a study waits ``wait_s_max`` at most while others of its submitter run.
+    and a study waits ``wait_s_max`` at most while others of its submitter run. store: what needs it is tried again for
+    ``watchdog_s``; a study whose workers miss it gets no lease for ``pause_s``.
     """
 
     workers_max: int
@@ -44,13 +45,15 @@ class Limits:
     fair_s: float = 10.0
     wait_s_max: float = 30.0
     queue_blocks_max: int = 1_000_000
+    watchdog_s: float = 120.0
+    pause_s: float = 2.0
 
     def __post_init__(self) -> None:
         holds = (
             self.workers_max >= 1
             and 0 <= self.workers_min <= self.workers_max
             and min(self.ahead_per_slot, self.lease_blocks_max, self.attempts_max, self.start_failures_max) >= 1
-            and min(self.lease_s, self.deadline_s, self.start_s, self.cancel_s) > 0
+            and min(self.lease_s, self.deadline_s, self.start_s, self.cancel_s, self.pause_s, self.watchdog_s) > 0
         )
         if not holds:
             raise UsageError(f"limits that contradict each other: {self}", place="cluster.limits")

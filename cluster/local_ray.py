@@ -15,13 +15,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from cluster.driver import Driver, Tally
 from cluster.inbox import Entry, Inbox
 from cluster.lease import Limits
 from cluster.messages import EndStudy
-from cluster.submission import Submission, block_set, make_piles
+from cluster.submission import BlockSet, Submission, block_set, make_piles
 from farm.results.document import FarmStats
 from farm.store.open import open_store
 from farm.store.patience import leave, stay
@@ -131,7 +132,8 @@ class LocalFarm:
         base = settings if settings is not None else FarmSettings()
         self.store = open_store(store_url, base.store)
         self.settings = replace(base.with_store(self.store.url), threads=threads)
-        self.limits = limits if limits is not None else Limits(workers_max=workers, workers_min=workers)
+        watchdog_s = base.store.watchdog_s
+        self.limits = limits or Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s)
         self.inbox = Inbox(self.store)
         self._make_runner = make_runner
         self.stop = stop if stop is not None else threading.Event()
@@ -159,7 +161,16 @@ class LocalFarm:
         backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner, local.check)
         epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
         observe = RayMetrics(backend.now_s)
-        self._driver = Driver(backend, self.inbox, self._load, self.limits, epoch=epoch, writer=writer, observe=observe)
+        self._driver = Driver(
+            backend,
+            self.inbox,
+            self._load,
+            self.limits,
+            epoch=epoch,
+            writer=writer,
+            observe=observe,
+            stored=self._stored,
+        )
         self._driver.turn(0)
 
     def close(self) -> None:
@@ -195,7 +206,7 @@ class LocalFarm:
                 progress(_progress(submission, driver))
         if study.name not in driver.ended:
             self._wind_down(study.name)
-        driver.close()
+        driver.close(self.limits.cancel_s if self.stop.is_set() else inf)
         end = driver.ended.get(study.name)
         if end is None or end.is_cancelled:
             self._check_stopped(f"with {driver.tally.cells} of {submission.cells_waiting} cells computed")
@@ -214,6 +225,13 @@ class LocalFarm:
     def _check_stopped(self, detail: str = "before any worker was ready") -> None:
         if self.stop.is_set():
             raise Interrupted(f"stopped by the user {detail}", hint=RESUME)
+
+    def _stored(self, name: str) -> BlockSet:
+        """Return which blocks have a segment; a fresh study is to compute all of its own, whatever others have."""
+        submission = self._submissions[name]
+        if submission.study.fresh:
+            return 0
+        return block_set(submission.catalog.finished_blocks(submission.study))
 
     def _load(self, entry: Entry) -> Submission:
         """Return the study as the queue sees it; what it waits for was found when it was submitted."""
@@ -257,6 +275,7 @@ def _progress(submission: run.SubmittedStudy, driver: Driver) -> ProgressEvent:
         affinity_misses=tally.affinity_misses,
         bytes_fetched=tally.bytes_fetched,
         workers=sum(worker.status == "ready" for worker in driver.state.workers.values()),
+        store_away_s=driver.away_s,
     )
 
 

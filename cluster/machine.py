@@ -37,13 +37,14 @@ from cluster.messages import (
     StopWorker,
     Submitted,
     Tick,
+    WorkerFailing,
     WorkerLost,
     WorkerReady,
 )
 from cluster.queue import QueuedStudy
 from cluster.state import Impossible, Line, State, complaint, lease_status, study_status, worker_status
-from cluster.submission import BlockSet, Pile, block_set, first, members
-from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError
+from cluster.submission import BlockSet, Pile, block_set, first, halves, members
+from farm.values.errors import BlockFailed, CapacityError, FarmError, ResultConflict, SpecError, is_away
 
 STORY_LENGTH = 128
 """Lines that are kept of what happened, for the message of ``Impossible``."""
@@ -64,7 +65,7 @@ def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
     handler = TABLE.get((type(event), status))
     if handler is None:
         raise Impossible(complaint(state, event, status))
-    draft = _Draft(state, event.now_s)
+    draft = _Draft(state, event.now_s, getattr(event, "stored", {}))
     handler(draft, event)
     draft.settle()
     return draft.freeze(), tuple(draft.commands)
@@ -73,21 +74,15 @@ def step(state: State, event: Event) -> tuple[State, tuple[Command, ...]]:
 class _Draft:
     """The next state while it is made: own dictionaries, so that the old state stays as it was."""
 
-    def __init__(self, state: State, now_s: float) -> None:
-        self.state = state
+    def __init__(self, state: State, now_s: float, stored: Mapping[str, BlockSet]) -> None:
+        self.state, self.stored = state, stored
         self.now_s = now_s
         self.limits = state.limits
-        self.studies = dict(state.studies)
-        self.workers = dict(state.workers)
-        self.leases = dict(state.leases)
-        self.served_s = dict(state.served_s)
-        self.costs = state.costs
-        self.leases_made = state.leases_made
-        self.workers_made = state.workers_made
-        self.studies_seen = state.studies_seen
-        self.start_failures = state.start_failures
-        self.surplus_since_s = state.surplus_since_s
-        self.has_given_up = state.has_given_up
+        self.studies, self.workers, self.leases = dict(state.studies), dict(state.workers), dict(state.leases)
+        self.served_s, self.costs = dict(state.served_s), state.costs
+        self.leases_made, self.workers_made = state.leases_made, state.workers_made
+        self.studies_seen, self.start_failures = state.studies_seen, state.start_failures
+        self.surplus_since_s, self.has_given_up = state.surplus_since_s, state.has_given_up
         self.commands: list[Command] = []
         self.story: deque[Line] = deque(state.story, STORY_LENGTH)
 
@@ -125,8 +120,9 @@ class _Draft:
             self.change(submission.study, joined=(*study.joined, submission.nonce))
 
     def refuse(self, event: Submitted, why: str = "the study is being cancelled") -> None:
-        error = CapacityError(why, place=f"study {event.submission.study}", hint="submit it again a little later")
-        self.commands.append(RefuseStudy(event.submission.study, error))
+        name = event.submission.study
+        error = CapacityError(why, place=f"study {name}", hint="submit it again a little later")
+        self.commands.append(RefuseStudy(name, error))
 
     def cancel(self, event: Cancelled) -> None:
         self.change(event.study, is_cancelled=True, waiting=0, suspects=())
@@ -161,6 +157,9 @@ class _Draft:
         if self.start_failures >= self.limits.start_failures_max and not serves and not self.has_given_up:
             self.has_given_up = True
             self.commands.append(GiveUp(error))
+
+    def failing(self, event: WorkerFailing) -> None:
+        self.workers[event.worker] = replace(self.workers[event.worker], status="failing")
 
     def lost(self, event: WorkerLost) -> None:
         held = [self.leases.pop(name) for name in self.workers.pop(event.worker).leases]
@@ -201,6 +200,7 @@ class _Draft:
         self.warm_up(run.worker)
         done = block_set(report.block for report in event.reports if report.error is None)
         failed = {report.block: report.error for report in event.reports if report.error is not None}
+        away = {block: failed.pop(block) for block, error in list(failed.items()) if is_away(error)}
         rest = 0 if study.is_cancelled else run.blocks & ~done
         self.change(run.study, done=study.done | done, waiting=study.waiting | rest)
         for report in event.reports:
@@ -209,9 +209,18 @@ class _Draft:
         self.served_s[study.submitter] += spent_s - held.expected_s
         for block, error in failed.items():
             self.fail(run.study, block, error)
+        if away:
+            self.pause(run.study, next(iter(away.values())))
+        elif done:
+            self.change(run.study, away_s=None)
         outcome: Ending = "cancelled" if study.is_cancelled else "done"
         self.commands.append(NoteLease(run, outcome, event.reports, failed))
         self.tell("ended", run=run)
+
+    def pause(self, name: str, error: FarmError) -> None:
+        self.studies[name], is_vain = queue.paused(self.studies[name], self.now_s, self.limits)
+        if is_vain:
+            self.commands.append(GiveUp(error))
 
     def crashed(self, event: LeaseCrashed) -> None:
         self.suspect(self.close(event.lease), "crashed", event.error, is_alone=True)
@@ -223,14 +232,7 @@ class _Draft:
         if study is None or study.is_cancelled:
             return
         done = block_set(report.block for report in event.reports if report.error is None)
-        news = done & study.submission.blocks & ~self.flying(event.study) & ~study.done
-        self.change(
-            event.study,
-            done=study.done | news,
-            waiting=study.waiting & ~news,
-            suspects=tuple(group & ~news for group in study.suspects if group & ~news),
-            quarantined={block: error for block, error in study.quarantined.items() if not news >> block & 1},
-        )
+        self.studies[event.study] = queue.taken(study, done & ~self.flying(event.study))
 
     def flying(self, study: str) -> BlockSet:
         """Return the blocks of the study that are in a lease."""
@@ -243,18 +245,11 @@ class _Draft:
     def suspect(self, held: Lease, outcome: Ending, error: FarmError, *, is_alone: bool) -> None:
         """A lease brought its worker down, or was with it when it fell: try its blocks alone, halved if they were."""
         run, study = held.run, self.studies[held.run.study]
-        failed: dict[int, FarmError] = {}
         self.tell(outcome, run=run)
-        if study.is_cancelled:
-            groups: tuple[BlockSet, ...] = ()
-        elif not is_alone:
-            groups = (run.blocks,)
-        elif held.count > 1:
-            half = first(run.blocks, held.count // 2)
-            groups = (half, run.blocks & ~half)
-        else:
-            groups = (run.blocks,)
-            failed = {run.blocks.bit_length() - 1: error}
+        blocks = run.blocks & ~self.stored.get(run.study, 0)
+        self.change(run.study, done=study.done | (run.blocks & ~blocks))
+        groups = () if study.is_cancelled or not blocks else halves(blocks) if is_alone else (blocks,)
+        failed = {blocks.bit_length() - 1: error} if is_alone and groups == (blocks,) else {}
         for block in failed:
             if self.fail(run.study, block, error):
                 groups = ()
@@ -302,8 +297,16 @@ class _Draft:
 
     # What follows from any event
 
+    def tick(self, event: Tick) -> None:
+        for name, study in list(self.studies.items()):
+            if self.stored.get(name) and not study.is_cancelled:
+                self.studies[name] = queue.taken(study, self.stored[name] & ~self.flying(name))
+            if study.paused_s is not None and study.paused_s <= self.now_s:
+                self.change(name, paused_s=None)
+        if event.may_expire:
+            self.expire()
+
     def settle(self) -> None:
-        self.expire()
         self.end_studies()
         self.scale()
         self.place_suspects()
@@ -343,20 +346,15 @@ class _Draft:
                 self.stop(name, "not needed")
 
     def drain(self, present: list[WorkerView], count: int) -> None:
-        needed: dict[str, int] = {}
-        for study in self.studies.values():
-            for pile in study.submission.piles:
-                if pile.blocks & study.waiting:
-                    needed.update(pile.needs)
+        piles = [pile for each in self.studies.values() for pile in each.submission.piles if pile.blocks & each.waiting]
+        needed = {shard: size for pile in piles for shard, size in pile.needs.items()}
         candidates = [(worker.name, len(worker.leases), worker.holdings) for worker in present]
         for name in scale.least_valuable(candidates, needed, count):
             self.workers[name] = replace(self.workers[name], status="draining")
         self.surplus_since_s = None
 
     def unfinished(self) -> int:
-        waiting = sum(
-            study.waiting.bit_count() + sum(map(int.bit_count, study.suspects)) for study in self.studies.values()
-        )
+        waiting = sum(sum(map(int.bit_count, (study.waiting, *study.suspects))) for study in self.studies.values())
         return waiting + sum(held.count for held in self.leases.values())
 
     def backlog_s(self) -> float:
@@ -365,7 +363,7 @@ class _Draft:
 
     def place_suspects(self) -> None:
         """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
-        groups = [(name, group) for name, study in self.studies.items() for group in study.suspects]
+        groups = [(name, group) for name, study in self.leasable() for group in study.suspects]
         if self.is_solo():
             solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
             groups = [] if self.leases else solo[:1]
@@ -376,11 +374,14 @@ class _Draft:
             pile = next(pile for pile in study.submission.piles if pile.blocks & group)
             self.send(study, pile, group, self.workers[worker], "retry", alone=True)
 
+    def leasable(self) -> list[tuple[str, QueuedStudy]]:
+        return [(name, study) for name, study in self.studies.items() if study.paused_s is None]
+
     def is_solo(self) -> bool:
         """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
         feared = {name: study.submission.solo for name, study in self.studies.items() if study.submission.solo}
         flying = [held.run for held in self.leases.values() if held.alone] if feared else []
-        waiting = [(name, group) for name in feared for group in self.studies[name].suspects]
+        waiting = [(name, group) for name, study in self.leasable() for group in study.suspects]
         return any(group & feared.get(name, 0) for name, group in [(r.study, r.blocks) for r in flying] + waiting)
 
     def fill(self) -> None:
@@ -388,7 +389,7 @@ class _Draft:
         if self.is_solo():
             return
         ready = [name for name, worker in self.workers.items() if worker.status == "ready" and self.has_room(worker)]
-        waits = sum(len(study.suspects) for study in self.studies.values())
+        waits = sum(len(study.suspects) for _, study in self.leasable())
         if waits:
             # The emptiest workers are let run empty for the suspects; of several workers one goes on with the rest.
             ready.sort(key=lambda name: len(self.workers[name].leases))
@@ -405,7 +406,7 @@ class _Draft:
 
     def take_one(self, worker: WorkerView) -> bool:
         """Give the worker one lease, if there is one it should have."""
-        waiting = [study for study in self.studies.values() if study.waiting]
+        waiting = [study for _, study in self.leasable() if study.waiting]
         serving = [other for other in self.workers.values() if other.status == "ready"]
         for studies, is_overdue in queue.turns(waiting, self.served_s, self.now_s, self.limits):
             offers = affinity.offers(studies, self.costs)
@@ -465,6 +466,7 @@ _STATUS: dict[type[Event], Callable[[State, Any], str]] = {
     Submitted: study_status,
     Cancelled: study_status,
     WorkerReady: worker_status,
+    WorkerFailing: worker_status,
     WorkerLost: worker_status,
     LeaseEnded: lease_status,
     LeaseCrashed: lease_status,
@@ -484,9 +486,14 @@ TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (WorkerReady, "stopping"): _nothing,  # it came up while it was being stopped
     (WorkerReady, "closed"): _stray,  # it was given up, and lives
     (WorkerReady, "foreign"): _stray,  # it was started by a scheduler that is no more
+    (WorkerReady, "failing"): _nothing,  # said twice, the second time after its death
+    (WorkerFailing, "ready"): _Draft.failing,
+    (WorkerFailing, "draining"): _Draft.failing,
+    (WorkerFailing, "failing"): _nothing,  # said twice
     (WorkerLost, "starting"): _Draft.start_failed,
     (WorkerLost, "ready"): _Draft.lost,
     (WorkerLost, "draining"): _Draft.lost,
+    (WorkerLost, "failing"): _Draft.lost,
     (WorkerLost, "stopping"): _Draft.gone,
     (WorkerLost, "closed"): _nothing,  # said twice
     (WorkerLost, "foreign"): _nothing,
@@ -496,5 +503,5 @@ TABLE: Mapping[tuple[type[Event], str], Callable[[_Draft, Any], None]] = {
     (LeaseCrashed, "flying"): _Draft.crashed,
     (LeaseCrashed, "closed"): _nothing,
     (LeaseCrashed, "foreign"): _nothing,
-    (Tick, "any"): _nothing,  # deadlines and patience are looked at after every event
+    (Tick, "any"): _Draft.tick,  # what came before it is taken before anything expires
 }

@@ -61,12 +61,22 @@ class WorkerReady:
 
 
 @dataclass(frozen=True)
+class WorkerFailing:
+    """A worker is gone, and WorkerLost will say so once its last answers are read: it gets no lease any more."""
+
+    now_s: float
+    worker: str
+
+
+@dataclass(frozen=True)
 class WorkerLost:
-    """A worker is gone: it crashed, was stopped, or never came up."""
+    """A worker is gone: it crashed, was stopped, or never came up. ``stored``, here and below: by study, blocks that
+    have a segment, as looked up since."""
 
     now_s: float
     worker: str
     error: FarmError
+    stored: Mapping[str, BlockSet] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,16 +100,20 @@ class LeaseCrashed:
     lease: str
     study: str
     error: FarmError
+    stored: Mapping[str, BlockSet] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Tick:
-    """Time has passed."""
+    """Time has passed, and all that came meanwhile is told. Only then may a lease be past its deadline, and only if
+    it is known what was stored (``may_expire``)."""
 
     now_s: float
+    stored: Mapping[str, BlockSet] = field(default_factory=dict)
+    may_expire: bool = True
 
 
-Event: TypeAlias = Submitted | Cancelled | WorkerReady | WorkerLost | LeaseEnded | LeaseCrashed | Tick
+Event: TypeAlias = Submitted | Cancelled | WorkerReady | WorkerFailing | WorkerLost | LeaseEnded | LeaseCrashed | Tick
 
 
 # Commands

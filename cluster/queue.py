@@ -9,7 +9,7 @@ of those who are waiting: sleeping earns no credit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from operator import or_
 
@@ -23,7 +23,8 @@ class QueuedStudy:
     """A study in the queue. Each of its blocks is waiting, suspect, in one lease, done, or quarantined.
 
     Fields: place, in the order of submission; suspects, groups of blocks that were in a lease that crashed, each to be
-    tried alone on a worker; failures per block; since_s, when it last got a lease; joined, nonces of later submissions.
+    tried alone on a worker; failures per block; since_s, when it last got a lease; joined, nonces of later submissions;
+    away_s, since when its workers have had no answer from the store; paused_s, until when it gets no lease for that.
     """
 
     submission: Submission
@@ -36,6 +37,8 @@ class QueuedStudy:
     quarantined: Mapping[int, FarmError] = field(default_factory=dict)
     is_cancelled: bool = False
     joined: tuple[str, ...] = ()
+    away_s: float | None = None
+    paused_s: float | None = None
 
     @property
     def submitter(self) -> str:
@@ -61,6 +64,26 @@ def at_entry(submission: Submission, place: int, now_s: float, limits: Limits) -
         failures={block: count for block, (count, _) in submission.failures.items()},
         quarantined=quarantined,
     )
+
+
+def taken(study: QueuedStudy, done: BlockSet) -> QueuedStudy:
+    """Return the study with blocks done that are in no lease of ours: somebody else had them, or an answer was late."""
+    news = done & study.submission.blocks & ~study.done
+    return replace(
+        study,
+        done=study.done | news,
+        waiting=study.waiting & ~news,
+        suspects=tuple(group & ~news for group in study.suspects if group & ~news),
+        quarantined={block: error for block, error in study.quarantined.items() if not news >> block & 1},
+    )
+
+
+def paused(study: QueuedStudy, now_s: float, limits: Limits) -> tuple[QueuedStudy, bool]:
+    """Return the study paused, since the store left its workers without an answer, which blames no block; and whether
+    it has done so for as long as the watchdog allows."""
+    since_s = now_s if study.away_s is None else study.away_s
+    is_vain = now_s - since_s >= limits.watchdog_s
+    return replace(study, away_s=now_s if is_vain else since_s, paused_s=now_s + limits.pause_s), is_vain
 
 
 def turns(

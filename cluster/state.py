@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from cluster.affinity import WorkerView
 from cluster.lease import BlockCosts, Lease, Limits
-from cluster.messages import Cancelled, Event, LeaseCrashed, LeaseEnded, Submitted, WorkerLost, WorkerReady
+from cluster.messages import (
+    Cancelled,
+    Event,
+    LeaseCrashed,
+    LeaseEnded,
+    Submitted,
+    WorkerFailing,
+    WorkerLost,
+    WorkerReady,
+)
 from cluster.queue import QueuedStudy
 from cluster.submission import BlockSet, block_set
 
@@ -52,9 +61,15 @@ def next_wake_s(state: State) -> float | None:
     """Return when a Tick is due if nothing else happens, or None."""
     times = [held.run.deadline_s for held in state.leases.values()]
     times += [worker.since_s + state.limits.start_s for worker in state.workers.values() if worker.status == "starting"]
+    times += [study.paused_s for study in state.studies.values() if study.paused_s is not None]
     if state.surplus_since_s is not None:
         times.append(state.surplus_since_s + state.limits.idle_s)
     return min(times, default=None)
+
+
+def machine_away_s(state: State, now_s: float) -> float:
+    """Return for how long workers have had no answer from the store, 0 if they have."""
+    return max((now_s - study.away_s for study in state.studies.values() if study.away_s is not None), default=0.0)
 
 
 # What the subject of an event is in.
@@ -66,7 +81,7 @@ def study_status(state: State, event: Submitted | Cancelled) -> str:
     return "absent" if study is None else "cancelled" if study.is_cancelled else "active"
 
 
-def worker_status(state: State, event: WorkerReady | WorkerLost) -> str:
+def worker_status(state: State, event: WorkerReady | WorkerFailing | WorkerLost) -> str:
     worker = state.workers.get(event.worker)
     if worker is not None:
         return worker.status

@@ -103,3 +103,9 @@ def first(blocks: BlockSet, count: int) -> BlockSet:
         taken |= low
         blocks ^= low
     return taken
+
+
+def halves(blocks: BlockSet) -> tuple[BlockSet, ...]:
+    """Return the set in two halves, one block as it is, and nothing for none."""
+    low = first(blocks, blocks.bit_count() // 2)
+    return tuple(half for half in (low, blocks & ~low) if half)

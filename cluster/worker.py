@@ -3,6 +3,7 @@
 A message to it is (lease, study name, block numbers); it reads the study's record from the bucket, once. Its threads
 share one ``BlockRunner``, hence columns, markets and series. An error of a block that has a name is the block's, and is
 reported with it; anything else is a bug or a death, ends the whole call, and the scheduler finds out by halving.
+While the store is away a block waits where it is, also a finished one for its put: one per thread, a bounded memory.
 
 Before it serves it computes a few golden vectors with the kernels. A machine whose numerics differ would store results
 that disagree with everybody else's, so it refuses to start.
@@ -14,7 +15,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,13 +29,19 @@ from farm.store.base import Store
 from farm.store.open import open_store
 from farm.values.arrays import F64
 from farm.values.canon import canonical_array_bytes
-from farm.values.errors import DataError, FarmError, Interrupted
+from farm.values.errors import DataError, FarmError, Interrupted, is_away
 from farm.values.settings import FarmSettings
 from farm.values.version import NUMERICS_PROFILE
 from farm.work import run
 
 GOLDEN = "6f90f31ef9b978b73a9e30b27b3f53a8c6c074a485e44bd57e311a335b29e52b"
 """What ``numerics_digest`` gives everywhere; the plain-Python twins of the kernels give it too."""
+
+
+PATIENCE_SHARE = 0.5
+"""Part of the watchdog's time that a block waits in its worker for a store that is away; then the scheduler waits."""
+PAUSE_S = 0.1
+PAUSE_S_MAX = 2.0
 
 
 class Runner(Protocol):
@@ -98,22 +105,40 @@ class Worker:
         for block in blocks:
             if lease in self._cancelled:
                 break
-            report = self._run_block(study, block)
+            report = self._run_block(lease, study, block)
             if report is not None:
                 reports.append(report)
         self._cancelled.discard(lease)
         return Answer(tuple(reports), process_cache().holds())
 
-    def _run_block(self, study: str, block: int) -> BlockAnswer | None:
+    def _run_block(self, lease: str, study: str, block: int) -> BlockAnswer | None:
         assert self._runner is not None, "leases are sent to workers that are ready"
         started = time.perf_counter()
-        try:
-            done = self._runner.run_block(study, block)
-        except Interrupted:
-            return None
-        except FarmError as error:
-            return BlockAnswer(block, 0, time.perf_counter() - started, 0, error=error)
-        return BlockAnswer(block, done.cells, time.perf_counter() - started, done.bytes_fetched, dict(done.seconds))
+        pauses = self._pauses(lease)
+        while True:
+            try:
+                done = self._runner.run_block(study, block)
+            except Interrupted:
+                return None
+            except FarmError as error:
+                if is_away(error) and next(pauses, False):
+                    continue
+                return BlockAnswer(block, 0, time.perf_counter() - started, 0, error=error)
+            spent_s = time.perf_counter() - started
+            return BlockAnswer(block, done.cells, spent_s, done.bytes_fetched, dict(done.seconds))
+
+    def _pauses(self, lease: str) -> Iterator[bool]:
+        """Wait a little longer each time while the lease is wanted, and end when the store has been away for long."""
+        until_s = time.monotonic() + PATIENCE_SHARE * self._settings.store.watchdog_s
+        pause_s = PAUSE_S
+        while time.monotonic() < until_s:
+            again_s = time.monotonic() + pause_s
+            while time.monotonic() < again_s and lease not in self._cancelled:
+                time.sleep(PAUSE_S)
+            if lease in self._cancelled:
+                return
+            yield True
+            pause_s = min(2 * pause_s, PAUSE_S_MAX)
 
     def cancel(self, lease: str) -> None:
         """Let a lease end after the block it is at."""

@@ -43,6 +43,8 @@ class ProgressLike(Protocol):
     def bytes_fetched(self) -> int: ...
     @property
     def workers(self) -> int: ...
+    @property
+    def store_away_s(self) -> float: ...
 
 
 def bytes_text(count: int) -> str:
@@ -85,6 +87,8 @@ def progress_text(event: ProgressLike, per_second: float, eta_s: float | None) -
         parts.append(f"{event.workers} worker{'s' if event.workers != 1 else ''}")
         parts.append(f"affinity {100 * event.affinity_hits / leases:.0f} %" if leases else "affinity -")
     parts.append(f"{bytes_text(event.bytes_fetched)} fetched")
+    if event.store_away_s:
+        parts.append(f"store away for {seconds_text(event.store_away_s)}")
     return "  ".join(parts)
 
 

@@ -140,6 +140,13 @@ class Watchdog(StoreError):
     """A request made no sufficient progress before its total deadline, all retries included."""
 
 
+def is_away(error: BaseException | None) -> bool:
+    """Whether the store is to blame, and nothing that was asked of it: the same may well succeed a little later."""
+    return isinstance(error, StoreError) and (
+        error.retryable or isinstance(error, (Watchdog, PermissionDenied, WriteFailed))
+    )
+
+
 class CapacityError(FarmError):
     """A limit of the farm refuses the work: too many cells, too much memory, a queue that is full."""
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """Where a run stands. ``cells_done`` includes ``cells_reused``; ``workers`` is 0 in process."""
+    """Where a run stands. ``cells_done`` includes ``cells_reused``; ``workers`` is 0 in process.
+    ``store_away_s``: for how long the store has not answered."""
 
     cells_done: int
     cells_total: int
@@ -19,6 +20,7 @@ class ProgressEvent:
     affinity_misses: int
     bytes_fetched: int
     workers: int
+    store_away_s: float = 0.0
 
 
 Progress = Callable[[ProgressEvent], None]

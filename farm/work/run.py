@@ -30,6 +30,7 @@ from farm.results.document import FarmStats, document
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.results import Ranking, Results, ranking
 from farm.results.rows import BlockRows
+from farm.results.segment import Segment
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
@@ -51,6 +52,9 @@ __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
     "conclude", "open_study", "plan", "rank_trials", "run_in_process", "submit",
 ]  # fmt: skip
+
+UNSTORED_MAX = 64
+"""Finished blocks that a process keeps while the store does not take them; a block is a few hundred kB."""
 
 Spec = StudySpec | Mapping[str, Any] | str | Path
 """A spec: parsed, a JSON object, JSON text, or a path."""
@@ -242,6 +246,7 @@ class BlockRunner:
         self._memory = Memory(self.cache, settings)
         self._contexts: Shared[str, StudyContext] = Shared(settings.studies_max)
         self._stopped = threading.Event()
+        self._unstored: dict[tuple[str, int], tuple[Study, Segment, int]] = {}
 
     def stop(self) -> None:
         """Let every running block end before its next cell with ``Interrupted``."""
@@ -264,15 +269,31 @@ class BlockRunner:
         block is stored with other rows; Interrupted after ``stop``.
         """
         clock = Stages()
+        waits = (study if isinstance(study, str) else study.name), block
+        finished = self._unstored.pop(waits, None)
+        if finished is not None:
+            return self._store(waits, *finished, clock)
         with clock.stage("plan"):
             context = self.context(study)
             rows = BlockRows(context.study, block, METRIC_NAMES)
         with clock.stage("read"):
             fetched = context.load({rows.cell(row)[1] for row in range(len(rows))})
         self._fill(context, rows, clock)
-        with clock.stage("write"):
-            is_new = self.catalog.put_segment(context.study, block, rows.segment())
-        return BlockReport(block, len(rows), is_new, fetched, clock.seconds)
+        return self._store(waits, context.study, rows.segment(), fetched, clock)
+
+    def _store(
+        self, waits: tuple[str, int], study: Study, segment: Segment, fetched: int, clock: Stages
+    ) -> BlockReport:
+        """Store a finished block. If the store is away, it waits here until it is asked for again."""
+        try:
+            with clock.stage("write"):
+                is_new = self.catalog.put_segment(study, waits[1], segment)
+        except StoreError:
+            while len(self._unstored) >= UNSTORED_MAX:
+                self._unstored.pop(next(iter(self._unstored)), None)  # the oldest is computed again
+            self._unstored[waits] = study, segment, fetched
+            raise
+        return BlockReport(waits[1], segment.rows, is_new, fetched, clock.seconds)
 
     def _fill(self, context: StudyContext, rows: BlockRows, clock: Stages) -> None:
         """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short."""

@@ -177,12 +177,14 @@ class Event:
     affinity_misses: int = 2
     bytes_fetched: int = 1_250_000
     workers: int = 2
+    store_away_s: float = 0.0
 
 
 @pytest.mark.parametrize(
     ("event", "said"),
     [
         (Event(), "1,234/2,000 cells  500/s  ETA 1.5 s  2 workers  affinity 80 %  1.25 MB fetched"),
+        (Event(workers=0, store_away_s=12.3), "ETA 1.5 s  1.25 MB fetched  store away for 12 s"),
         (Event(workers=0), "1,234/2,000 cells  500/s  ETA 1.5 s  1.25 MB fetched"),
         (
             Event(cells_done=2000, cells_reused=500),

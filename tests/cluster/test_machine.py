@@ -28,9 +28,9 @@ from cluster.messages import (
     WorkerLost,
     WorkerReady,
 )
-from cluster.state import Impossible, State, next_wake_s
+from cluster.state import Impossible, State, machine_away_s, next_wake_s
 from cluster.submission import members
-from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict
+from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict, Unavailable
 from tests.cluster.worlds import Play, blocks_of, runs, study
 
 CRASH = BlockFailed("killed")
@@ -134,6 +134,42 @@ def test_a_conflict_of_results_is_not_tried_again() -> None:
     error = ResultConflict("other rows")
     commands = play.end(run, reports=[BlockAnswer(0, 0, 0.1, 0, error=error)])
     assert commands[-1] == EndStudy("s", "s-nonce", 0, {0: error}, False)
+
+
+def test_a_store_that_is_away_pauses_the_study_and_blames_no_block() -> None:
+    """However often: the block waits, and its study gets no lease for a moment; others go on."""
+    play = Play(ahead_per_slot=1, pause_s=2.0, watchdog_s=60.0)
+    play.submit(study(blocks=1))
+    [run] = runs(play.ready())
+    away = [BlockAnswer(0, 0, 0.1, 0, error=Unavailable("no answer"))]
+    for _ in range(5):
+        commands = play.end(run, reports=away)
+        assert [(note.failed, run.attempt) for note in commands if isinstance(note, NoteLease)] == [({}, 1)]
+        assert runs(commands) == [] and next_wake_s(play.state) == play.now_s + 2.0
+        play.now_s += 2.0
+        [run] = runs(play.feed(Tick(play.now_s)))
+    assert machine_away_s(play.state, play.now_s) == 10.0
+    play.end(run, reports=away)
+    [other] = runs(play.submit(study("t", blocks=1)))
+    assert other.study == "t"
+    play.end(other)
+    play.now_s += 2.0
+    [run] = runs(play.feed(Tick(play.now_s)))
+    assert play.end(run)[-1] == EndStudy("s", "s-nonce", 0b1, {}, False)
+
+
+def test_a_store_that_workers_miss_for_as_long_as_the_watchdog_allows_is_given_up() -> None:
+    play = Play(ahead_per_slot=1, pause_s=2.0, watchdog_s=5.0)
+    play.submit(study(blocks=2))
+    [run] = runs(play.ready())
+    error = Unavailable("no answer")
+    for expected in ([], [], [], [GiveUp(error)]):
+        commands = play.end(run, reports=[BlockAnswer(blocks_of(run)[0], 0, 0.1, 0, error=error)])
+        assert [command for command in commands if isinstance(command, GiveUp)] == expected
+        play.now_s += 2.0
+        [run] = runs(play.feed(Tick(play.now_s)))
+    play.end(run)
+    assert machine_away_s(play.state, play.now_s) == 0.0, "a block that ends well ends it"
 
 
 def test_a_lease_that_crashes_without_its_worker_is_halved_too() -> None:

@@ -53,7 +53,7 @@ def test_a_fault_in_the_machine_is_found(fault: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(draft, "suspect", lambda self, held, outcome, error, is_alone: None)
     else:
         monkeypatch.setattr(draft, "flying", lambda self, study: 0)
-    failures = [text for text in map(sim.run_seed, range(150)) if text is not None]
+    failures = [text for text in map(sim.run_seed, range(300)) if text is not None]
     assert failures
     assert failures[0].startswith("seed ")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,11 @@ from cluster.driver import Tally
 from cluster.telemetry import COUNTERS, GAUGES, readings
 from cluster.worker import Worker, check_numerics, numerics_digest
 from farm import api
-from farm.values.errors import DataError, Interrupted
-from farm.values.settings import FarmSettings
+from farm.store.open import open_store
+from farm.store.wrap import Around
+from farm.values.errors import DataError, Interrupted, Unavailable
+from farm.values.settings import FarmSettings, StoreSettings
+from farm.work import run
 from farm.work.run import BlockReport
 from tests.cluster.worlds import Play, study
 from tests.reference import reduce as plain_reduce
@@ -90,6 +94,66 @@ def test_an_interrupted_block_counts_as_not_begun(tmp_path: Path) -> None:
     assert serving({0: Interrupted("stop")}, tmp_path).run("l", "s", (0,)).reports == ()
 
 
+class Flaky(Scripted):
+    """A runner whose store is away for the first ``times`` tries of block 1."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__({})
+        self.times = times
+
+    def run_block(self, study: str, block: int) -> BlockReport:
+        if block == 1 and self.times:
+            self.times -= 1
+            raise Unavailable("no answer")
+        return super().run_block(study, block)
+
+
+def flaky(times: int, tmp_path: Path, watchdog_s: float) -> Worker:
+    settings = FarmSettings(store=StoreSettings(watchdog_s=watchdog_s, request_timeout_s=0.2, connect_timeout_s=0.1))
+    made = Worker(str(tmp_path), settings, lambda store, settings: Flaky(times))
+    made.ready()
+    return made
+
+
+def test_a_block_waits_in_its_worker_while_the_store_is_away_but_not_for_ever(tmp_path: Path) -> None:
+    reports = flaky(2, tmp_path, 60.0).run("l", "s", (0, 1, 2)).reports
+    assert [(report.block, report.error) for report in reports] == [(0, None), (1, None), (2, None)]
+    assert reports[1].seconds > 0.2
+    reports = flaky(1_000_000, tmp_path, 1.0).run("l", "s", (0, 1, 2)).reports
+    assert [(report.block, type(report.error)) for report in reports] == [
+        (0, type(None)),
+        (1, Unavailable),
+        (2, type(None)),
+    ]
+
+
+def test_cancelling_a_lease_ends_its_wait_for_the_store(tmp_path: Path) -> None:
+    made = flaky(1_000_000, tmp_path, 600.0)
+    thread = threading.Timer(0.3, lambda: made.cancel("l"))
+    thread.start()
+    assert [report.block for report in made.run("l", "s", (1, 2)).reports] == [1]
+    thread.join()
+
+
+def test_a_finished_block_waits_for_its_put_and_is_not_computed_again(tmp_path: Path) -> None:
+    api.ingest_sample(api.at(str(tmp_path)))
+    store = open_store(str(tmp_path))
+    submitted = run.submit(cross(fast=(5, 10, 5), slow=(30, 40, 10), tickers=("IBM",)), store)
+    runner = run.BlockRunner(NoPuts(store))
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            runner.run_block(submitted.study, 0)
+    runner._fill = None  # type: ignore[method-assign, assignment]  # whoever computes again fails
+    runner.catalog.store = store
+    assert runner.run_block(submitted.study, 0).is_new
+    assert submitted.catalog.finished_blocks(submitted.study) == {0}
+
+
+class NoPuts(Around):
+    def put_if_absent(self, key: str, data: bytes) -> None:
+        raise Unavailable("no answer", place=key)
+
+
 def test_a_foreign_exception_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         serving({0: ZeroDivisionError()}, tmp_path).run("l", "s", (0,))
@@ -102,6 +166,8 @@ def test_running_a_study_loads_neither_pandas_nor_blas(tmp_path: Path) -> None:
 import json, sys
 import cluster.preload
 from farm import api
+from farm.store.open import open_store
+from farm.store.wrap import Around
 settings = api.at(sys.argv[1])
 outcome = api.run(json.loads(sys.argv[2]), settings)
 assert outcome.stats.cells_computed == 4 and outcome.leaders()

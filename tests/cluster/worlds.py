@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from cluster import invariants
 from cluster.lease import Limits
 from cluster.machine import step
-from cluster.messages import BlockAnswer, Command, Event, LeaseEnded, RunLease, Submitted, WorkerReady
+from cluster.messages import BlockAnswer, Command, Event, LeaseEnded, RunLease, Submitted, WorkerLost, WorkerReady
 from cluster.state import State
 from cluster.submission import Submission, make_piles, members
+from farm.values.errors import BlockFailed
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,43 @@ def runs(commands: Sequence[Command]) -> list[RunLease]:
 
 def blocks_of(run: RunLease) -> list[int]:
     return list(members(run.blocks))
+
+
+class Steady:
+    """A backend whose workers come up at once, and answer in the turn after the one in which they were sent a lease."""
+
+    def __init__(self, written: set[int] | None = None) -> None:
+        self.written: set[int] = set() if written is None else written
+        self.sent: list[RunLease] = []
+        self.said: list[Event] = []
+        self.stopped: dict[str, str] = {}
+        self.clock_s = 0.0
+
+    def now_s(self) -> float:
+        return self.clock_s
+
+    def start(self, worker: str) -> None:
+        self.said.append(WorkerReady(self.clock_s, worker, 1))
+
+    def stop(self, worker: str, why: str) -> None:
+        self.stopped[worker] = why
+        self.said.append(WorkerLost(self.clock_s, worker, BlockFailed(why)))
+
+    def run(self, lease: RunLease) -> None:
+        self.sent.append(lease)
+
+    def cancel(self, worker: str, lease: str) -> None:
+        """Nothing runs that could be stopped."""
+
+    def events(self, timeout_s: float) -> list[Event]:
+        self.clock_s += timeout_s
+        if not self.said:
+            self.said = [self.answer(lease) for lease in self.sent]
+            self.sent = []
+        events, self.said = self.said, []
+        return events
+
+    def answer(self, lease: RunLease) -> LeaseEnded:
+        self.written.update(members(lease.blocks))
+        reports = tuple(BlockAnswer(block, 1, 0.1, 0) for block in members(lease.blocks))
+        return LeaseEnded(self.clock_s, lease.worker, lease.lease, lease.study, reports, {"aa": 1000})
