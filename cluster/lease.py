@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from math import ldexp
 
 from cluster.messages import BlockAnswer, RunLease
 from farm.values.errors import UsageError
@@ -16,17 +17,22 @@ from farm.values.errors import UsageError
 NEW_WEIGHT = 0.3
 """Weight of a new observation in a moving average."""
 
+STORE_SHARE = 1.5
+"""What a block may wait for the store, in parts of its watchdog's time: half in the worker, then one last call."""
+DOUBLINGS_MAX = 4
+
 
 @dataclass(frozen=True)
 class Limits:
     """What the scheduler may do; all times in seconds.
 
     leases: two per slot in flight (``ahead_per_slot``), ``lease_s`` long; a lease is given up after ``deadline_s`` plus
-    ``deadline_factor`` times what it is expected to take. workers: at least ``workers_min``, at most ``workers_max``,
-    one per ``backlog_s_per_worker`` of expected work (0: all of them as soon as there is work), ``idle_s`` of patience
-    before one too many is drained. fairness: a submitter may be ``fair_s`` of work ahead for the sake of a warm cache,
-    and a study waits ``wait_s_max`` at most while others of its submitter run. store: what needs it is tried again for
-    ``watchdog_s``; a study whose workers miss it gets no lease for ``pause_s``.
+    ``deadline_factor`` times what it is expected to take, loading included, and twice as long at each attempt. That is
+    above what a worker may wait for the store: ``STORE_SHARE`` times ``watchdog_s``. workers: at least ``workers_min``,
+    at most ``workers_max``, one per ``backlog_s_per_worker`` of expected work (0: all of them, at once),
+    ``idle_s`` of patience before one too many is drained. fairness: a submitter may be ``fair_s`` of work ahead for the
+    sake of a warm cache, and a study waits ``wait_s_max`` at most while others of its submitter run. store: what needs
+    it is tried again for ``watchdog_s``; a study whose workers miss it gets no lease for ``pause_s``.
     """
 
     workers_max: int
@@ -38,7 +44,7 @@ class Limits:
     ahead_per_slot: int = 2
     lease_s: float = 1.0
     lease_blocks_max: int = 256
-    deadline_s: float = 60.0
+    deadline_s: float = 180.0
     deadline_factor: float = 20.0
     cancel_s: float = 2.0
     attempts_max: int = 3
@@ -57,6 +63,13 @@ class Limits:
         )
         if not holds:
             raise UsageError(f"limits that contradict each other: {self}", place="cluster.limits")
+        least_s = STORE_SHARE * self.watchdog_s
+        if self.deadline_s < least_s or self.lease_s > self.deadline_s:
+            raise UsageError(
+                f"deadline_s is {self.deadline_s:g}: healthy leases would be given up",
+                place="cluster.limits",
+                allowed=f"at least {STORE_SHARE:g} times watchdog_s ({least_s:g} s), and lease_s ({self.lease_s:g} s)",
+            )
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,8 @@ def block_count(waiting: int, waiting_in_all: int, slots: int, block_s: float, k
     return max(1, min(by_time, share, waiting, limits.lease_blocks_max))
 
 
-def deadline_s(now_s: float, ahead_s: float, expected_s: float, limits: Limits) -> float:
-    """Return when a lease sent now is given up; ``ahead_s`` is what its slot has to do before."""
-    return now_s + limits.deadline_s + limits.deadline_factor * (ahead_s + expected_s)
+def deadline_s(now_s: float, ahead_s: float, expected_s: float, attempt: int, limits: Limits) -> float:
+    """Return when a lease sent now is given up; ``ahead_s`` is what its slot has to do before. Each ``attempt`` has
+    twice the time of the one before: what was only slow ends at last."""
+    allowed_s = limits.deadline_s + limits.deadline_factor * (ahead_s + expected_s)
+    return now_s + ldexp(allowed_s, min(attempt - 1, DOUBLINGS_MAX))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cluster.driver import Driver, Tally
 from cluster.inbox import Entry, Inbox
-from cluster.lease import Limits
+from cluster.lease import STORE_SHARE, Limits
 from cluster.messages import EndStudy
 from cluster.submission import BlockSet, Submission, block_set, make_piles
 from farm.results.document import FarmStats
@@ -132,8 +132,7 @@ class LocalFarm:
         base = settings if settings is not None else FarmSettings()
         self.store = open_store(store_url, base.store)
         self.settings = replace(base.with_store(self.store.url), threads=threads)
-        watchdog_s = base.store.watchdog_s
-        self.limits = limits or Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s)
+        self.limits = limits if limits is not None else _limits(workers, base.store.watchdog_s)
         self.inbox = Inbox(self.store)
         self._make_runner = make_runner
         self.stop = stop if stop is not None else threading.Event()
@@ -250,6 +249,11 @@ class LocalFarm:
             suspects=before.suspects,
             solo=before.solo,
         )
+
+
+def _limits(workers: int, watchdog_s: float) -> Limits:
+    deadline_s = max(Limits(workers_max=workers).deadline_s, STORE_SHARE * watchdog_s)
+    return Limits(workers_max=workers, workers_min=workers, watchdog_s=watchdog_s, deadline_s=deadline_s)
 
 
 def _check(workers: int, threads: int, store_url: str) -> None:

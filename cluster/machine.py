@@ -435,15 +435,17 @@ class _Draft:
         cells = sum(submission.cells[block] for block in members(blocks))
         expected_s = self.costs.seconds(submission.study, cells, blocks.bit_count())
         ahead_s = sum(self.leases[name].expected_s for name in worker.leases)
+        load_s = 0.0 if pile.key in worker.warm else self.costs.load_seconds(pile.bytes)
+        attempt = 1 + max(study.failures.get(block, 0) for block in members(blocks))
         run = RunLease(
             f"{self.state.epoch}-{self.leases_made:06d}",
             submission.study,
             submission.nonce,
             worker.name,
             blocks,
-            1 + max(study.failures.get(block, 0) for block in members(blocks)),
+            attempt,
             reason,
-            lease.deadline_s(self.now_s, ahead_s, expected_s, self.limits),
+            lease.deadline_s(self.now_s, ahead_s, load_s + expected_s, max(attempt, 1 + alone), self.limits),
         )
         self.leases_made += 1
         self.leases[run.lease] = Lease(run, pile.key, expected_s, alone)

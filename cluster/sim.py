@@ -39,7 +39,14 @@ from farm.values.errors import BlockFailed, DataError
 Nature = Literal["good", "flaky", "faulty", "poison", "hang"]
 STRIKES_MAX = 2
 LIMITS = Limits(
-    workers_max=3, idle_s=5.0, start_s=20.0, deadline_s=8.0, deadline_factor=6.0, fair_s=4.0, wait_s_max=20.0
+    workers_max=3,
+    idle_s=5.0,
+    start_s=20.0,
+    deadline_s=8.0,
+    deadline_factor=6.0,
+    watchdog_s=5.0,
+    fair_s=4.0,
+    wait_s_max=20.0,
 )
 
 

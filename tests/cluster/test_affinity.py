@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.affinity import Offer, WorkerView, choose, home, is_held
-from cluster.lease import BlockCosts, Limits, block_count
+from cluster.lease import BlockCosts, Limits, block_count, deadline_s
 from cluster.messages import BlockAnswer, Tick
 from cluster.queue import QueuedStudy, meter_at_entry, turns
 from cluster.scale import least_valuable, wanted
 from cluster.submission import Pile, block_set, first, members
 from farm.values.errors import UsageError
+from farm.values.settings import StoreSettings
 from tests.cluster.worlds import Play, runs, study
 
 LIMITS = Limits(workers_max=4)
@@ -169,6 +170,18 @@ def test_lease_sizes() -> None:
 def test_limits_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(UsageError):
         Limits(workers_max=2, workers_min=3)
+    with pytest.raises(
+        UsageError, match=r"deadline_s is 66: healthy.*allowed: at least 1.5 times watchdog_s \(180 s\)"
+    ):
+        Limits(workers_max=2, deadline_s=66.0)
+    with pytest.raises(UsageError, match="deadline_s is 200"):
+        Limits(workers_max=2, deadline_s=200.0, lease_s=201.0)
+
+
+def test_deadlines_are_above_what_the_store_may_take_and_double() -> None:
+    assert LIMITS.deadline_s > StoreSettings().watchdog_s
+    times = [deadline_s(1.0, 2.0, 3.0, attempt, LIMITS) - 1.0 for attempt in (1, 2, 3, 9, 99)]
+    assert times == [280.0, 560.0, 1120.0, 4480.0, 4480.0]
 
 
 def test_a_tick_without_anything_does_nothing() -> None:

@@ -199,6 +199,27 @@ def test_a_hung_worker_is_killed_at_the_deadline_and_only_the_late_lease_is_susp
     assert (leases[0].blocks, leases[0].reason) == (first.blocks, "retry")
 
 
+def test_a_cold_worker_is_given_the_time_to_load_and_each_attempt_twice_the_time() -> None:
+    """Loading is part of what is expected where the worker is cold, and only there."""
+    play = Play(deadline_s=10.0, deadline_factor=2.0, ahead_per_slot=1)
+    play.submit(study(blocks=[{"aa": 10**9}]))
+    [run] = runs(play.ready())
+    cold_s = 10.0 + 2.0 * (0.3 + 0.02 + 20.0)
+    given = []
+    while True:
+        given.append(run.deadline_s - play.now_s)
+        play.now_s = run.deadline_s
+        commands = play.feed(Tick(play.now_s))
+        play.feed(WorkerLost(play.now_s, run.worker, CRASH))
+        if any(isinstance(command, EndStudy) for command in commands):
+            break
+        [run] = runs(play.ready(f"e-w{len(given)}"))
+    assert given == pytest.approx([cold_s, 2 * cold_s, 4 * cold_s])
+    play.submit(study("warm", blocks=[{"bb": 10**9}]))
+    [run] = runs(play.ready(f"e-w{len(given)}", holdings={"bb": 10**9}))
+    assert run.deadline_s - play.now_s == pytest.approx(10.6)
+
+
 def test_a_late_answer_is_harmless_and_what_it_did_counts() -> None:
     play = Play(deadline_s=10.0, deadline_factor=0.0, ahead_per_slot=1)
     play.submit(study(blocks=1))

@@ -120,7 +120,15 @@ def processes_of(pid: int) -> list[str]:
 @pytest.fixture(scope="class")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFarm]:
     """Two workers of one thread that run stub blocks, with short deadlines and two attempts (each costs a worker)."""
-    limits = Limits(workers_max=2, workers_min=2, deadline_s=3.0, deadline_factor=2.0, lease_s=0.1, attempts_max=2)
+    limits = Limits(
+        workers_max=2,
+        workers_min=2,
+        deadline_s=3.0,
+        deadline_factor=2.0,
+        watchdog_s=2.0,
+        lease_s=0.1,
+        attempts_max=2,
+    )
     store = tmp_path_factory.mktemp("store")
     with LocalFarm(str(store), workers=2, limits=limits, make_runner=runners.moody) as farm:
         farm.wait_ready(2)

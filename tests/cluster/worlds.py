@@ -44,7 +44,7 @@ class Play:
     """A state that is fed events; invariants are checked after each."""
 
     def __init__(self, **limits: float) -> None:
-        defaults: dict[str, float] = {"workers_max": 1, "lease_blocks_max": 4, "ahead_per_slot": 2}
+        defaults: dict[str, float] = {"workers_max": 1, "lease_blocks_max": 4, "ahead_per_slot": 2, "watchdog_s": 5.0}
         self.state = State("e", Limits(**(defaults | limits)))  # type: ignore[arg-type]
         self.now_s = 0.0
 
