@@ -30,6 +30,7 @@ from typing import Any
 from unittest import mock
 
 from cluster import ray_folder
+from cluster.lease import deadline_s
 from cluster.processes import Process, hold, program_of
 from farm.shard.ingest import ingest_sample
 from farm.store.base import Store
@@ -95,11 +96,9 @@ class Fault:
 
 START_S = 20.0
 """The command ends, and a new one plans, starts Ray and two workers, and goes on."""
-HANG_S = chaotic.LIMITS.deadline_s + 2 * chaotic.LIMITS.deadline_factor * 2 * chaotic.BLOCK_S
-"""The deadline of the last lease that a worker holds: two blocks ahead of it, and twice as long as expected."""
 FAULTS: Mapping[tuple[str, str], float] = {
     ("worker", "kill"): 5.0,
-    ("worker", "stop"): HANG_S + 5.0,
+    ("worker", "stop"): 5.0,  # after the deadline of its lease
     ("driver", "kill"): START_S,
     ("driver", "pause"): 5.0,
     ("raylet", "kill"): START_S,
@@ -113,11 +112,16 @@ FAULTS: Mapping[tuple[str, str], float] = {
 
 def make_deck(kinds: Sequence[tuple[str, str]], chance: random.Random, at_once: float = 0.0) -> list[Fault]:
     """Return faults of these kinds in the order of chance, so many of them at once with the one before."""
+    attempt = 3 if at_once else 1  # that of a lease which hangs: a block may have been hit before
+    expected_s = 2 * chaotic.BLOCK_S
     deck = []
     for kind in chance.sample(kinds, len(kinds)):
-        away_s = chance.uniform(0.5, 3.0)
+        away_s = chance.uniform(0.5, 2.0)
         is_over = kind[1] == "pause" or kind[0] == "minio"
-        deck.append(Fault(*kind, away_s if is_over else 0.0, FAULTS[kind], chance.random() < at_once))
+        bound_s = FAULTS[kind]
+        if kind == ("worker", "stop"):
+            bound_s += deadline_s(0.0, expected_s, expected_s, attempt, chaotic.LIMITS)
+        deck.append(Fault(*kind, away_s if is_over else 0.0, bound_s, chance.random() < at_once))
     return deck
 
 

@@ -11,9 +11,10 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from cluster.lease import Limits
+from cluster.lease import STORE_SHARE, Limits
 from cluster.local_ray import run_on_workers
 from cluster.worker import Runner, farm_runner
 from farm.store.base import Store
@@ -22,11 +23,15 @@ from farm.values.settings import FarmSettings
 from farm.work.run import BlockReport
 
 BLOCK_S = 0.3
+WATCHDOG_S = 6.0
+"""Longer than MinIO is away; not much, since no lease is given up before."""
+
 FOLDER, POISON = "FARM_TEST_CHAOS", "FARM_TEST_POISON"
 LIMITS = Limits(
     workers_max=2,
     workers_min=2,
-    deadline_s=2.0,
+    watchdog_s=WATCHDOG_S,
+    deadline_s=STORE_SHARE * WATCHDOG_S,
     deadline_factor=2.0,
     lease_s=BLOCK_S,
     start_s=20.0,
@@ -60,7 +65,7 @@ def dawdling(store: Store, settings: FarmSettings) -> Runner:
 
 
 def main(store: str, spec: str, attempts_max: str) -> int:
-    limits = LIMITS if attempts_max == "-" else Limits(workers_max=2, workers_min=2, attempts_max=int(attempts_max))
+    limits = LIMITS if attempts_max == "-" else replace(LIMITS, attempts_max=int(attempts_max))
     try:
         run_on_workers(json.loads(Path(spec).read_text()), store, workers=2, limits=limits, make_runner=dawdling)
     except FarmError as error:
