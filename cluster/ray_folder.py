@@ -27,8 +27,9 @@ from farm.values.errors import CapacityError
 PREFIX = "farm-ray-"
 MARK = "FARM_RAY_FOLDER"
 
-SOCKET_ROOM = 36
-"""Longest temporary directory under which Ray's socket paths stay within the 107 bytes of Unix."""
+LONGEST = "/farm-ray-4194304-abcdefgh/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+SOCKET_ROOM = 107 - len(LONGEST)
+"""Longest temporary directory under which the paths of Ray's sockets stay within the 107 bytes of Unix."""
 
 END_S = 5.0
 """How long a killed process may take to be gone."""

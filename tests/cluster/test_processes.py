@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_an_actor_that_ray_calls_dead_is_killed_and_its_process_is_gone(backend:
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A temporary directory of the test alone, with a path short enough for the sockets of Unix."""
-    with tempfile.TemporaryDirectory(prefix="f", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="", dir="/tmp") as folder:
         monkeypatch.setattr(tempfile, "tempdir", folder)
         yield Path(folder)
 
@@ -153,6 +154,18 @@ class TestFolder:
         assert list(root.iterdir()) == []
         root.chmod(0o1777)  # as /tmp is
         ray_folder.end(ray_folder.make_folder())
+
+    def test_is_where_ray_has_room_for_its_sockets(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In /tmp, when the temporary directory has too long a name."""
+        monkeypatch.setattr(tempfile, "tempdir", str(root / "a-directory-with-a-name"))
+        (root / "a-directory-with-a-name").mkdir()
+        folder = ray_folder.make_folder()
+        assert folder.parent == Path("/tmp")
+        session = f"session_{datetime.now():%Y-%m-%d_%H-%M-%S_%f}_{os.getpid()}"
+        assert len(str(folder / "ray" / session / "sockets" / "plasma_store")) <= 107
+        longest = Path("/", "t" * (ray_folder.SOCKET_ROOM - 1))
+        assert len(f"{longest}{ray_folder.LONGEST}") == 107
+        ray_folder.end(folder)
 
     def test_ends_its_own_processes_and_no_others(self, root: Path) -> None:
         """Also a stopped one, and those of a run that was killed; a neighbour with a similar folder lives on."""
