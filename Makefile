@@ -8,6 +8,7 @@ STAMP := $(VENV)/.complete
 LOCKS := requirements-build.lock requirements.lock
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup minio demo demo-minio quick test bench soak lint format lock clean
@@ -55,8 +56,9 @@ test: $(STAMP) ## everything the tests need, then all tests
 bench: $(STAMP) ## how fast: a table and JSON; BENCH_ARGS="--only loop help" for some rows
 	@$(PY) -m tests.bench $(BENCH_ARGS)
 
-soak: $(STAMP) ## 10,000 seeds of the scheduler's simulator
+soak: minio ## 10,000 seeds of the scheduler's simulator, then chaos on real processes; SOAK_ARGS="--decks 20"
 	@$(PY) -m cluster.sim --seeds 10000
+	@$(PY) -m tests.cluster.chaos $(SOAK_ARGS)
 
 lint: $(STAMP) ## ruff, and mypy: strict on farm/, cluster/ and infra/
 	@$(PY) -m ruff check .

@@ -156,9 +156,9 @@ class LocalFarm:
         from cluster.worker import farm_runner
 
         probe_conditional_put(self.store)
-        self._resources.enter_context(LocalRay(self.limits.workers_max))
+        local = self._resources.enter_context(LocalRay(self.limits.workers_max))
         writer = self._resources.enter_context(ThreadPoolExecutor(4, "records"))
-        backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner)
+        backend = RayBackend(self.store.url, self.settings, self._make_runner or farm_runner, local.check)
         epoch = f"{int(time.time()):x}{secrets.token_hex(2)}"
         observe = RayMetrics(lambda: self.driver.now_s)
         self._driver = Driver(

@@ -4,25 +4,24 @@ Rules: Ray starts processes and carries messages, nothing more. No retries of it
 ``max_task_retries=0``): the scheduler owns them. What Ray raises becomes an event in one place, ``_event_of``. Each
 actor has one call that never returns; when it fails, the actor is gone. Only our own processes are ever ended.
 
-The local Ray is as small as it gets: no dashboard, no autoscaler, no log monitor, its own temporary folder, which goes
-when it goes. Its processes die with this one, also when this one is killed (Linux: PR_SET_PDEATHSIG, by Ray itself).
-Ray's ports listen on every interface, so even a local Ray asks for a token, a random one.
+The local Ray is what ``ray.init`` starts, in a folder of its own (``cluster/ray_folder.py``), and listens on loopback
+only; since others may be logged in on this machine too, it asks for a token, a random one. Its processes die with this
+one, also when this one is killed: what Ray leaves is ended by pid.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
-import signal
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from cluster import ray_folder
 from cluster.messages import Event, LeaseCrashed, LeaseEnded, RunLease, WorkerLost, WorkerReady
+from cluster.processes import Process, hold_if, parent_of, program_of
 from cluster.submission import members
 from farm.values.errors import BlockFailed, CapacityError, FarmError
 from farm.values.settings import MIB, FarmSettings
@@ -33,39 +32,26 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 if os.environ["RAY_AUTH_MODE"] == "token" and "RAY_AUTH_TOKEN_PATH" not in os.environ:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # hide no accelerator; and do not warn about it
+# No cluster of several machines: the address of a node is 127.0.0.1, and its ports listen there only. Without it Ray
+# turns even an explicit 127.0.0.1 into the address of the machine, and listens on every interface.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+# Ray would print the death of a worker to standard output, where the document of the run belongs.
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
 
 import ray
-import ray._raylet
-from ray._private import node, services, state, worker
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from cluster.worker import MakeRunner, Worker, farm_runner
 from farm.kernels.cache import prepare
 
-# What of Ray has no types, or wrong ones.
+# Ray's types are missing in places, or wrong.
 _ray: Any = ray
-_raylet: Any = ray._raylet
-_node: Any = node
-_services: Any = services
-_state: Any = state
-_worker: Any = worker
 
 OBJECT_STORE_BYTES = 80 * MIB
 """Nothing large travels through Ray; 75 MiB is its minimum."""
 
-FOLDER = "farm-ray-"
-PORTS_OF_AGENTS = {
-    "metrics_agent_port": -1,
-    "metrics_export_port": -1,
-    "dashboard_agent_listen_port": -1,
-    "runtime_env_agent_port": 9,
-}
-"""What the agents would say of themselves: not in use; 9 is the port that discards."""
-
-START_S = 30.0
-
-SOCKET_ROOM = 40
-"""Longest temporary folder under which Ray's socket paths stay within the 107 bytes of Unix."""
+CORE = ("gcs_server", "raylet")
+"""Programs that a local Ray cannot be without."""
 
 
 class LocalRay:
@@ -74,18 +60,18 @@ class LocalRay:
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._folder: Path | None = None
+        self._core: dict[str, Process] = {}
+        self._guard: ray_folder.Guard | None = None
 
     def __enter__(self) -> LocalRay:
         if ray.is_initialized():
             raise CapacityError("a Ray is in use in this process already", hint="one farm at a time per process")
-        _remove_stale_folders()
+        ray_folder.end_stale()
         prepare()  # the workers start all at once, and each would want to compile the kernels
-        root = tempfile.gettempdir()
-        folder = self._folder = Path(
-            tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-", dir=root if len(root) <= SOCKET_ROOM else "/tmp")
-        )
+        folder = self._folder = ray_folder.make_folder()
+        self._guard = ray_folder.Guard(folder)
         try:
-            with _small_node(folder):
+            with ray_folder.marked(folder):
                 _ray.init(
                     address="local",
                     num_cpus=self._workers,  # as many processes are started ahead
@@ -93,84 +79,54 @@ class LocalRay:
                     log_to_driver=False,
                     logging_level="ERROR",
                     object_store_memory=OBJECT_STORE_BYTES,
-                    _temp_dir=str(folder),
-                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(folder / "ray"),
                     _system_config={"preload_python_modules": ["cluster.preload"]},
                 )
         except (RayError, OSError, RuntimeError, ValueError) as error:
             self.__exit__()
             raise CapacityError(f"a local Ray does not start: {error}", place=str(folder)) from error
+        for process in ray_folder.processes_of(folder):
+            name = program_of(process.pid)
+            if name in CORE and parent_of(process.pid) == os.getpid():
+                self._core[name] = process
+            else:
+                process.close()
         return self
+
+    def check(self) -> None:
+        """Raise CapacityError when one of Ray's own processes has died: nothing would come of waiting."""
+        for name, process in self._core.items():
+            if not process.is_alive():
+                raise CapacityError(
+                    f"{name} of the local Ray died",
+                    place=f"process {process.pid}",
+                    hint="run the same command again; finished blocks are kept",
+                )
 
     def __exit__(self, *_: object) -> None:
         ray.shutdown()
+        for process in self._core.values():
+            process.close()
+        self._core.clear()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            ray_folder.end(self._folder)
             self._folder = None
-
-
-AGENT = """\
-# Stands in for an agent of Ray that this Ray has no use for; the raylet would not go on without one.
-while kill -0 "$RAY_RAYLET_PID" 2>/dev/null; do sleep 0.5; done
-"""
-
-
-@contextmanager
-def _small_node(folder: Path) -> Iterator[None]:
-    """Let ``ray.init`` start what a local farm needs and nothing else: 2 of 7 processes, and half of the time.
-
-    Left out are the autoscaler, the log monitor, the dashboard and its agent, and the agent that makes runtime
-    environments: no worker here has one. Ray has no public switches for these; version 2.60 is pinned, and with another
-    one this is to be looked at again.
-    """
-    whole, command_of = _node.Node, _services._build_python_executable_command_memory_profileable
-    listen = _worker.listen_error_messages
-    agent = folder / "agent.sh"
-    agent.write_text(AGENT)
-
-    class SmallNode(whole):  # type: ignore[misc, valid-type]
-        def __init__(self, ray_params: Any, **options: Any) -> None:
-            ray_params.no_monitor = True
-            ray_params.include_log_monitor = False
-            super().__init__(ray_params, **options)
-
-        def start_api_server(self, **_: Any) -> None:
-            self._webui_url = ""
-
-        def start_ray_processes(self) -> None:
-            for name, port in PORTS_OF_AGENTS.items():
-                _raylet.persist_port(self._session_dir, self._node_id, name, port)
-            super().start_ray_processes()
-            _wait_for_node(self.gcs_address)
-
-    def command(component: str, *arguments: Any, **options: Any) -> Any:
-        if "agent" in component:
-            return ["/bin/sh", str(agent)]
-        return command_of(component, *arguments, **options)
-
-    _node.Node, _services._build_python_executable_command_memory_profileable = SmallNode, command
-    # Ray would print the death of a worker to standard output, where the document of the run belongs.
-    _worker.listen_error_messages = lambda worker, threads_stopped: None
-    try:
-        yield
-    finally:
-        _node.Node, _services._build_python_executable_command_memory_profileable = whole, command_of
-        _worker.listen_error_messages = listen
-
-
-def _remove_stale_folders() -> None:
-    """Remove what killed runs of this user have left behind."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}*-*"):
-        pid = folder.name.removeprefix(FOLDER).partition("-")[0]
-        with suppress(OSError):
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and folder.stat().st_uid == os.getuid():
-                shutil.rmtree(folder, ignore_errors=True)
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
 
 
 class RayBackend:
-    """The ``Backend`` whose workers are Ray actors."""
+    """The ``Backend`` whose workers are Ray actors. ``check`` raises when there is no Ray any more."""
 
-    def __init__(self, store_url: str, settings: FarmSettings, make_runner: MakeRunner = farm_runner) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        settings: FarmSettings,
+        make_runner: MakeRunner = farm_runner,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check = check
         self._arguments = (store_url, settings, make_runner)
         self._actor = _ray.remote(
             num_cpus=0,
@@ -180,6 +136,7 @@ class RayBackend:
         )(Worker)
         self._actors: dict[str, Any] = {}
         self._pids: dict[str, int] = {}
+        self._processes: dict[str, Process] = {}
         self._pending: dict[Any, tuple[Literal["ready", "watch", "run"], str, RunLease | None]] = {}
         self._said: list[Event] = []
 
@@ -198,15 +155,8 @@ class RayBackend:
         self._pending[actor.watch.options(concurrency_group="control").remote()] = "watch", worker, None
 
     def stop(self, worker: str, why: str) -> None:
-        actor = self._actors.get(worker)
-        if actor is None:
-            return
-        pid = self._pids.get(worker)
-        if pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)  # a stopped process does not hear Ray
-        ray.kill(actor)
-        self._said.append(self._lost(worker, BlockFailed(why, place=f"worker {worker}")))
+        if worker in self._actors:
+            self._said.append(self._lost(worker, BlockFailed(why, place=f"worker {worker}")))
 
     def run(self, lease: RunLease) -> None:
         actor = self._actors.get(lease.worker)
@@ -221,6 +171,7 @@ class RayBackend:
             actor.cancel.options(concurrency_group="control").remote(lease)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
+        self._check()
         if not self._said:
             self._said += self._collect(timeout_s)
         events, self._said = self._said, []
@@ -248,23 +199,32 @@ class RayBackend:
             named = _named(error, worker)
             if lease is not None:
                 return LeaseCrashed(now_s, worker, lease.lease, lease.study, named)
-            ray.kill(self._actors[worker])
             return self._lost(worker, named)
         except RayActorError as error:
             reason = str(error).strip().splitlines()[0]
             return self._lost(worker, BlockFailed(f"the worker died: {reason}", place=f"worker {worker}"))
         except RayError as error:
-            ray.kill(self._actors[worker])
             return self._lost(worker, BlockFailed(f"{type(error).__name__}: {error}", place=f"worker {worker}"))
         if kind == "ready":
             self._pids[worker] = value.pid
+            process = hold_if(value.pid, value.identity)
+            if process is not None:
+                self._processes[worker] = process
             return WorkerReady(now_s, worker, value.slots, value.holdings)
         assert lease is not None, "watch never returns"
         return LeaseEnded(now_s, worker, lease.lease, lease.study, value.reports, value.holdings)
 
     def _lost(self, worker: str, error: FarmError) -> WorkerLost:
-        """Forget a worker and all its calls."""
-        self._actors.pop(worker, None)
+        """End a worker, whatever Ray says of it, and forget it and all its calls.
+
+        Ray calls an actor dead when it cannot be reached; its process may live, and write, for as long as it likes.
+        """
+        process = self._processes.pop(worker, None)
+        if process is not None:
+            process.kill()  # a stopped process does not hear Ray
+            process.close()
+        with suppress(RayError):
+            ray.kill(self._actors.pop(worker))
         self._pids.pop(worker, None)
         for call in [call for call, (_, other, _) in self._pending.items() if other == worker]:
             del self._pending[call]
@@ -277,12 +237,3 @@ def _named(error: RayTaskError, worker: str) -> FarmError:
     if isinstance(cause, FarmError):
         return cause
     return BlockFailed(f"{type(cause).__name__}: {cause}", place=f"worker {worker}", hint="this is a bug of the farm")
-
-
-def _wait_for_node(gcs_address: str) -> None:
-    """Wait until the node is registered, looking every 20 ms; Ray itself looks once a second."""
-    nodes = _state.GlobalState()
-    nodes._initialize_global_state(_raylet.GcsClientOptions.create(gcs_address, None, True, True))
-    deadline_s = time.monotonic() + START_S
-    while not nodes.node_table() and time.monotonic() < deadline_s:
-        time.sleep(0.02)

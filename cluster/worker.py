@@ -22,6 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from cluster.messages import BlockAnswer
+from cluster.processes import identity
 from farm.columns.process import process_cache
 from farm.kernels import reduce, rolling, transcend
 from farm.store.base import Store
@@ -59,9 +60,13 @@ def farm_runner(store: Store, settings: FarmSettings) -> Runner:
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker says that it serves. ``ready_s``: what it took in the worker, from its first call."""
+    """A worker says that it serves.
+
+    ``ready_s``: what it took in the worker, from its first call. ``identity``: of its process, on whatever host.
+    """
 
     pid: int
+    identity: str | None
     slots: int
     holdings: Mapping[str, int]
     ready_s: float
@@ -91,7 +96,8 @@ class Worker:
         check_numerics()
         store = open_store(self._store_url, self._settings.store)
         self._runner = self._make_runner(store, self._settings)
-        return Ready(os.getpid(), self._settings.threads, process_cache().holds(), time.perf_counter() - started)
+        pid, holdings = os.getpid(), process_cache().holds()
+        return Ready(pid, identity(pid), self._settings.threads, holdings, time.perf_counter() - started)
 
     def run(self, lease: str, study: str, blocks: Sequence[int]) -> Answer:
         """Run the blocks one after another until the end, or until the lease is cancelled."""

@@ -15,12 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from cluster import ray_backend, ray_folder
 from cluster.inbox import Inbox
 from cluster.lease import Limits
 from cluster.local_ray import LocalFarm, run_on_workers
@@ -70,12 +72,35 @@ def stub(name: str, blocks: int, store: Store) -> Any:
     return SimpleNamespace(study=study, waiting=tuple(range(blocks)), cells_waiting=blocks, catalog=None)
 
 
-def wait_for(what: str, holds: Callable[[], bool]) -> None:
-    """Wait until ``holds()``; fail after ``WAIT_S``."""
-    until_s = time.monotonic() + WAIT_S
+def wait_for(what: str, holds: Callable[[], bool], wait_s: float = WAIT_S) -> None:
+    """Wait until ``holds()``; fail after ``wait_s``."""
+    until_s = time.monotonic() + wait_s
     while not holds():
         assert time.monotonic() < until_s, f"waited in vain for {what}"
         time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def listening(pid: int) -> list[IPv4Address | IPv6Address]:
+    """Addresses on which a process listens."""
+    links = [link.readlink().name for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()]
+    sockets = {link.removeprefix("socket:[").rstrip("]") for link in links if link.startswith("socket:")}
+    found: list[IPv4Address | IPv6Address] = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in sockets:
+                words = bytes.fromhex(fields[1].partition(":")[0])
+                raw = b"".join(words[at : at + 4][::-1] for at in range(0, len(words), 4))
+                six = IPv6Address(raw) if table == "tcp6" else None
+                found.append((six.ipv4_mapped or six) if six is not None else IPv4Address(raw))
+    return found
 
 
 def processes_of(pid: int) -> list[str]:
@@ -158,6 +183,28 @@ class TestStubStudies:
         after = dict(farm.driver.backend.pids)  # type: ignore[attr-defined]
         assert victim not in after and len(after) == 2
         assert capfd.readouterr() == ("", ""), "Ray keeps it to itself: standard output belongs to the document"
+
+    def test_an_actor_that_ray_calls_dead_is_gone_although_it_hears_nothing(self, farm: LocalFarm) -> None:
+        """A stopped process does not hear Ray: its actor is dead at once, and it would live on for seconds."""
+        farm.wait_ready(2)
+        backend: Any = farm.driver.backend
+        victim, process = next(iter(backend._processes.items()))
+        pid = process.pid
+        os.kill(pid, signal.SIGSTOP)
+        ray_backend.ray.kill(backend._actors[victim])
+        farm.run(stub("dead", 10, farm.store))
+        assert victim not in backend.pids
+        wait_for("the end of the process", lambda: not is_alive(pid), 1.0)
+
+    def test_nobody_else_reaches_this_ray(self, farm: LocalFarm) -> None:
+        """Its folder is closed to others, and all its ports, also those of workers, listen on loopback."""
+        [folder] = Path("/tmp").glob(f"farm-ray-{os.getpid()}-*")
+        ray_folder.check_private(folder)
+        pids = [os.getpid()] + [process.pid for process in ray_folder.processes_of(folder)]
+        assert len(pids) >= 7, "gcs, raylet, its agents, monitors, two workers"
+        addresses = [address for pid in pids for address in listening(pid)]
+        assert len(addresses) >= 7
+        assert [str(address) for address in addresses if not address.is_loopback] == []
 
     def test_a_stopped_farm_keeps_what_is_finished(self, farm: LocalFarm) -> None:
         """``stop`` in the middle: Interrupted, the study stays in the inbox, and the next run of it does the rest."""
