@@ -35,7 +35,7 @@ from cluster.messages import Event
 from cluster.sim_checks import History, Witness
 from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
-from cluster.sim_worlds import SHARDS, Plan, make_plan
+from cluster.sim_worlds import SHARDS, WorldPlan, make_plan
 from cluster.submission import BlockSet, Submission, block_set, make_piles, members
 from farm.results.leases import lease_record
 from farm.shard.layout import study_prefix
@@ -77,7 +77,7 @@ class World:
     """Everything a seed stands for. ``deaths``: the scheduler dies at these of its effects; for chosen worlds."""
 
     def __init__(
-        self, seed: int, faults: Faults = FAULTS, *, plan: Plan | None = None, deaths: Sequence[int] = ()
+        self, seed: int, faults: Faults = FAULTS, *, plan: WorldPlan | None = None, deaths: Sequence[int] = ()
     ) -> None:
         self.chance = random.Random(seed)
         self.faults = faults

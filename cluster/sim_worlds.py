@@ -17,8 +17,8 @@ from cluster.sim_checks import Shares
 from cluster.sim_cluster import Nature, SimBlock, SimStudy
 from cluster.sim_store import Faults
 
-Kind = Literal["wild", "shares", "overdue", "urgent", "homes", "barren"]
-KINDS: tuple[Kind, ...] = ("wild",) * 7 + ("shares", "overdue", "urgent", "homes", "barren")
+WorldKind = Literal["wild", "shares", "overdue", "urgent", "homes", "barren"]
+KINDS: tuple[WorldKind, ...] = ("wild",) * 7 + ("shares", "overdue", "urgent", "homes", "barren")
 WILD = Limits(
     workers_max=3,
     idle_s=5.0,
@@ -34,10 +34,10 @@ SHARD_BYTES = 1000
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorldPlan:
     """What is decided of a world before it begins; at_s, when each study is submitted."""
 
-    kind: Kind
+    kind: WorldKind
     studies: tuple[SimStudy, ...]
     at_s: tuple[float, ...]
     limits: Limits
@@ -50,7 +50,7 @@ class Plan:
         return self.kind not in ("wild", "barren")
 
 
-def make_plan(chance: random.Random, faults: Faults) -> Plan:
+def make_plan(chance: random.Random, faults: Faults) -> WorldPlan:
     """Return the plan of a random world."""
     kind = chance.choice(KINDS)
     return {
@@ -58,7 +58,7 @@ def make_plan(chance: random.Random, faults: Faults) -> Plan:
     }[kind](chance, faults)  # fmt: skip
 
 
-def wild(chance: random.Random, faults: Faults) -> Plan:
+def wild(chance: random.Random, faults: Faults) -> WorldPlan:
     studies = tuple(_wild_studies(chance, faults))
     limits = replace(
         WILD,
@@ -69,16 +69,16 @@ def wild(chance: random.Random, faults: Faults) -> Plan:
         queue_blocks_max=chance.choice([1_000_000, 1_000_000, max(len(study.blocks) for study in studies) + 10]),
     )
     at_s = tuple(chance.uniform(0, 20) for _ in studies)
-    return Plan("wild", studies, at_s, limits, chance.choice([0.3, 1.0, 1.0, 3.0]), (1, 1, 2, 4))
+    return WorldPlan("wild", studies, at_s, limits, chance.choice([0.3, 1.0, 1.0, 3.0]), (1, 1, 2, 4))
 
 
-def barren(chance: random.Random, faults: Faults) -> Plan:
+def barren(chance: random.Random, faults: Faults) -> WorldPlan:
     """For a while there are no hosts."""
     made = wild(chance, faults)
     return replace(made, kind="barren", limits=replace(made.limits, start_failures_max=4), trouble=0.5)
 
 
-def shares(chance: random.Random, faults: Faults) -> Plan:
+def shares(chance: random.Random, faults: Faults) -> WorldPlan:
     """Submitters with other bytes each and more work than time; one of them comes later."""
     workers, slots = chance.choice([(1, 1), (1, 2), (2, 1)])
     studies, at_s = [], []
@@ -89,30 +89,30 @@ def shares(chance: random.Random, faults: Faults) -> Plan:
     limits = replace(WILD, workers_max=workers, lease_s=0.3, fair_s=1.0, lease_blocks_max=1)
     in_flight_s = workers * slots * limits.ahead_per_slot * 0.5
     apart = Shares(2 * limits.fair_s + in_flight_s + 2.0)
-    return Plan("shares", tuple(studies), tuple(at_s), limits, slots=(slots,), shares=apart)
+    return WorldPlan("shares", tuple(studies), tuple(at_s), limits, slots=(slots,), shares=apart)
 
 
-def overdue(chance: random.Random, faults: Faults) -> Plan:
+def overdue(chance: random.Random, faults: Faults) -> WorldPlan:
     """One submitter, one worker, studies that need other bytes each: a warm cache alone would serve the first one."""
     studies = [
         SimStudy(f"study{number}", "ann", 0, [_block(chance, i, [SHARDS[number]], 0.6) for i in range(40)])
         for number in range(chance.randint(2, 3))
     ]
     limits = replace(WILD, workers_max=1, lease_s=0.3, fair_s=1.0, wait_s_max=4.0, lease_blocks_max=1)
-    return Plan("overdue", tuple(studies), tuple(0.1 * number for number in range(len(studies))), limits)
+    return WorldPlan("overdue", tuple(studies), tuple(0.1 * number for number in range(len(studies))), limits)
 
 
-def urgent(chance: random.Random, faults: Faults) -> Plan:
+def urgent(chance: random.Random, faults: Faults) -> WorldPlan:
     """One worker, studies of several priorities that come in any order."""
     names, studies = ["ann", "bob"], []
     for number, priority in enumerate(chance.sample([0, 3, 9], 3)):
         blocks = [_block(chance, i, [SHARDS[number]], 0.2) for i in range(24)]
         studies.append(SimStudy(f"study{number}", chance.choice(names), priority, blocks))
     limits = replace(WILD, workers_max=1, lease_s=0.3, fair_s=100.0)
-    return Plan("urgent", tuple(studies), tuple(chance.uniform(0, 5) for _ in studies), limits)
+    return WorldPlan("urgent", tuple(studies), tuple(chance.uniform(0, 5) for _ in studies), limits)
 
 
-def homes(chance: random.Random, faults: Faults) -> Plan:
+def homes(chance: random.Random, faults: Faults) -> WorldPlan:
     """One study over many universes, several workers, caches that hold everything."""
     universes = [[shard] for shard in SHARDS[: chance.randint(8, 16)]]
     blocks = [
@@ -120,7 +120,7 @@ def homes(chance: random.Random, faults: Faults) -> Plan:
         for index in range(len(universes) * chance.randint(4, 8))
     ]
     limits = replace(WILD, workers_max=chance.randint(2, 4), lease_s=0.6)
-    return Plan("homes", (SimStudy("study0", "ann", 0, blocks),), (0.0,), limits)
+    return WorldPlan("homes", (SimStudy("study0", "ann", 0, blocks),), (0.0,), limits)
 
 
 def _block(chance: random.Random, index: int, shards: list[str], cost_s: float, nature: Nature = "good") -> SimBlock:
