@@ -35,7 +35,7 @@ from cluster.messages import Event
 from cluster.sim_checks import History, Witness
 from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
-from cluster.sim_worlds import SHARDS, WorldPlan, make_world
+from cluster.sim_worlds import SHARDS, WorldPlan, make_plan
 from cluster.submission import BlockSet, Submission, block_set, make_piles, members
 from farm.results.leases import lease_record
 from farm.shard.layout import study_prefix
@@ -106,6 +106,7 @@ class World:
         self.hosts.asks = self.chance.random() < 0.7
         self.old: list[SimDriver] = []
         self._deaths = list(deaths)
+        self._turned_away: list[Entry] = []
         self._struck: set[str] = set()
         self.driver = self._make_driver()
         if faults.resubmissions and self.plan.kind == "wild" and self.chance.random() < 0.3:
@@ -199,6 +200,8 @@ class World:
         if not self._reads(lambda: driver.enqueue(entry)):
             self._later(POLL_S, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
             return
+        if entry.study in driver.refused and entry not in self._turned_away:
+            self._turned_away.append(entry)
         known = driver.state.studies.keys() | driver.ended.keys() | driver.refused.keys()
         if entry.study not in known and not driver.outbox:
             raise Broken(f"{entry.study} was neither queued nor refused nor ended")
@@ -226,8 +229,13 @@ class World:
         self.driver.witness.stalled_s = self.clock.now_s
 
     def _refused(self) -> list[Entry]:
-        refused = self.driver.refused
-        return [entry for entry in self.acknowledged if entry.study in refused and not self._has_ended(entry)]
+        studies = self.driver.refused.keys()
+        waiting = [entry for entry in self.acknowledged if entry.study in studies or entry in self._turned_away]
+        return [entry for entry in waiting if not self._has_ended(entry) and not self._is_queued(entry)]
+
+    def _is_queued(self, entry: Entry) -> bool:
+        queued = self.driver.state.studies.get(entry.study)
+        return queued is not None and entry.nonce in (queued.submission.nonce, *queued.joined)
 
     def _look_again(self) -> None:
         """Who was refused is tried again a little later."""
@@ -357,6 +365,9 @@ class World:
     def _has_ended(self, entry: Entry) -> bool:
         return self.store.holds(f"{study_prefix(entry.study)}done/{entry.nonce}.json")
 
+    def _was_cancelled(self, entry: Entry) -> bool:
+        return b'"is_cancelled":true' in self.store.seen(f"{study_prefix(entry.study)}done/{entry.nonce}.json")
+
     def _stop_strays(self) -> None:
         """Whoever is still there says so a few times, and must be stopped."""
         until_s = self.clock.now_s + 100.0
@@ -383,7 +394,9 @@ class World:
         done = set(study.written)
         if done & study.bad:
             raise Broken(f"{study.name}: results of {done & study.bad}, which cannot have any")
-        if study.is_cancelled:
+        if study.is_cancelled or any(
+            self._was_cancelled(entry) for entry in self.acknowledged if entry.study == study.name
+        ):
             return
         maybe = {block for block, strikes in study.strikes.items() if strikes > STRIKES_MAX} | study.moody
         if not done >= every - study.bad - maybe:
