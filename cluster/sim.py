@@ -35,7 +35,7 @@ from cluster.messages import Event
 from cluster.sim_checks import History, Witness
 from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
-from cluster.sim_worlds import SHARDS, WorldPlan, make_plan
+from cluster.sim_worlds import SHARDS, WorldPlan, make_world
 from cluster.submission import BlockSet, Submission, block_set, make_piles, members
 from farm.results.leases import lease_record
 from farm.shard.layout import study_prefix

@@ -50,7 +50,7 @@ class WorldPlan:
         return self.kind not in ("wild", "barren")
 
 
-def make_plan(chance: random.Random, faults: Faults) -> WorldPlan:
+def make_world(chance: random.Random, faults: Faults) -> WorldPlan:
     """Return the plan of a random world."""
     kind = chance.choice(KINDS)
     return {
