@@ -67,7 +67,8 @@ SPEC = {
 
 def stub(name: str, blocks: int, store: Store) -> Any:
     """What ``LocalFarm.run`` reads of a submission, for a study that only the stub runner knows."""
-    study = SimpleNamespace(name=name, id=name, cells=blocks, blocks=[Block(index) for index in range(blocks)])
+    made = [Block(index) for index in range(blocks)]
+    study = SimpleNamespace(name=name, id=name, cells=blocks, blocks=made, fresh=True)  # the catalog knows none of it
     return SimpleNamespace(study=study, waiting=tuple(range(blocks)), cells_waiting=blocks, catalog=None)
 
 
@@ -163,7 +164,7 @@ class TestStubStudies:
         assert "checksum mismatch" in str(quarantined[runners.FAULTY])
         assert "ZeroDivisionError: nobody expected this" in str(quarantined[runners.FOREIGN])
         assert farm.inbox.pending() == []
-        attempts = Inbox(farm.store).failures("moody", farm.driver.ended["moody"].nonce)
+        attempts = Inbox(farm.store).attempts("moody", farm.driver.ended["moody"].nonce).failures
         assert {block: count for block, (count, _) in attempts.items()} == dict.fromkeys(runners.BAD, 2)
 
     def test_a_worker_that_is_killed_is_replaced_and_its_blocks_run_again(
