@@ -362,7 +362,8 @@ class _Draft:
 
     def place_suspects(self) -> None:
         """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
-        groups = [(name, group) for name, study in self.leasable() for group in study.suspects]
+        studies = sorted(self.leasable(), key=lambda item: (item[1].since_s, item[1].place))  # in turns
+        groups = [(name, group) for name, study in studies for group in study.suspects]
         if self.is_solo():
             solo = [(name, group) for name, group in groups if group & self.studies[name].submission.solo]
             groups = [] if self.leases else solo[:1]

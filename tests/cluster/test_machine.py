@@ -297,6 +297,22 @@ def test_suspects_of_an_earlier_scheduler_run_alone_and_what_is_feared_alone_in_
     ]
 
 
+def test_studies_with_suspects_take_turns() -> None:
+    """Those of one study, each of which may hold the worker until a deadline, do not hold up those of another."""
+    play = Play(workers_max=1)
+    play.submit(replace(study("a", blocks=3), suspects=(0b1, 0b10, 0b100)))
+    play.now_s = 1.0
+    play.submit(replace(study("b", blocks=2), suspects=(0b1, 0b10)))
+    play.now_s = 2.0
+    [run] = runs(play.ready())
+    order = []
+    while run is not None:
+        order.append(run.study)
+        play.now_s += 1.0
+        run = next(iter(runs(play.end(run))), None)  # type: ignore[assignment]
+    assert "".join(order) == "ababa"
+
+
 def test_a_block_without_attempts_left_is_no_suspect() -> None:
     play = Play()
     play.submit(replace(study(blocks=2, done=0b10, failures={0: (3, "killed")}), suspects=(0b1,)))
