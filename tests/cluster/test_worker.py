@@ -109,7 +109,8 @@ class Flaky(Scripted):
 
 
 def flaky(times: int, tmp_path: Path, watchdog_s: float) -> Worker:
-    settings = FarmSettings(store=StoreSettings(watchdog_s=watchdog_s, request_timeout_s=0.2, connect_timeout_s=0.1))
+    limits = StoreSettings(watchdog_s=watchdog_s, request_timeout_s=0.2, connect_timeout_s=0.1, backoff_s_max=0.5)
+    settings = FarmSettings(store=limits)
     made = Worker(str(tmp_path), settings, lambda store, settings: Flaky(times))
     made.ready()
     return made
