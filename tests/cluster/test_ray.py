@@ -26,11 +26,13 @@ from cluster import ray_backend, ray_folder
 from cluster.inbox import Inbox
 from cluster.lease import Limits
 from cluster.local_ray import LocalFarm, run_on_workers
+from farm.columns.cache import ColumnCache
 from farm.shard.ingest import ingest_sample
 from farm.shard.snapshot import read_head
 from farm.store.base import Store
 from farm.store.open import open_store
 from farm.values.errors import BlockFailed, CapacityError, Interrupted, UsageError
+from farm.values.settings import GIB
 from farm.work.run import run_in_process
 from tests.cluster import runners
 from tests.cluster.worlds import Block
@@ -262,7 +264,7 @@ def test_kill_the_driver_stop_the_next_and_finish_with_the_bits_of_one_process(t
     store, plain = open_store(str(tmp_path / "farm")), open_store(str(tmp_path / "plain"))
     for each in (store, plain):
         ingest_sample(each, "main")
-    expected = run_in_process(SPEC, plain).document()
+    expected = run_in_process(SPEC, plain, cache=ColumnCache(GIB)).document()  # nothing is kept yet, as in a worker
 
     killed = command(store, repo_root)
     wait_for("a first segment", lambda: segments(store) >= 1 or killed.poll() is not None)
