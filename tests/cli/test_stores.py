@@ -85,6 +85,7 @@ def test_a_user_who_may_only_read(minio_bucket: Bucket, spec: Path) -> None:
 BRIEF = {"FARM_WATCHDOG_S": "5", "FARM_REQUEST_TIMEOUT_S": "5"}
 
 
+@pytest.mark.slow
 def test_an_endpoint_where_nobody_listens(spec: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -114,6 +114,7 @@ def test_a_store_where_somebody_is_always_faster() -> None:
     assert len(set(paused)) == len(paused)
 
 
+@pytest.mark.slow
 def test_many_who_commit_at_once_all_get_through() -> None:
     """Many more of them than a commit may lose races, each of which takes a while."""
     inner, racers = MemoryStore(), 3 * COMMIT_ATTEMPTS_MAX

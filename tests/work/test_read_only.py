@@ -133,6 +133,7 @@ def mounted(finished: tuple[FarmSettings, Outcome], tmp_path: Path) -> Iterator[
         one.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_the_command_on_a_read_only_directory(
     mounted: Path, finished: tuple[FarmSettings, Outcome], tmp_path: Path
 ) -> None:
