@@ -163,7 +163,7 @@ class Witness:
             raise Broken(f"{name} is not needed {self.hosts.clock.now_s - self.full_s:.1f} s after all were")
 
     def gave_up(self) -> None:
-        if self.vain_in_all < self.limits.start_failures_max - 1:  # one may be counted twice: late, then lost
+        if self.vain_in_all < self.limits.start_failures_max:
             raise Broken(f"gave up after {self.vain_in_all} starts in vain")
 
     def after_turn(self) -> None:
@@ -236,7 +236,7 @@ class Witness:
                 if other.submission.priority <= priority
             )
             per_peer_s = 1 + self.limits.fair_s + self.limits.lease_s
-            hung_s = 0 if self.is_calm else 40 * self.limits.deadline_s
+            hung_s = 0 if self.is_calm else 10 * self.limits.deadline_s
             bound_s = (
                 self.limits.wait_s_max
                 + hung_s
