@@ -198,10 +198,23 @@ class TrialRun:
         books = np.zeros(1, records.BOOKS)
         proofs = np.flatnonzero(kept.proof)
         pack = self._room.pack(PACK_WORDS if len(proofs) else 0)
+        vectors = np.empty((stage.subject.stretches.shape[0], trials.METRICS))
         told = 0
         while True:
             status = trials.run_trials(
-                count, column, tape, stage.subject, self._rows, state, signals, numbers, books, self._at, kept, pack
+                count,
+                column,
+                tape,
+                stage.subject,
+                self._rows,
+                state,
+                signals,
+                numbers,
+                books,
+                self._at,
+                kept,
+                vectors,
+                pack,
             )
             start = 0
             while start < self._at[trials.PACKED]:

@@ -143,17 +143,19 @@ _KEPT = types.NamedTuple(
 @kernel(
     int64(
         int64, int64, TAPE, _SUBJECT, _TRIALS, STATE, Array(uint8, 2, "C"), Array(float64, 3, "C"),
-        Array(from_dtype(records.BOOKS), 1, "C"), Array(int64, 1, "C"), _KEPT, Array(int64, 1, "C"),
+        Array(from_dtype(records.BOOKS), 1, "C"), Array(int64, 1, "C"), _KEPT, Array(float64, 2, "C"),
+        Array(int64, 1, "C"),
     ),
 )  # fmt: skip
 def run_trials(
     last: int, s: int, tape: TapeTables, subject: Subject, trials: TrialRows, state: Tables, signals: U8, numbers: F64,
-    books: Table, at: I64, kept: Kept, pack: I64,
+    books: Table, at: I64, kept: Kept, vectors: F64, pack: I64,
 ) -> int:  # fmt: skip
     """Run the trials [at[TRIAL], ``last``) on the subject in column ``s``; return DONE, ROOM, OVERFLOW, FULL or MOVED.
 
     Shapes:  as in ``records``, ``Subject``, ``TrialRows`` and ``Kept``; signals (w, bars), numbers (w, rows, bars or
-             0), books (1,): scratch; at (4,); pack: any length.
+             0), books (1,), vectors (b, METRICS): scratch; at (4,); pack: any
+             length.
     Errors:  ROOM: a table of records is too short; grow it and call again. FULL: take the packs, or give a longer one,
              and call again. OVERFLOW: an amount reached 2**53 in trial at[TRIAL]. MOVED: the equity of a ruined account
              moves at session at[BROKEN_AT]. In each case all trials before at[TRIAL] are done.
@@ -161,7 +163,6 @@ def run_trials(
     b = books[0]
     loop.open_books(b, tape, signals, numbers, state)
     instants = tape.instants.shape[0]
-    vectors = np.empty((subject.stretches.shape[0], METRICS))
     while at[TRIAL] < last:
         t = at[TRIAL]
         if at[STEP] == BEGIN:
