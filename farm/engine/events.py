@@ -324,7 +324,7 @@ class Simulator:
         assets = np.zeros(len(self._series), records.ASSET)
         lot = np.array([_lot_micro(run, series) for series in self._series], np.float64)
         slip = run.exec.slip_bps / 1e4
-        assets["row"] = assets["bar"] = assets["first_order"] = records.NONE
+        assets["row"] = assets["bar"] = assets["first_order"] = assets["split"] = records.NONE
         assets["lot_micro"] = lot
         assets["lots_up"] = np.maximum(1.0, MICRO / lot)
         assets["lots_down"] = np.maximum(1.0, lot / MICRO)

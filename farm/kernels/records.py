@@ -63,6 +63,7 @@ ACTION = np.dtype(
     [
         ("asset", "<i8"),
         ("dividend", "<i8"),  # number of the dividend; -1: a split
+        ("before", "<i8"),  # a split: row of the one before it of this asset, or -1
         ("day", "<i8"),  # ex-day
         ("pay_assumed", "<i8"),  # 1: no pay date is known, the ex-date stands in
         ("num", "<f8"),  # new shares
@@ -162,6 +163,7 @@ ASSET = np.dtype(
         ("per_order", "<f8"),  # plus so much an order,
         ("fee_min", "<f8"),  # and in all at least this, in micro-units
         ("calendar", "<i8"),  # its number among those of the tape
+        ("split", "<i8"),  # row of its last split among the actions, or -1: prices are on the share basis after it
     ]
 )
 """A traded instrument of the tape, in id order."""
@@ -211,8 +213,7 @@ POSITION = np.dtype(
         ("dividends", "<f8"),
         ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
         ("entry_notional", "<f8"),
-        ("num", "<f8"),  # new shares
-        ("den", "<f8"),  # for so many old ones, by the splits since the last opening
+        ("opened_split", "<i8"),  # ASSET.split at the last opening
         ("adds", "<i8"),  # additions so far
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),
@@ -254,10 +255,13 @@ ORDER = np.dtype(
         ("lasts", "<i8"),  # and after how many it lapses
         ("limit", "<f8"),  # its limit on the share basis of now; 0: it takes any price
         ("opens", "<i8"),  # lots that it opens beyond what it closes
+        ("split", "<i8"),  # ASSET.split when its prices were frozen: ``limit_price`` or ``frozen``
         ("unit", "<i8"),  # a guard: how its rule measures, PCT .. R
-        ("value", "<f8"),  # a guard: what its rule says, in that unit
-        ("level", "<f8"),  # a guard: its price, or the distance of a trail from the peak
-        ("peak", "<f8"),  # a trail: the best print since the entry
+        ("frozen", "<f8"),  # a guard: what its rule says; once it is at work, its level as it was set
+        ("level", "<f8"),  # a guard: its price, or the distance of a trail from the peak; on the share basis of now
+        ("peak", "<f8"),  # a trail: the best print since the entry, on the share basis of now,
+        ("peak_print", "<f8"),  # and as it was printed,
+        ("peak_split", "<i8"),  # with ASSET.split then
         ("ref", "<f8"),  # the print that it meets,
         ("at", "<f8"),  # and the price that it pays
         ("fit", "<i8"),  # lots of ``opens`` that are covered

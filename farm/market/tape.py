@@ -200,17 +200,22 @@ def _actions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[I64, T
         for k, day in enumerate(one.split_day.tolist()):
             instant = _session_open(market, one, day)
             if instant is not None and market.start_day <= day:
-                what = (asset, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
+                what = (asset, -1, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
                 rows.append((instant, 0, asset, k, what))
         for k, day in enumerate(one.dividend_day.tolist()):
             instant = _session_open(market, one, day)
             if instant is not None and market.start_day <= day:
                 assumed = int(one.dividend_pay_assumed[k])
-                rows.append((instant, 1, asset, k, (asset, 0, day, assumed, 1.0, 1.0, float(one.dividend_amount[k]))))
+                what = (asset, 0, -1, day, assumed, 1.0, 1.0, float(one.dividend_amount[k]))
+                rows.append((instant, 1, asset, k, what))
     rows.sort()
     actions = np.array([row[4] for row in rows], ACTION)
     is_dividend = actions["dividend"] >= 0
     actions["dividend"][is_dividend] = np.arange(np.count_nonzero(is_dividend))
+    splits = np.flatnonzero(~is_dividend)
+    by_asset = splits[np.argsort(actions["asset"][splits], kind="stable")]
+    follows = actions["asset"][by_asset[1:]] == actions["asset"][by_asset[:-1]]
+    actions["before"][by_asset[1:]] = np.where(follows, by_asset[:-1], -1)
     return np.array([row[0] for row in rows], np.int64), actions
 
 

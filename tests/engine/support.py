@@ -136,8 +136,8 @@ ANYTHING: Choices = {
     "often": ((0.1, 0.1), (0.3, 0.0), (0.3, 0.3), (0.8, 0.1), (0.8, 0.8)),  # how often entries and exits are true
     "wild": (0.01, 0.05, 0.3),  # how far prices go
     "dry": (0.0, 0.2),  # how often a bar has no volume
-    "splits": (0, 1, 2),  # how many
-    "ratio": ((2, 1), (3, 2), (1, 10), (7, 3)),
+    "splits": (0, 1, 3),  # how many
+    "ratio": ((2, 1), (3, 2), (1, 10), (7, 3), (3, 1), (1, 3), (523, 500)),
     "lot_micro": (UNIT, UNIT, UNIT, 100 * UNIT, UNIT // 10),
     "limit": (None, None, PREFER),
     "ttl": (1, 2, 5),
