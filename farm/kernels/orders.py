@@ -148,6 +148,8 @@ def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
     o.working_at = account.working
     tables.working(b, account.working).row = row
     account.working += 1
+    under_way = tables.instant(b, account.next).under_way >> tables.asset(b, p.asset).calendar
+    o.sessions = -(under_way & 1)
     _count_in(tables.sleeve(b, p.sleeve), kind, 1)
     link(b, row)
     return row

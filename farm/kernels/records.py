@@ -52,6 +52,7 @@ INSTANT = np.dtype(
         ("ts", "<i8"),  # when
         ("session", "<i8"),  # the session of the run that closes now, or -1
         ("closed", "<i8"),  # a bit for each calendar of which a session closes now
+        ("under_way", "<i8"),  # a bit for each calendar of which a session has opened before now, and closes after it
         ("act_end", "<i8"),  # where the rows of this instant end among the splits and ex-dates,
         ("bar_end", "<i8"),  # the closing bars,
         ("pay_end", "<i8"),  # the dividends paid,
@@ -251,7 +252,10 @@ ORDER = np.dtype(
         ("next", "<i8"),  # the next order that works on this asset, or -1
         ("working_at", "<i8"),  # where it stands in the list of working orders
         ("guards", "<i8"),  # rows after it that will guard (or after the first, do guard) the position
-        ("sessions", "<i8"),  # sessions of its instrument that have closed while it worked,
+        (
+            "sessions",
+            "<i8",
+        ),  # sessions of its instrument that have opened and closed while it worked; -1 in one before,
         ("lasts", "<i8"),  # and after how many it lapses
         ("limit", "<f8"),  # its limit on the share basis of now; 0: it takes any price
         ("opens", "<i8"),  # lots that it opens beyond what it closes

@@ -77,12 +77,12 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
     series = [market.series[index] for index in chosen]
     windows = [_window(market, one) for one in series]
-    calendars, closes = _closes(market, series)
+    calendars, opens, closes = _sessions(market, series)
     bar_ts, bars = _bars(series, windows)
     open_ts, openings = _openings(series, windows)
     act_ts, actions = _actions(market, series)
     pay_ts, payments = _payments(market, series, actions)
-    instants = _instants(closes, act_ts, bar_ts, pay_ts, open_ts)
+    instants = _instants(opens, closes, act_ts, bar_ts, pay_ts, open_ts)
     bars_of = np.arange(bars.shape[0]) if len(series) == 1 else np.argsort(bars["asset"], kind="stable")
     return Tape(
         market=market,
@@ -97,27 +97,33 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     )
 
 
-def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
-    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+def _sessions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64], list[I64]]:
+    """The calendars of the run and of the series, and when their sessions open and close; those of the run first."""
     run = market.calendar
     names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
     if len(names) > CALENDARS_MAX:
         raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
-    closes = [run.close_ts]
+    opens, closes = [run.open_ts], [run.close_ts]
     for name in names[1:]:
         own = market.calendars[name]
-        first, last = np.searchsorted(own.day, (market.start_day, market.end_day + 1))
-        closes.append(own.close_ts[first:last][own.close_ts[first:last] <= run.close_ts[-1:].max(initial=0)])
-    return names, closes
+        first = int(np.searchsorted(own.day, market.start_day))
+        last = int(np.searchsorted(own.day, market.end_day, side="right"))
+        last = min(last, int(np.searchsorted(own.close_ts, run.close_ts[-1:].max(initial=0), side="right")))
+        opens.append(own.open_ts[first:last])
+        closes.append(own.close_ts[first:last])
+    return names, opens, closes
 
 
-def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
+def _instants(
+    opens: Sequence[I64], closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64
+) -> Table:
     """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
     lists = (act_ts, bar_ts, pay_ts, open_ts, *closes)
     lengths = np.array([one.size for one in lists])
     stop = np.cumsum(lengths)
     instants = np.empty(stop[-1], INSTANT)
-    n = merge_instants(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, instants)
+    times, opened = (readonly(np.concatenate(parts)) for parts in (lists, opens))
+    n = merge_instants(times, opened, readonly(stop), stop - lengths, instants)
     instants.resize(n, refcheck=False)  # in place: a copy would touch as much memory again
     return instants
 

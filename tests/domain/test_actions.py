@@ -14,7 +14,7 @@ import pytest
 from farm.engine.ledger import CashKind
 from farm.values.errors import SpecError
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, parse_date
-from tests.domain.support import START, Played, Row, day, flat, on, play, sleeve, spec, world
+from tests.domain.support import START, Played, Row, day, flat, on, play, put, sleeve, spec, world
 
 
 def one(bars: list[Row], *, splits: Any = (), dividends: Any = (), run: Any = None, **rules: Any) -> Played:
@@ -331,6 +331,22 @@ class TestSessions:
         store = world({"BTC": bars}, dividends=[("BTC", day(3, **always), 1.0, None)], **coins)
         played = play(document, store)
         assert (played.short_fills[1], played.cash, played.equity[-1]) == ((2, -10, 70.0), [], 9_700.0)
+
+    @pytest.mark.parametrize("ttl", [1, 3])
+    def test_the_session_under_way_does_not_count(self, ttl: int) -> None:
+        """A run of London with 200 shares of New York on margin. The close there of session 2, 6.66, is known at the
+        close of London on session 3, when New York has been open for two hours: the call waits for its next opening. A
+        limit of ``ttl`` sessions that was decided in New York counts those after it."""
+        store = world({"AAA": flat(10, 10, 6.66, 6, 5.75, 5.5, 5.25, 5)})
+        put(store, {"VOD": flat(*[10] * 8)}, instruments=[{"symbol": "VOD", "calendar": "XLON"}], calendar_name="XLON")
+        london: dict[str, Any] = {"account": "reg_t", "cash": 1_000, "calendar": "XLON", "end": day(7)}
+        size = {"mode": "qty", "v": 200}
+        played = play(spec(["AAA"], sleeve(enter=on(0), size=size), **london), store)
+        assert played.short_fills == [(1, 200, 10.0), (4, -200, 5.75)]
+        assert [kind.name for kind in played.exits] == ["FORCED"]
+        order = {"type": "limit", "limit": 5.75, "ttl": f"{ttl}d"}
+        played = play(spec(["AAA"], sleeve(enter=on(1), order=order), **london), store)
+        assert played.short_fills == ([(4, 10, 5.75)] if ttl == 3 else [])
 
     def test_what_is_delisted_inside_the_run_is_refused_by_name(self) -> None:
         """Settling at the delisting value is not built; holding the last price for ever would be a wrong answer."""

@@ -754,6 +754,9 @@ class Reference:
         """Admit an order."""
         order = self.write_order(slot, kind, side, opens + closes, slot.instrument.mark)
         slot.order = Order(order, kind, side, opens, levels, slot.instrument.freeze(0.0))
+        own = self.market.calendars[slot.instrument.series.calendar]
+        if any(opened < self.now < close for opened, close in zip(own.open_ts, own.close_ts, strict=True)):
+            slot.order.sessions = -1  # the one under way does not count
         if kind in (ENTER, REVERSE, ADD):
             slot.order.lasts = slot.rules.ttl
             if slot.rules.limit is not None:
