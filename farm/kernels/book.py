@@ -468,6 +468,7 @@ def end(b: Row) -> None:
             asset = tables.asset(b, p.asset)
             pnl = p.pnl + value_of(asset, asset.mark, float(p.lots))
             bound(account, pnl)
-            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, asset.row, pnl)
+            row = max(asset.row, p.entry_row)  # its first bar may close after the run
+            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, row, pnl)
             account.open_trades += 1
     account.ended = 1

@@ -79,7 +79,7 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     windows = [_window(market, one) for one in series]
     calendars, opens, closes = _sessions(market, series)
     bar_ts, bars = _bars(series, windows)
-    open_ts, openings = _openings(series, windows)
+    open_ts, openings = _openings(market, series, windows)
     act_ts, actions = _actions(market, series)
     pay_ts, payments = _payments(market, series, actions)
     instants = _instants(opens, closes, act_ts, bar_ts, pay_ts, open_ts)
@@ -145,11 +145,14 @@ def _window(market: Market, series: InstrumentSeries) -> slice:
     if wrong.size:
         day = iso(int(series.day[first + int(wrong[0])]))
         raise DataError("bars overlap, or one closes before it opens", place=f"{series.id} {day}")
-    for name in ("open", "close"):
-        price = getattr(series, name)[first:last]
-        if not bool(((price > 0.0) & (price < np.inf)).all()):
-            raise DataError(f"{name} is not a positive price", place=series.id)
+    _check_prices(series, "close", slice(first, last))
     return slice(first, last)
+
+
+def _check_prices(series: InstrumentSeries, name: str, rows: slice) -> None:
+    price = getattr(series, name)[rows]
+    if not bool(((price > 0.0) & (price < np.inf)).all()):
+        raise DataError(f"{name} is not a positive price", place=series.id)
 
 
 def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
@@ -166,16 +169,21 @@ def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple
     return _in_order([one.close_ts[window] for one, window in zip(series, windows, strict=True)], tables, BAR)
 
 
-def _openings(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
-    """Opening prints by (open_ts, asset)."""
-    tables = []
+def _openings(market: Market, series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
+    """Opening prints by (open_ts, asset): of the bars that close in the run, and of one that only opens in it."""
+    times, tables = [], []
     for asset, (one, window) in enumerate(zip(series, windows, strict=True)):
-        table = np.empty(window.stop - window.start, OPENING)
+        last = int(np.searchsorted(one.day, market.end_day, side="right"))
+        last = min(last, int(np.searchsorted(one.open_ts, market.calendar.close_ts[-1:].max(initial=0))))
+        opened = slice(window.start, max(window.stop, last))
+        _check_prices(one, "open", opened)
+        table = np.empty(opened.stop - opened.start, OPENING)
         table["asset"] = asset
-        table["price"] = one.open[window]
-        table["volume"] = one.volume[window]
+        table["price"] = one.open[opened]
+        table["volume"] = one.volume[opened]
+        times.append(one.open_ts[opened])
         tables.append(table)
-    return _in_order([one.open_ts[window] for one, window in zip(series, windows, strict=True)], tables, OPENING)
+    return _in_order(times, tables, OPENING)
 
 
 def _in_order(times: Sequence[I64], tables: Sequence[Table], dtype: np.dtype[np.void]) -> tuple[I64, Table]:

@@ -187,6 +187,7 @@ class Reference:
             for row, day in enumerate(s.day.tolist()):
                 if self.market.start_day <= day <= self.market.end_day and s.close_ts[row] <= end:
                     found.append((int(s.close_ts[row]), BAR, 0, i, row, instrument))
+                if self.market.start_day <= day <= self.market.end_day and s.open_ts[row] < end:
                     found.append((int(s.open_ts[row]), OPEN, 0, i, row, instrument))
             for k, day in enumerate(s.split_day.tolist()):
                 instant = acts_at(s, day)
@@ -885,7 +886,8 @@ class Reference:
             if slot.position:
                 mark, p = slot.instrument.mark, slot.position
                 pnl = p.pnl + self.value(slot.instrument, mark, p.side * p.lots)
-                self.open_trades.append(self.trade(p, -1, 0, mark, slot.instrument.row, pnl))
+                row = max(slot.instrument.row, p.entry_row)
+                self.open_trades.append(self.trade(p, -1, 0, mark, row, pnl))
 
 
 def whole(x: float) -> int:
