@@ -49,7 +49,7 @@ def asset_table(run: RunSpec, tape: Tape) -> Table:
     assets = np.zeros(len(series), records.ASSET)
     lot = np.array([lot_micro(run, one) for one in series], np.float64)
     slip = run.exec.slip_bps / 1e4
-    assets["row"] = assets["bar"] = assets["first_order"] = records.NONE
+    assets["row"] = assets["bar"] = assets["first_order"] = assets["split"] = records.NONE
     assets["lot_micro"] = lot
     assets["lots_up"] = np.maximum(1.0, MICRO / lot)
     assets["lots_down"] = np.maximum(1.0, lot / MICRO)

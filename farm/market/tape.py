@@ -77,12 +77,12 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
     series = [market.series[index] for index in chosen]
     windows = [_window(market, one) for one in series]
-    calendars, closes = _closes(market, series)
+    calendars, opens, closes = _sessions(market, series)
     bar_ts, bars = _bars(series, windows)
-    open_ts, openings = _openings(series, windows)
+    open_ts, openings = _openings(market, series, windows)
     act_ts, actions = _actions(market, series)
     pay_ts, payments = _payments(market, series, actions)
-    instants = _instants(closes, act_ts, bar_ts, pay_ts, open_ts)
+    instants = _instants(opens, closes, act_ts, bar_ts, pay_ts, open_ts)
     bars_of = np.arange(bars.shape[0]) if len(series) == 1 else np.argsort(bars["asset"], kind="stable")
     return Tape(
         market=market,
@@ -97,27 +97,33 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     )
 
 
-def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
-    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+def _sessions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64], list[I64]]:
+    """The calendars of the run and of the series, and when their sessions open and close; those of the run first."""
     run = market.calendar
     names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
     if len(names) > CALENDARS_MAX:
         raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
-    closes = [run.close_ts]
+    opens, closes = [run.open_ts], [run.close_ts]
     for name in names[1:]:
         own = market.calendars[name]
-        first, last = np.searchsorted(own.day, (market.start_day, market.end_day + 1))
-        closes.append(own.close_ts[first:last][own.close_ts[first:last] <= run.close_ts[-1:].max(initial=0)])
-    return names, closes
+        first = int(np.searchsorted(own.day, market.start_day))
+        last = int(np.searchsorted(own.day, market.end_day, side="right"))
+        last = min(last, int(np.searchsorted(own.close_ts, run.close_ts[-1:].max(initial=0), side="right")))
+        opens.append(own.open_ts[first:last])
+        closes.append(own.close_ts[first:last])
+    return names, opens, closes
 
 
-def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
+def _instants(
+    opens: Sequence[I64], closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64
+) -> Table:
     """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
     lists = (act_ts, bar_ts, pay_ts, open_ts, *closes)
     lengths = np.array([one.size for one in lists])
     stop = np.cumsum(lengths)
     instants = np.empty(stop[-1], INSTANT)
-    n = merge_instants(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, instants)
+    times, opened = (readonly(np.concatenate(parts)) for parts in (lists, opens))
+    n = merge_instants(times, opened, readonly(stop), stop - lengths, instants)
     instants.resize(n, refcheck=False)  # in place: a copy would touch as much memory again
     return instants
 
@@ -139,11 +145,14 @@ def _window(market: Market, series: InstrumentSeries) -> slice:
     if wrong.size:
         day = iso(int(series.day[first + int(wrong[0])]))
         raise DataError("bars overlap, or one closes before it opens", place=f"{series.id} {day}")
-    for name in ("open", "close"):
-        price = getattr(series, name)[first:last]
-        if not bool(((price > 0.0) & (price < np.inf)).all()):
-            raise DataError(f"{name} is not a positive price", place=series.id)
+    _check_prices(series, "close", slice(first, last))
     return slice(first, last)
+
+
+def _check_prices(series: InstrumentSeries, name: str, rows: slice) -> None:
+    price = getattr(series, name)[rows]
+    if not bool(((price > 0.0) & (price < np.inf)).all()):
+        raise DataError(f"{name} is not a positive price", place=series.id)
 
 
 def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
@@ -160,16 +169,21 @@ def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple
     return _in_order([one.close_ts[window] for one, window in zip(series, windows, strict=True)], tables, BAR)
 
 
-def _openings(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
-    """Opening prints by (open_ts, asset)."""
-    tables = []
+def _openings(market: Market, series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
+    """Opening prints by (open_ts, asset): of the bars that close in the run, and of one that only opens in it."""
+    times, tables = [], []
     for asset, (one, window) in enumerate(zip(series, windows, strict=True)):
-        table = np.empty(window.stop - window.start, OPENING)
+        last = int(np.searchsorted(one.day, market.end_day, side="right"))
+        last = min(last, int(np.searchsorted(one.open_ts, market.calendar.close_ts[-1:].max(initial=0))))
+        opened = slice(window.start, max(window.stop, last))
+        _check_prices(one, "open", opened)
+        table = np.empty(opened.stop - opened.start, OPENING)
         table["asset"] = asset
-        table["price"] = one.open[window]
-        table["volume"] = one.volume[window]
+        table["price"] = one.open[opened]
+        table["volume"] = one.volume[opened]
+        times.append(one.open_ts[opened])
         tables.append(table)
-    return _in_order([one.open_ts[window] for one, window in zip(series, windows, strict=True)], tables, OPENING)
+    return _in_order(times, tables, OPENING)
 
 
 def _in_order(times: Sequence[I64], tables: Sequence[Table], dtype: np.dtype[np.void]) -> tuple[I64, Table]:
@@ -200,17 +214,22 @@ def _actions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[I64, T
         for k, day in enumerate(one.split_day.tolist()):
             instant = _session_open(market, one, day)
             if instant is not None and market.start_day <= day:
-                what = (asset, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
+                what = (asset, -1, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
                 rows.append((instant, 0, asset, k, what))
         for k, day in enumerate(one.dividend_day.tolist()):
             instant = _session_open(market, one, day)
             if instant is not None and market.start_day <= day:
                 assumed = int(one.dividend_pay_assumed[k])
-                rows.append((instant, 1, asset, k, (asset, 0, day, assumed, 1.0, 1.0, float(one.dividend_amount[k]))))
+                what = (asset, 0, -1, day, assumed, 1.0, 1.0, float(one.dividend_amount[k]))
+                rows.append((instant, 1, asset, k, what))
     rows.sort()
     actions = np.array([row[4] for row in rows], ACTION)
     is_dividend = actions["dividend"] >= 0
     actions["dividend"][is_dividend] = np.arange(np.count_nonzero(is_dividend))
+    splits = np.flatnonzero(~is_dividend)
+    by_asset = splits[np.argsort(actions["asset"][splits], kind="stable")]
+    follows = actions["asset"][by_asset[1:]] == actions["asset"][by_asset[:-1]]
+    actions["before"][by_asset[1:]] = np.where(follows, by_asset[:-1], -1)
     return np.array([row[0] for row in rows], np.int64), actions
 
 
