@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.spec import grammar
-from farm.spec.params import parse_constraint, parse_params
+from farm.spec.constraints import parse_constraint
+from farm.spec.params import parse_params
 from farm.spec.parse_expr import ExpressionParser
 from farm.spec.parse_run import parse_run
 from farm.spec.parse_sleeve import SleeveParser, parse_universes

@@ -36,7 +36,7 @@ class ParamTable:
     def numbers(self, name: str) -> F64:
         """Return a numeric parameter as float64 (T,); ValueError or TypeError when one of its values is a text."""
         at = self.names.index(name)
-        return np.array([float(value) for value in self.values[at]], np.float64)[self.codes[at]]
+        return np.array(self.values[at], np.float64)[self.codes[at]]
 
     def take(self, trials: Sequence[int] | I64 | slice) -> ParamTable:
         """Return the table of these trials alone, in this order."""
