@@ -30,9 +30,8 @@ from farm.market.benchmark import benchmark_returns
 from farm.market.load import load_market, prefetch
 from farm.market.panel import Market
 from farm.market.tape import Tape, make_tape
-from farm.program.compile import compile_trial
-from farm.program.expr import Expressions
 from farm.program.program import Program
+from farm.program.template import compile_study
 from farm.results.measure import rf_per_session
 from farm.results.record import CellResult, Header, cell_result
 from farm.shard.dataset import Dataset
@@ -41,6 +40,7 @@ from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
+from farm.spec.table import ParamTable
 from farm.store.base import Store
 from farm.store.wrap import Metered
 from farm.study.split import chronological
@@ -103,7 +103,8 @@ class StudyContext:
         self.dataset = Dataset(self._metered, snapshot)
         self._memory = memory
         self._resolver = Resolver(self.spec)
-        self._table = Expressions()
+        self._compiled = compile_study(self.spec)
+        self._table = ParamTable.of(study.names, study.values)
         self.buckets = self._make_buckets()
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         self._threads = threading.local()
@@ -149,7 +150,7 @@ class StudyContext:
 
     def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
         resolved = self._resolver.trial(self.study.params(trial))
-        return resolved, compile_trial(resolved, table=self._table)
+        return resolved, self._compiled.one(self._table, trial)
 
     def _load(self, position: int) -> CellMarket:
         study, run = self.study, self.spec.run
