@@ -17,6 +17,7 @@ import numpy as np
 from farm.engine.layout import (
     account_table,
     by_asset,
+    columns_of,
     limit_row,
     number_rows,
     position_table,
@@ -107,10 +108,11 @@ class Simulator:
         """Return the state before the first instant; its records are in ``room``, if there is one."""
         room = RecordRoom() if room is None else room
         sleeves = len(self._groups)
-        positions = position_table(self.program, self._held, self._series)
+        rules = columns_of(self.program)
+        positions = position_table(self.program.run, rules, self._held, self._series)
         count, dividends = positions.shape[0], self.tape.dividends
         rows = RECORDS_MIN + 16 * count + dividends * sleeves
-        stops = stop_table(self.program)
+        stops = stop_table(rules)
         asset = room.assets(self.tape, self.program.run)
         of_asset = by_asset(positions, asset)
         return RunState(
@@ -118,7 +120,7 @@ class Simulator:
                 account=account_table(self.program.run),
                 tally=np.zeros(1, records.TALLY),
                 asset=asset,
-                sleeve=sleeve_table(self.program),
+                sleeve=sleeve_table(self.program.sleeves, rules),
                 stop=stops,
                 position=positions,
                 of_asset=of_asset.view(records.LINK),
@@ -228,7 +230,7 @@ class Simulator:
 
     def _lay_out_numbers(self) -> F64:
         """Return the numbers (w, rows, bars): preference, stop levels, limit; no bars if no sleeve has any."""
-        count = number_rows(self.program)
+        count = number_rows(self.program.sleeves)
         numbers = np.full((len(self._groups), max(count, 1), self.tape.tables.bars.shape[0] if count else 0), np.nan)
         if count:
             for w, group in enumerate(self._groups):

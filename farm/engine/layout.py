@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from typing import Protocol
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from farm.kernels import records
 from farm.kernels.records import Table
 from farm.market.panel import InstrumentSeries
 from farm.market.tape import Tape
-from farm.program.program import Program, RulesProgram, Size
+from farm.program.program import Program, Size
+from farm.program.template import SIZE_MODES, RulesColumns, SizeColumns, StopColumns
+from farm.spec.grammar import SIDES
 from farm.spec.spec import RunSpec
-from farm.values.arrays import I64
+from farm.values.arrays import F64, I64
 from farm.values.units import MICRO
 
 EXIT_TTL = 1
@@ -25,8 +28,20 @@ _SIZES = {
     "pct_equity": records.BY_EQUITY,
     "equal": records.BY_EQUITY,
 }
+_SIZE_CODES = np.array([_SIZES[name] for name in SIZE_MODES], np.int64)
 _STOPS = {"stop": records.STOP, "target": records.TARGET, "trail": records.TRAIL}
 _UNITS = {"pct": records.PCT, "abs": records.ABS, "level": records.LEVEL, "r": records.R}
+
+
+class Sleeve(Protocol):
+    """What decides which numbers a sleeve has: of a program, or of the template of many."""
+
+    @property
+    def levels(self) -> Sequence[object]: ...
+    @property
+    def prefer(self) -> object | None: ...
+    @property
+    def limit(self) -> object | None: ...
 
 
 def account_table(run: RunSpec) -> Table:
@@ -63,58 +78,59 @@ def asset_table(run: RunSpec, tape: Tape) -> Table:
     return assets
 
 
-def sleeve_table(program: Program) -> Table:
-    """Return the rules of each sleeve (w,)."""
-    found = []
+def sleeve_table(sleeves: Sequence[Sleeve], columns: Sequence[RulesColumns]) -> Table:
+    """Return the rules of each sleeve, trial by trial (t w,)."""
+    trials = len(columns[0].side)
+    table = np.zeros((trials, len(sleeves)), records.SLEEVE)
     end = 0
-    for sleeve in program.sleeves:
-        first = end
-        end += sum(stop.type != "time" for stop in sleeve.stops)
-        rules = dict(zip(("size", "weight", "among"), _size(sleeve, sleeve.size), strict=True))
-        if sleeve.add is not None:
-            rules |= zip(("add_size", "add_weight", "add_among"), _size(sleeve, sleeve.add.size), strict=True)
-            rules["add_max"] = sleeve.add.max
-        found.append(
-            rules
-            | {
-                "max_positions": sleeve.max_positions,
-                "cooldown": sleeve.cooldown_bars,
-                "time_bars": min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0),
-                "prefers": sleeve.prefer is not None,
-                "limit": 0 if sleeve.limit is None else limit_row(sleeve),
-                "ttl": sleeve.ttl,
-                "first_stop": first,
-                "end_stop": end,
-            }
-        )
-    return _rows(records.SLEEVE, found)
+    for w, (sleeve, rules) in enumerate(zip(sleeves, columns, strict=True)):
+        row = table[:, w]
+        row["first_stop"] = end
+        end += sum(stop.type != "time" for stop in rules.stops)
+        row["end_stop"] = end
+        row["size"], row["weight"], row["among"] = _size(rules, rules.size)
+        if rules.add_max is not None and rules.add_size is not None:
+            row["add_size"], row["add_weight"], row["add_among"] = _size(rules, rules.add_size)
+            row["add_max"] = rules.add_max
+        row["max_positions"] = rules.max_positions
+        row["cooldown"] = rules.cooldown_bars
+        timed = [stop.value.astype(np.int64) for stop in rules.stops if stop.type == "time"]
+        row["time_bars"] = np.min(timed, axis=0) if timed else 0
+        row["prefers"] = sleeve.prefer is not None
+        row["limit"] = 0 if sleeve.limit is None else limit_row(sleeve)
+        row["ttl"] = rules.ttl
+    return table.reshape(-1)
 
 
-def stop_table(program: Program) -> Table:
-    """Return the rules of all stops that work inside bars, sleeve by sleeve."""
-    inside = [stop for sleeve in program.sleeves for stop in sleeve.stops if stop.type != "time"]
-    rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level, stop.follows) for stop in inside]
-    return np.array(rules, records.STOP_RULE)
+def stop_table(columns: Sequence[RulesColumns]) -> Table:
+    """Return the rules of all stops that work inside bars, trial by trial and sleeve by sleeve (t stops,)."""
+    inside = [stop for rules in columns for stop in rules.stops if stop.type != "time"]
+    table = np.zeros((len(columns[0].side), len(inside)), records.STOP_RULE)
+    for at, stop in enumerate(inside):
+        row = table[:, at]
+        row["kind"], row["unit"], row["value"] = _STOPS[stop.type], _UNITS[stop.unit], stop.value
+        row["number"], row["follows"] = 1 + stop.level, stop.follows
+    return table.reshape(-1)
 
 
-def position_table(program: Program, held: Sequence[tuple[int, int]], series: Sequence[InstrumentSeries]) -> Table:
-    """Return the positions (n,), flat: ``held`` says sleeve and asset of each, ``series`` are those of the assets."""
-    rows = []
-    for w, asset in held:
-        sleeve = program.sleeves[w]
-        rows.append(
-            {
-                "sleeve": w,
-                "asset": asset,
-                "exit_row": records.NEVER,
-                "held_at": records.NONE,
-                "order": records.NONE,
-                "guard": records.NONE,
-                "qty_lots": _qty_lots(program.run, sleeve.size, series[asset]),
-                "add_lots": 0 if sleeve.add is None else _qty_lots(program.run, sleeve.add.size, series[asset]),
-            }
-        )
-    return _rows(records.POSITION, rows)
+def position_table(
+    run: RunSpec,
+    columns: Sequence[RulesColumns],
+    held: Sequence[tuple[int, int]],
+    series: Sequence[InstrumentSeries],
+) -> Table:
+    """Return the positions, flat, trial by trial (t n,): ``held`` says sleeve and asset of each, ``series`` are those
+    of the assets."""
+    table = np.zeros((len(columns[0].side), len(held)), records.POSITION)
+    for name in ("held_at", "order", "guard"):
+        table[name] = records.NONE
+    table["exit_row"] = records.NEVER
+    for x, (w, asset) in enumerate(held):
+        row, rules, lot = table[:, x], columns[w], lot_micro(run, series[asset])
+        row["sleeve"], row["asset"] = w, asset
+        row["qty_lots"] = _qty_lots(rules.size, lot)
+        row["add_lots"] = 0 if rules.add_size is None else _qty_lots(rules.add_size, lot)
+    return table.reshape(-1)
 
 
 def by_asset(positions: Table, asset: Table) -> I64:
@@ -129,15 +145,15 @@ def by_asset(positions: Table, asset: Table) -> I64:
     return order
 
 
-def limit_row(sleeve: RulesProgram) -> int:
+def limit_row(sleeve: Sleeve) -> int:
     """The row of a sleeve's numbers that holds its limit, if it has one: after preference and stop levels."""
     return 1 + len(sleeve.levels)
 
 
-def number_rows(program: Program) -> int:
+def number_rows(sleeves: Sequence[Sleeve]) -> int:
     """Rows of numbers that each sleeve has: preference, stop levels, limit; 0 if no sleeve has any."""
-    last = max(limit_row(sleeve) for sleeve in program.sleeves)
-    is_used = last > 1 or any(sleeve.prefer or sleeve.limit for sleeve in program.sleeves)
+    last = max(limit_row(sleeve) for sleeve in sleeves)
+    is_used = last > 1 or any(sleeve.prefer or sleeve.limit for sleeve in sleeves)
     return 1 + last if is_used else 0
 
 
@@ -146,20 +162,46 @@ def lot_micro(run: RunSpec, series: InstrumentSeries) -> int:
     return series.lot_micro if run.lot == "whole" else 1
 
 
-def _qty_lots(run: RunSpec, size: Size, series: InstrumentSeries) -> int:
+def _qty_lots(size: SizeColumns, lot: int) -> I64:
     """Whole lots in ``qty`` shares as written: 0.29 shares are 290,000 millionths, not one less."""
-    if size.mode != "qty":
-        return 0
-    return int(Decimal(repr(size.v)) * MICRO) // lot_micro(run, series)
+    found = np.zeros(len(size.v), np.int64)
+    by_quantity = size.mode == SIZE_MODES.index("qty")
+    for v in np.unique(size.v[by_quantity]).tolist():
+        found[by_quantity & (size.v == v)] = int(Decimal(repr(v)) * MICRO) // lot
+    return found
 
 
-def _size(sleeve: RulesProgram, size: Size) -> tuple[int, float, float]:
+def _size(rules: RulesColumns, size: SizeColumns) -> tuple[I64, F64, F64]:
     """What a size is counted in, its weight, and by how many it is divided."""
-    if size.mode == "notional":
-        return _SIZES[size.mode], size.v, 1.0
-    if size.mode == "equal":
-        return _SIZES[size.mode], sleeve.alloc, float(sleeve.max_positions)
-    return _SIZES[size.mode], sleeve.alloc * size.v, 1.0
+    is_notional, is_equal = (size.mode == SIZE_MODES.index(name) for name in ("notional", "equal"))
+    weight = np.where(is_notional, size.v, np.where(is_equal, rules.alloc, rules.alloc * size.v))
+    among = np.where(is_equal, rules.max_positions.astype(np.float64), 1.0)
+    return _SIZE_CODES[size.mode], weight, among
+
+
+def columns_of(program: Program) -> tuple[RulesColumns, ...]:
+    """Return the rules of one program as columns of one trial."""
+
+    def size_of(size: Size) -> SizeColumns:
+        return SizeColumns(np.array([SIZE_MODES.index(size.mode)], np.uint8), np.array([size.v]))
+
+    return tuple(
+        RulesColumns(
+            side=np.array([SIDES.index(sleeve.side)], np.uint8),
+            size=size_of(sleeve.size),
+            stops=tuple(
+                StopColumns(stop.type, stop.unit, np.array([stop.value]), stop.level, stop.follows)
+                for stop in sleeve.stops
+            ),
+            max_positions=np.array([sleeve.max_positions]),
+            ttl=np.array([sleeve.ttl]),
+            cooldown_bars=np.array([sleeve.cooldown_bars]),
+            alloc=np.array([sleeve.alloc]),
+            add_max=None if sleeve.add is None else np.array([sleeve.add.max]),
+            add_size=None if sleeve.add is None else size_of(sleeve.add.size),
+        )
+        for sleeve in program.sleeves
+    )
 
 
 def _rows(dtype: np.dtype[np.void], rows: Sequence[Mapping[str, float]]) -> Table:

@@ -15,6 +15,7 @@ from farm.engine.layout import (
     account_table,
     asset_table,
     by_asset,
+    columns_of,
     limit_row,
     number_rows,
     position_table,
@@ -110,7 +111,8 @@ def stack(programs: Sequence[Program], signals: Sequence[Sequence[Sequence[Signa
     tape = stage.tape
     series = [tape.market.series[index] for index in tape.traded]
     bits = _Bits()
-    rows = number_rows(programs[0])
+    rows = number_rows(programs[0].sleeves)
+    columns = [columns_of(program) for program in programs]
     mask_at = np.full((len(programs), len(stage.held), trials.MASKS), records.NONE, np.int64)
     number_at = np.full((len(programs), len(stage.held), rows), records.NONE, np.int64)
     numbers: list[F64] = []
@@ -132,9 +134,9 @@ def stack(programs: Sequence[Program], signals: Sequence[Sequence[Sequence[Signa
                     numbers.append(column[window])
                     values += window.stop - window.start
     return TrialRows(
-        sleeve=_tables(sleeve_table(program) for program in programs),
-        stop=_tables(stop_table(program) for program in programs),
-        position=_tables(position_table(program, stage.held, series) for program in programs),
+        sleeve=_tables(sleeve_table(programs[0].sleeves, rules) for rules in columns),
+        stop=_tables(stop_table(rules) for rules in columns),
+        position=_tables(position_table(programs[0].run, rules, stage.held, series) for rules in columns),
         mask=bits.words(),
         mask_at=readonly(mask_at),
         first_bit=readonly(np.zeros(len(stage.held), np.int64)),

@@ -13,7 +13,7 @@ from numba.core.types import Array, NamedTuple, float64, int64, uint8
 from farm.kernels import records, tables
 from farm.kernels.book import act, end, mark, pay, ruin
 from farm.kernels.decide_rules import check_margin, decide, said_by
-from farm.kernels.jit import inlined, kernel
+from farm.kernels.jit import helper, inlined, kernel
 from farm.kernels.match import at_open, in_bars
 from farm.kernels.orders import lapse_old
 from farm.kernels.records import DONE, NONE, OVERFLOW, REG_T, ROOM, Table, Tables, TapeTables
@@ -79,6 +79,49 @@ def _take(b: records.Row, first: int, last: int) -> bool:
     return works
 
 
+@helper
+def _pass_over(b: records.Row, last: int, act_at: int, bar_at: int, pay_at: int, open_at: int) -> tuple[int, int]:
+    """Pass over the instants at which nothing can happen to an account that holds nothing and waits for nothing: no
+    split, no dividend, and bars that say nothing. Return the rows of the bars and openings that have been taken then.
+    """
+    account = tables.account(b)
+    equity = account.cash + account.receivable
+    i = account.next
+    while i < last and equity > 0.0:
+        instant = tables.instant(b, i)
+        if instant.act_end > act_at or instant.pay_end > pay_at:
+            break
+        if instant.bar_end > bar_at:
+            said = 0
+            for w in range(b.sleeves):
+                said |= said_by(b, w, bar_at, instant.bar_end)
+            if said != 0:
+                break
+            for k in range(bar_at, instant.bar_end):
+                bar = tables.bar(b, k)
+                asset = tables.asset(b, bar.asset)
+                asset.mark = bar.close
+                asset.row = bar.row
+                asset.bar = k
+            session = tables.session(b, account.session)
+            session.decision_bars += 1
+            session.market_bars += account.was_held
+            account.was_held = 0
+        if instant.session >= 0:
+            session = tables.session(b, account.session)
+            session.equity = int(equity)
+            session.position = 0
+            account.session += 1
+        if instant.session >= 0 or instant.bar_end > bar_at:
+            account.equity = equity
+            account.gross = 0.0
+        account.ts = instant.ts
+        bar_at, open_at = instant.bar_end, instant.open_end
+        i += 1
+    account.next = i
+    return bar_at, open_at
+
+
 @kernel(int64(int64, TAPE, _SIGNALS, _NUMBERS, STATE, _BOOKS))
 def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Tables, books: Table) -> int:
     """Carry the state over the instants [account.next, ``last``); return DONE, ROOM or OVERFLOW.
@@ -102,7 +145,12 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
     if account.next > 0:
         before = tables.instant(b, account.next - 1)
         act_at, bar_at, pay_at, open_at = before.act_end, before.bar_end, before.pay_end, before.open_end
-    for i in range(account.next, last):
+    while account.next < last:
+        if account.held == 0 and account.working == 0 and account.ruin == 0:
+            bar_at, open_at = _pass_over(b, last, act_at, bar_at, pay_at, open_at)
+            if account.next == last:
+                break
+        i = account.next
         instant = tables.instant(b, i)
         if account.orders > order_room or account.fills > fill_room or account.trades > trade_room:
             return ROOM
