@@ -214,7 +214,8 @@ POSITION = np.dtype(
         ("dividends", "<f8"),
         ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
         ("entry_notional", "<f8"),
-        ("opened_split", "<i8"),  # ASSET.split at the last opening
+        ("opened_split", "<i8"),  # ASSET.split at the last opening,
+        ("decided_split", "<i8"),  # and when its entry was decided: distances that rules name are of that share basis
         ("adds", "<i8"),  # additions so far
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),

@@ -12,45 +12,8 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from tests.domain.holding import Held, Place, Working, decimal, exact, levels, max_positions, stops_of
 from tests.domain.reading import Expression, World
-
-
-@dataclass(eq=False)
-class Held:
-    """A position, what it has cost and earned, and its stops."""
-
-    side: int
-    shares: int
-    entry: float
-    peak: float
-    levels: list[float | None]
-    since: int
-    pnl: int = 0
-    bars: int = 0
-
-
-@dataclass(eq=False)
-class Working:
-    """A market order for the next open."""
-
-    kind: str
-    side: int
-    opens: int
-    frozen: list[float | None]
-    got: int = 0
-    closed: int = 0
-    price: float = 0.0
-
-
-@dataclass(eq=False)
-class Place:
-    """One sleeve on one instrument."""
-
-    sleeve: dict[str, Any]
-    ticker: str
-    held: Held | None = None
-    order: Working | None = None
-    out_at: int = -(10**9)
 
 
 @dataclass(eq=False)
@@ -259,7 +222,8 @@ class Account:
             self.cash += flow - (fee - part)
             new = Held(order.side, count, order.price, ref, [], session, flow - (fee - part))
             place.held = new
-            new.levels = levels(place.sleeve, new, order.frozen)
+            shares = self.world.ratio(place.ticker, order.decided, session)
+            new.levels = levels(place.sleeve, new, order.frozen, shares)
 
     def trade(self, place: Place, session: int, shares: int, price: float) -> int:
         self.fills.append((place.ticker, session, shares, price))
@@ -303,6 +267,9 @@ class Account:
             self.margin()
         for sleeve in self.document["strategy"]["sleeves"]:
             self.decide(sleeve, [p for p in here if p.sleeve is sleeve])
+        for place in here:
+            if place.order:
+                place.order.decided = session
 
     def match(self, place: Place, session: int, kinds: tuple[str, ...]) -> None:
         held = place.held
@@ -440,61 +407,3 @@ class Account:
             ):
                 count -= 1
         return count
-
-
-def exact(value: float) -> Fraction:
-    """The decimal that was written."""
-    return Fraction(repr(float(value)))
-
-
-def decimal(price: Fraction | float) -> float:
-    """A computed order price: 12 digits behind the point, fewer where that is more than 48 bits."""
-    digits = 12
-    while digits and abs(price) * 10**digits >= 2**48:
-        digits -= 1
-    return float(round(Fraction(price), digits))
-
-
-def stops_of(sleeve: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stops that work inside bars."""
-    return [stop for stop in sleeve.get("stops", []) if stop["type"] != "time"]
-
-
-def max_positions(sleeve: dict[str, Any], members: int) -> int:
-    """How many positions the sleeve may hold."""
-    return int(sleeve.get("max_positions", members))
-
-
-def levels(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> list[float | None]:
-    """Levels of a new position's stops; of a trail, what it keeps from the peak."""
-    found: list[float | None] = []
-    for stop, level in zip(stops_of(sleeve), frozen, strict=True):
-        away = held.side if stop["type"] == "target" else -held.side
-        if stop["type"] == "trail":
-            found.append(stop.get("pct", stop.get("abs")))
-        elif "level" in stop:
-            found.append(level)
-        elif "r" in stop:
-            found.append(decimal(exact(held.entry) + away * exact(stop["r"]) * risk_of(sleeve, held, frozen)))
-        elif "pct" in stop:
-            found.append(decimal(exact(held.entry) * (1 + away * exact(stop["pct"]))))
-        else:
-            found.append(decimal(exact(held.entry) + away * exact(stop["abs"])))
-    return found
-
-
-def risk_of(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> Fraction:
-    """The initial risk: from the entry to the nearest protecting level."""
-    risks = []
-    entry, peak = exact(held.entry), exact(held.peak)
-    for stop, level in zip(stops_of(sleeve), frozen, strict=True):
-        if stop["type"] == "target":
-            continue
-        if level is not None:
-            risks.append(held.side * (entry - exact(level)))
-        elif stop["type"] == "trail":
-            base = peak * exact(stop["pct"]) if "pct" in stop else exact(stop["abs"])
-            risks.append(held.side * (entry - peak) + base)
-        else:
-            risks.append(entry * exact(stop["pct"]) if "pct" in stop else exact(stop["abs"]))
-    return min(risks)
