@@ -593,7 +593,7 @@ class Reference:
         met: list[tuple[Slot, int]] = []
         waiting: list[tuple[Slot, Order]] = []
         for *_, row, instrument in bars:
-            instrument.mark, instrument.row, instrument.seen = float(instrument.series.close[row]), row, self.now
+            instrument.row, instrument.seen = row, self.now
             for slot in self.slots:
                 if slot.instrument is instrument and slot.position:
                     slot.position.bars += 1
@@ -615,6 +615,8 @@ class Reference:
                 self.lift(slot, slot.position, float(s.high[row] if slot.position.side > 0 else s.low[row]))
         if waiting:
             self.enter_inside(waiting)
+        for *_, row, instrument in bars:  # nobody knew the closes inside the bars
+            instrument.mark = float(instrument.series.close[row])
 
     def enter_inside(self, waiting: list[tuple[Slot, Order]]) -> None:
         """Entries at limits that bars went through; whoever enters may be stopped out by the rest of the bar."""
