@@ -21,6 +21,7 @@ from farm.kernels.orders import (
     settle,
 )
 from farm.kernels.records import (
+    ABS,
     COMMISSION,
     DIVIDEND_EX,
     DIVIDEND_PAY,
@@ -232,6 +233,7 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
     p.entry_lots = int(lots)
     p.entry_notional = abs(flow)
     p.opened_split = tables.asset(b, p.asset).split
+    p.decided_split = o.split
     p.adds = 0
     p.entry_order = o.number
     p.entry_ts = account.ts
@@ -283,6 +285,9 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
     for at in range(first, first + count):
         o = tables.order(b, at)
         lift(o, entry.ref, asset.split)
+        if o.unit == ABS:
+            num, den = ratio(b, asset, p.decided_split)
+            o.frozen = formula.restated_price(o.frozen, num, den)
         if o.unit == LEVEL:
             num, den = ratio(b, asset, o.split)
             o.level = formula.restated_level(o.frozen, num, den)

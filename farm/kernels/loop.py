@@ -66,17 +66,24 @@ def open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, stat
 
 
 @inlined
-def _take(b: records.Row, first: int, last: int) -> bool:
-    """Take in the bars that close now; return whether an order works on one of them."""
+def _meet(b: records.Row, first: int, last: int) -> bool:
+    """Lead the assets to the bars that close now; return whether an order works on one of them."""
     works = False
+    for k in range(first, last):
+        asset = tables.asset(b, tables.bar(b, k).asset)
+        asset.bar = k
+        works |= asset.first_order != NONE
+    return works
+
+
+@inlined
+def _take(b: records.Row, first: int, last: int) -> None:
+    """Take in the closes of these bars, which nobody knew inside them."""
     for k in range(first, last):
         bar = tables.bar(b, k)
         asset = tables.asset(b, bar.asset)
         asset.mark = bar.close
         asset.row = bar.row
-        asset.bar = k
-        works |= asset.first_order != NONE
-    return works
 
 
 @helper
@@ -160,8 +167,9 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
         closes = instant.session >= 0
         account.ts = instant.ts
         if account.ruin == 0:
-            if end_bar > first and _take(b, first, end_bar):
+            if end_bar > first and _meet(b, first, end_bar):
                 in_bars(b, first, end_bar)
+            _take(b, first, end_bar)
             if closes or end_bar > first:
                 mark(b)
             if account.working > 0 and instant.closed != 0:

@@ -37,7 +37,7 @@ def at_open(b: Row, first: int, last: int) -> None:
                     n = _queue(b, 0, n, row)
             row = o.next
     if n > 0:
-        _fill(b, n, 1)
+        _fill(b, n)
 
 
 @inlined
@@ -52,9 +52,8 @@ def _queue(b: Row, start: int, n: int, row: int) -> int:
 
 
 @helper
-def _fill(b: Row, n: int, ahead: int) -> None:
-    """Fill the ``n`` orders in the queue: what closes first, then the openings. They are in the bar that has closed
-    last (``ahead`` 0), or in the one that opens now (1)."""
+def _fill(b: Row, n: int) -> None:
+    """Fill the ``n`` orders in the queue, in the bars after the last closes: what closes first, then the openings."""
     account = tables.account(b)
     for at in range(n):
         row = tables.queue(b, at).row
@@ -69,7 +68,7 @@ def _fill(b: Row, n: int, ahead: int) -> None:
             account.cash -= o.held_fee
             tables.sleeve(b, p.sleeve).held += 1  # its place stays taken
         elif o.works_as not in (ENTER, ADD):
-            close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + ahead)
+            close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + 1)
             drop(b, row)
     m = 0
     for at in range(n):
@@ -94,7 +93,7 @@ def _fill(b: Row, n: int, ahead: int) -> None:
             _share(b, m, available)
         for at in range(m):
             row = tables.queue(b, at).row
-            admit(b, row, tables.asset(b, tables.order(b, row).instrument).row + ahead)
+            admit(b, row, tables.asset(b, tables.order(b, row).instrument).row + 1)
 
 
 @helper
@@ -204,7 +203,7 @@ def _share(b: Row, n: int, available: float) -> None:
 
 @helper
 def in_bars(b: Row, first: int, last: int) -> None:
-    """Match what works on the instruments that close a bar now; phase 3 of domain.md 3.1.
+    """Match what works on the instruments that close a bar now, before their closes count: phase 3 of domain.md 3.1.
 
     Stops come before targets, each in the order in which the positions were opened, then entries at their limits. A
     stop becomes a market order; a target is a limit and does not slip. Who enters inside a bar may be stopped out.
@@ -304,7 +303,7 @@ def _enter_inside(b: Row, entries: int) -> None:
         if tables.order(b, row).status == IN_WORK:  # else a stop of this very bar has left it nothing to do
             tables.queue(b, m).row = row
             m += 1
-    _fill(b, m, 0)
+    _fill(b, m)
     for at in range(entries):
         o = tables.order(b, tables.queue(b, 2 * n + at).row)
         p = tables.position(b, o.position)
@@ -335,6 +334,6 @@ def _execute(b: Row, row: int) -> None:
     o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, float(o.side), asset.up, asset.down)
     trigger(b, row, o.ref)
     p = tables.position(b, o.position)
-    close_lots(b, o.position, row, float(abs(p.lots)), o.kind, asset.row)
+    close_lots(b, o.position, row, float(abs(p.lots)), o.kind, asset.row + 1)
     if p.order != NONE:
         leave_alone(b, p.order)

@@ -149,7 +149,7 @@ ASSET = np.dtype(
         # What every closing bar touches stands first, in one cache line.
         ("mark", "<f8"),  # last close
         ("row", "<i8"),  # own bar of the last close; -1 before the first
-        ("bar", "<i8"),  # row of that bar among the closing bars of the tape
+        ("bar", "<i8"),  # row among the closing bars of the tape of that bar, or of the one that is being matched
         ("first_order", "<i8"),  # first of the orders that work on it, or -1; ORDER.next leads on
         ("first_position", "<i8"),  # where the positions in it begin in ``Books.of_asset``,
         ("end_position", "<i8"),  # and end
@@ -214,7 +214,8 @@ POSITION = np.dtype(
         ("dividends", "<f8"),
         ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
         ("entry_notional", "<f8"),
-        ("opened_split", "<i8"),  # ASSET.split at the last opening
+        ("opened_split", "<i8"),  # ASSET.split at the last opening,
+        ("decided_split", "<i8"),  # and when its entry was decided: distances that rules name are of that share basis
         ("adds", "<i8"),  # additions so far
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),

@@ -206,6 +206,49 @@ class TestChainsOfSplits:
         assert chain.run.open_trades["entry_price"].tolist() == plain.run.open_trades["entry_price"].tolist()
 
 
+class TestDistancesAcrossSplits:
+    """domain.md 3.1, phase 1: what is ordered and held is restated, so a distance of 10 that was decided on shares of
+    100 is one of 5 on those of 50; a scenario with the split is that without it, in other shares."""
+
+    @pytest.mark.parametrize("order", [{"type": "market"}, {"type": "limit", "limit": 100, "ttl": "3d"}])
+    @pytest.mark.parametrize("side", [1, -1])
+    @pytest.mark.parametrize(
+        ("stops", "price"),
+        [
+            ([{"type": "stop", "abs": 10}], 45), ([{"type": "trail", "abs": 10}], 45),
+            ([{"type": "target", "abs": 10}], 55), ([{"type": "stop", "abs": 20}, {"type": "target", "r": 0.5}], 55),
+        ],
+    )  # fmt: skip
+    def test_of_an_order_that_waits(self, stops: list[Any], price: float, side: int, order: dict[str, Any]) -> None:
+        """Decided at 100, 2:1 before the fill at 50."""
+        where = 50 + side * (price - 50)
+        bars: list[Row] = [*flat(100, 50, 50), (50, max(50, where + 0.1), min(50, where - 0.1), 50), *flat(50)]
+        for table in (bars, [bars[0], None, *bars[1:]]):  # also with a session without a bar, at the split
+            if order["type"] == "limit" or table is bars:
+                played = one(table, splits=[("AAA", day(1), "2:1")], stops=stops, order=order, run={"account": "reg_t"},
+                             side="long" if side > 0 else "short")  # fmt: skip
+                assert [fill[1:] for fill in played.short_fills] == [(20 * side, 50.0), (-20 * side, where)]
+
+    @pytest.mark.parametrize("side", [1, -1])
+    @pytest.mark.parametrize(
+        ("stop", "price"),
+        [({"type": "stop", "abs": 10}, 47), ({"type": "target", "abs": 20}, 62), ({"type": "trail", "abs": 14}, 47)],
+    )
+    def test_of_an_addition(self, stop: dict[str, Any], price: float, side: int) -> None:
+        """10 at 100, 2:1, 20 more at 54: from 52 on average it is 5 down and 10 up; 7 from the peak, 54."""
+        where = 50 + side * (price - 50)
+        bars: list[Row] = [*flat(100, 100, 50, 50 + 4 * side), (52, max(52, where + 0.1), min(52, where - 0.1), 52)]
+        add = {"max": 1, "when": on(2), "size": shares(20)}
+        played = one(bars, splits=[("AAA", day(2), "2:1")], stops=[stop], add=add, side="long" if side > 0 else "short",
+                     run={"account": "reg_t"})  # fmt: skip
+        assert played.short_fills[1:] == [(3, 20 * side, 50.0 + 4 * side), (4, -40 * side, where)]
+
+    def test_a_later_entry_counts_from_the_number_as_it_is_written(self) -> None:
+        bars: list[Row] = [*flat(100, 100, 50, 50), (50, 50, 39, 45)]
+        played = one(bars, splits=[("AAA", day(2), "2:1")], stops=[{"type": "stop", "abs": 10}], enter=on(2))
+        assert played.short_fills == [(3, 10, 50.0), (4, -10, 40.0)]
+
+
 def products(ratios: Sequence[str]) -> list[Fraction]:
     """New shares for one old share after each split."""
     return list(accumulate((Fraction(*map(int, ratio.split(":"))) for ratio in ratios), mul))

@@ -74,6 +74,7 @@ class Position:
     record: Record
     entry_row: int
     order: int
+    decided: int
     bars: int = 0
     pnl: int = 0
     fees: int = 0
@@ -360,7 +361,9 @@ class Reference:
             "entry_notional_micro": abs(flow), "entry_price": order.price,
         }  # fmt: skip
         freeze = slot.instrument.freeze
-        slot.position = Position(order.side, lots, freeze(order.price), freeze(order.ref), [], record, row, order.id)
+        slot.position = Position(
+            order.side, lots, freeze(order.price), freeze(order.ref), [], record, row, order.id, order.sent_limit.after
+        )
         slot.position.pnl = flow - fee
         slot.position.fees = fee
         self.set_stops(slot, slot.position, order)
@@ -392,12 +395,13 @@ class Reference:
         rules = inside(slot.rules)
         for rule, frozen in zip(rules, order.levels, strict=True):
             sign = position.side if rule.type == "target" else -position.side
+            distance = slot.instrument.restated(Frozen(rule.value, position.decided))  # if that is what it is
             if rule.type == "trail":
-                position.levels.append(freeze(rule.value))
+                position.levels.append(freeze(distance))
             elif rule.unit == "pct":
                 position.levels.append(freeze(on_grid(price * (1.0 + sign * rule.value))))
             else:
-                position.levels.append(freeze(on_grid(price + sign * rule.value)) if rule.unit == "abs" else frozen)
+                position.levels.append(freeze(on_grid(price + sign * distance)) if rule.unit == "abs" else frozen)
         risks = [
             position.side * (price - stop_price(slot, position, rule, x))
             for x, rule in enumerate(rules)
@@ -589,7 +593,7 @@ class Reference:
         met: list[tuple[Slot, int]] = []
         waiting: list[tuple[Slot, Order]] = []
         for *_, row, instrument in bars:
-            instrument.mark, instrument.row, instrument.seen = float(instrument.series.close[row]), row, self.now
+            instrument.row, instrument.seen = row, self.now
             for slot in self.slots:
                 if slot.instrument is instrument and slot.position:
                     slot.position.bars += 1
@@ -611,6 +615,8 @@ class Reference:
                 self.lift(slot, slot.position, float(s.high[row] if slot.position.side > 0 else s.low[row]))
         if waiting:
             self.enter_inside(waiting)
+        for *_, row, instrument in bars:  # nobody knew the closes inside the bars
+            instrument.mark = float(instrument.series.close[row])
 
     def enter_inside(self, waiting: list[tuple[Slot, Order]]) -> None:
         """Entries at limits that bars went through; whoever enters may be stopped out by the rest of the bar."""
