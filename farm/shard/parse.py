@@ -34,6 +34,8 @@ ID_ALLOWED = "up to 64 bytes of printable text, without \\ and without $ in fron
 _ID_BYTES_MAX = 64
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
+NO_CLOCK = np.iinfo(np.int64).min
+"""The moment of a stamp that is a date, or local midnight: that is no time of day at all."""
 EXACT_MAX = 2**53
 NS_MAX = 2**63 - 1
 
@@ -233,6 +235,11 @@ class Stamp:
     moment: datetime.datetime | None
 
     @property
+    def has_zone(self) -> bool:
+        """Whether it is a timestamp that named its zone."""
+        return self.moment is not None and self.moment.tzinfo is not None
+
+    @property
     def is_midnight(self) -> bool:
         """Whether it is a timestamp exactly at local midnight."""
         return self.moment is not None and self.moment.time() == datetime.time()
@@ -287,6 +294,33 @@ def _dates_shown(field: Field) -> pa.ChunkedArray:
         return pc.floor_temporal(shown, unit="day").cast(pa.date32())
     except pa.ArrowException as error:
         raise field.wrong_type("date") from error
+
+
+def clocks_shown(field: Field) -> tuple[I64 | None, bool]:
+    """Return the moments (ns) of stamps that are taken as dates, and whether they are local, counted as if UTC.
+
+    NO_CLOCK stands for a date, for midnight without a zone, and for a stamp without a zone beside others that have one;
+    None: there is nothing else.
+    """
+    kind, utc = field.column.type, ZoneInfo("UTC")
+    if pa.types.is_timestamp(kind):
+        try:
+            values, codes = _distinct(field, _nanoseconds(field))
+        except DataError:
+            return None, False  # further away than any session
+        moments = [_moment(value, kind.tz) for value in values]
+    elif _is_text(kind):
+        texts, codes = _encoded(field)
+        moments = [datetime.datetime.fromisoformat(text) for text in texts]
+    else:
+        return None, False
+    is_local = all(moment.tzinfo is None for moment in moments)
+    found = np.full(len(moments), NO_CLOCK, np.int64)
+    for at, moment in enumerate(moments):
+        is_plain = moment.time() == datetime.time() if is_local else moment.tzinfo is None
+        if not is_plain and INSTANT_DAY_MIN < day_of(moment.date()) < INSTANT_DAY_MAX:
+            found[at] = instant_of(moment, utc)
+    return (found[codes] if (found != NO_CLOCK).any() else None), is_local
 
 
 def _nanoseconds(field: Field) -> pa.ChunkedArray:
@@ -372,6 +406,24 @@ def parse_instants(field: Field, zone: ZoneInfo | None, *, dates: bool = False) 
             raise field.refuse(row, f"{iso(stamp.day)} is out of reach", hint=f"years {INSTANT_YEARS}")
     ends = (stamp.moment or datetime.datetime.combine(date_of(stamp.day + 1), datetime.time()) for stamp in stamps)
     return np.array([instant_of(moment, zone) for moment in ends], np.int64)[codes]
+
+
+def session_days(field: Field, zone: ZoneInfo | None, stamp: str) -> tuple[I32, I64 | None, bool]:
+    """Return the session of each bar, the moments (ns UTC) of their stamps or NO_CLOCK, and whether these name no zone.
+
+    A date names the session; an end stamp at local midnight ends the day before.
+    """
+    if stamp == "date":
+        return parse_days(field, zone, dates=True), *clocks_shown(field)
+    stamps, codes = parse_stamps(field, zone)
+    days = [one.day - 1 if stamp == "end" and one.is_midnight else one.day for one in stamps]
+    moments = None
+    if zone is not None and any(one.moment is not None for one in stamps):
+        instants = [
+            NO_CLOCK if one.moment is None or one.is_midnight else instant_of(one.moment, zone) for one in stamps
+        ]
+        moments = np.array(instants, np.int64)[codes]
+    return np.array(days, np.int32)[codes], moments, not any(one.has_zone for one in stamps)
 
 
 def instant_of(moment: datetime.datetime, zone: ZoneInfo) -> int:
