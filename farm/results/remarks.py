@@ -45,7 +45,7 @@ COUNTED = {
     "prefer_unknown": "entries whose preference was not known yet",
     "margin_call": "positions closed by a margin call",
     "pay_date_assumed": "dividends without a pay date, paid on their ex-date",
-    "split_doubtful": "splits at which the price did not move: was it adjusted before?",
+    "split_doubtful": "splits after which prices went on as if there were none: bars adjusted before count them twice",
     "ruin": "equity fell to zero",
     BEFORE: "sessions of the run before the first bar",
     WITHOUT: "sessions of the run between the first and the last bar that have none",

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.shard.hints import date_hint, number_hint, shortened, type_hint
+from farm.shard.hints import date_hint, number_hint, period_hint, shortened, type_hint
 from farm.shard.kinds import PRICE_SCALE_MAX, TICKS_MAX
 from farm.shard.source import Source
 from farm.values.arrays import BOOL, F64, I32, I64
@@ -29,6 +29,7 @@ from farm.values.units import NS_PER_MS, NS_PER_S, NS_PER_US, date_of, day_of, i
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _MISSING = re.compile(r"[+-]?nan|n/a|na|null|none|-", re.IGNORECASE)
+_EXTENSION, _PERIOD = b"ARROW:extension:name", "pandas.period"
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 ID_ALLOWED = "up to 64 bytes of printable text, without \\ and without $ in front"
 _ID_BYTES_MAX = 64
@@ -60,6 +61,12 @@ class Field:
         number = 1 + (row if self.at is None else int(self.at[row]))
         return DataError(f"column {self.theirs!r} ({self.ours}): {message}", place=self.source.row(number), hint=hint)
 
+    @property
+    def is_period(self) -> bool:
+        """Whether the column is of pandas' type Period, which Arrow knows by name where pandas is imported."""
+        told = self.source.table.schema.field(self.source.table.schema.names.index(self.theirs)).metadata or {}
+        return _PERIOD in (getattr(self.column.type, "extension_name", ""), told.get(_EXTENSION, b"").decode())
+
     def texts(self) -> pa.ChunkedArray:
         """Return the column as trimmed text; DataError for a missing value."""
         column = self.column
@@ -85,7 +92,7 @@ class Field:
         return DataError(
             f"column {self.theirs!r} ({self.ours}) has type {self.column.type}, which is no {wanted}",
             place=self.source.name,
-            hint=type_hint(self.ours, wanted),
+            hint=period_hint(self.theirs) if self.is_period else type_hint(self.ours, wanted),
         )
 
 
@@ -364,7 +371,7 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
         raise field.refuse(
             int(np.argmax(codes == code)),
             f"{shortened(text)!r} is not a date or a timestamp",
-            hint=date_hint(text),
+            hint=period_hint(field.theirs) if field.is_period else date_hint(text),
         ) from error
 
 

@@ -210,7 +210,7 @@ def _rows(data: bytes, url: str, delimiter: str, header: str) -> pa.Table:
         elif not uneven:
             # The number counts the header, not empty lines: data row = number - 1.
             place = f"{url}, data row {row.number - 1 - blank}"
-            uneven.append(_uneven(row.actual_columns, row.expected_columns, place, header))
+            uneven.append(_uneven(row, place, header))
         return "skip"
 
     types = {f"f{at}": pa.string() for at in range(1 + header.count(delimiter))}
@@ -229,7 +229,8 @@ def _rows(data: bytes, url: str, delimiter: str, header: str) -> pa.Table:
     return table
 
 
-def _uneven(actual: int, expected: int, place: str, header: str) -> DataError:
+def _uneven(row: Any, place: str, header: str) -> DataError:
+    actual, expected = row.actual_columns, row.expected_columns
     message = f"{actual} column{'' if actual == 1 else 's'} instead of {expected}"
     if expected == 1 or header.startswith(_NO_HEADER):
         message += f", which the first line has: {shortened(header)!r}"
@@ -237,6 +238,8 @@ def _uneven(actual: int, expected: int, place: str, header: str) -> DataError:
     else:
         fewer = "is the file cut off there, or is it a note? remove the line"
         hint = "text that holds the delimiter needs quotes" if actual > expected else fewer
+        if row.text.count('"') % 2:
+            hint = "a quote is opened there and never closed"
     return DataError(message, place=place, hint=hint)
 
 

@@ -157,3 +157,23 @@ def test_the_master_by_file(tmp_path: Path) -> None:
     taken = table_file(tmp_path, "symbol,id\nOLD,OLD.2\n")
     with pytest.raises(DataError, match=r"the symbol 'OLD' belongs to another instrument"):
         put(store, taken, "instruments")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("1.5:1", "write 3:2, if it means 1.5 new shares for 1 old"),
+        ("1:0.5", "write 2:1, if it means 1 new shares for 0.5 old"),
+        ("3 for 2", "write 3:2, if it means 3 new shares for 2 old"),
+        ("1-for-10", "write 1:10, if it means 1 new shares for 10 old"),
+        ("2x1", "write 2:1, if it means 2 new shares for 1 old"),
+        ("1.5:0", "new shares per old: 2:1, 2/1 or 2.0"),
+        ("two", "new shares per old: 2:1, 2/1 or 2.0"),
+    ],
+)
+def test_ratios_that_are_written_otherwise_are_said_as_they_are_written_here(
+    tmp_path: Path, store: MemoryStore, text: str, hint: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        put(store, table_file(tmp_path, f"symbol,ex_date,ratio\nAAA,2019-01-02,{text}\n"), "splits")
+    assert (caught.value.message.endswith(f"{text!r} is not a ratio"), caught.value.hint) == (True, hint)
