@@ -147,7 +147,8 @@ def _thin(study: Study, start_day: int, chosen: Sequence[Coverage]) -> list[str]
         if one.is_traded:
             who, before = "", "nothing is traded in them, and metrics count them"
             within = "orders lapse in them, and what is held stays at the close before"
-            after = "what is held stays at that close"
+            is_over = one.last_day is not None and one.last_day < start_day
+            after = "nothing of it is traded" if is_over else "what is held stays at that close"
         elif one.is_benchmark:
             who, before, after = ", the benchmark,", "comparisons leave them out", "comparisons leave them out"
             within = "comparisons leave them out, and the next return spans the gap"
@@ -193,4 +194,10 @@ def _elsewhere(study: Study, spec: StudySpec, chosen: Sequence[Coverage]) -> lis
             f"{shown}: on the calendar {calendar}, while sessions and metrics are those of {spec.run.calendar} "
             "(run.calendar)"
         )
+    lines += [
+        f"{study.symbols[one.instrument]}, the benchmark: on the calendar {one.other_calendar}; its closes come at "
+        f"other hours than those of {spec.run.calendar}, and comparisons leave out sessions without its bar"
+        for one in chosen
+        if one.is_benchmark and not one.is_traded and one.other_calendar
+    ]
     return lines

@@ -6,6 +6,7 @@ race to another commit leaves nothing wrong behind, and the next attempt starts 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -164,7 +165,8 @@ class Change:
             raise DataError(
                 f"{staged.kind.name} of an unknown symbol: {symbol!r}",
                 place=staged.source.row(int(piece.numbers.min())),
-                hint="ingest its bars first, or its row of the instruments; or leave such rows out with --skip-unknown",
+                hint=self._close_to(symbol)
+                + "ingest its bars first, or its row of the instruments; or leave such rows out with --skip-unknown",
             )
         if symbol in self.master:
             raise DataError(
@@ -183,6 +185,11 @@ class Change:
             "multiplier": 1,
         }
         return symbol, calendar
+
+    def _close_to(self, symbol: str) -> str:
+        known = {name.lower(): name for name in self.by_symbol}
+        close = difflib.get_close_matches(symbol.lower(), known, n=3)
+        return f"is {' or '.join(known[one] for one in close)} meant? else " if close else ""
 
     def _check_master(self, staged: Staged, instrument: Instrument) -> None:
         """Raise UsageError when a flag contradicts the master: it would be ignored otherwise."""

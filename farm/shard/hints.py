@@ -44,6 +44,11 @@ _DATES = tuple(
             r"(\d{4}-\d\d-\d\d)/\d{4}-\d\d-\d\d",
             "it is a span of days, as pandas prints a Period; one day has to name it",
         ),
+        (r"\d{8}\.0+", "it is a date that became a decimal: write it without the point"),
+        (
+            r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d.*[\]A-Za-z]",
+            "it names its zone: write the offset, or drop it and give --tz",
+        ),
         (r"\d{1,2}([/.-])\d{1,2}\1(\d{2}|\d{4})\b.*", "which number is the day and which the month is not guessed"),
         (r"\d{4}([/.-])\d{1,2}\1\d{1,2}\b.*|\d{8}\D+\d{2}.*", "its parts are in order, but not written like this"),
         (r".*[A-Za-z]{3,}.*\d.*|\d.*[A-Za-z]{3,}.*", "names of months are not read"),
@@ -53,6 +58,7 @@ _DATES = tuple(
 _EPOCHS = (("seconds", "s", 0), ("milliseconds", "ms", 3), ("microseconds", "us", 6), ("nanoseconds", "ns", 9))
 _DAYS_1970, _DAYS_EXCEL = datetime.date(1970, 1, 1), datetime.date(1899, 12, 30)
 _VALUE = re.compile(r"[+-]?(\d[\d.,:/-]*|\.\d+)([eE][+-]?\d+)?")
+_DAY = re.compile(r"\d{4}([/.-])\d{1,2}\1\d{1,2}\b.*|\d{1,2}([/.-])\d{1,2}\2\d{2,4}")
 _BAR_WORDS = re.compile(r"open|high|low|close|last|price|vol|adj", re.IGNORECASE)
 _LABELLED = re.compile(
     r"(?P<label>.+?)[ _.:/|-]+(?P<word>open|high|low|close|last|volume|vol)"
@@ -102,6 +108,8 @@ def _seen(patterns: Sequence[tuple[re.Pattern[str], str]], text: str, how: str) 
 
 def column_hint(names: Sequence[str], ours: str, otherwise: str) -> str:
     """Return what a header without a column for ``ours`` looks like; ``otherwise`` when nothing is odd about it."""
+    if sum(_DAY.fullmatch(name) is not None for name in names) * 2 > len(names) > 2:
+        return "each column is a day; turn the table round: one row per symbol and day, with all prices"
     if sum(_VALUE.fullmatch(name) is not None for name in names) * 2 > len(names):
         return "the first line holds values; put a header above it, such as ts,open,high,low,close,volume"
     if pairs := [match.groups() for match in map(_TWO_LEVELS.fullmatch, names) if match]:

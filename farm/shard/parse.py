@@ -9,11 +9,13 @@ the same bits.
 from __future__ import annotations
 
 import datetime
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
 import numpy.typing as npt
@@ -264,9 +266,19 @@ def parse_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        close = difflib.get_close_matches(name.lower(), _zones(), n=3)
         raise UsageError(
-            f"no such time zone: {name!r}", place="tz", allowed="an IANA name such as America/New_York, or UTC"
+            f"no such time zone: {name!r}",
+            place="tz",
+            allowed="an IANA name such as America/New_York, or UTC",
+            hint=f"is {' or '.join(_zones()[one] for one in close)} meant?" if close else "",
         ) from error
+
+
+@cache
+def _zones() -> dict[str, str]:
+    """Return the zones that are places, or UTC, by their names in small letters."""
+    return {name.lower(): name for name in sorted(available_timezones()) if "/" in name or name == "UTC"}
 
 
 def parse_stamps(field: Field, zone: ZoneInfo | None, *, dates: bool = False) -> tuple[list[Stamp], I64]:

@@ -365,6 +365,11 @@ def _stage_dividends(
     columns |= optional_column("pay_day", pay, len(at), np.int32, days)
     columns |= optional_column("declared_ts", declared, len(at), np.int64, instants)
     notes = _none(len(amount) - len(at), "an amount of 0: no dividend")
+    is_early = (columns["pay_day_valid"] == 1) & (columns["pay_day"] < columns["ex_day"])
+    if is_early.any():
+        row = int(np.argmax(is_early))
+        first = f"{ids[int(at[row])]} {iso(int(columns['ex_day'][row]))}"
+        notes += (f"{_counted(int(is_early.sum()), 'pay date')} before the ex-date, which counts instead: {first}",)
     clocks = _clocks(ex_date.part(at), reading)
     return _staged(source, DIVIDENDS, ids, columns, {"amount": amount[at]}, reading, notes, at=at, clocks=clocks)
 

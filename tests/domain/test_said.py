@@ -77,6 +77,11 @@ class TestWindowsBeyondTheBars:
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=11), world({"AAA": bars}))
         assert counts(made) == {"sessions_after_last_bar": 8}
 
+    def test_what_ended_before_the_run_is_not_said_to_be_held(self) -> None:
+        store = world({"AAA": RISING, "OLD": flat(10, 10)}, start=day(-4))
+        made = outcome(spec(["AAA", "OLD"], sleeve(enter=on(0)), sessions=10), store)
+        assert said(made) == [f"OLD has no bar after {day(-3)}: 10 of 10 sessions; nothing of it is traded"]
+
     def test_the_benchmark_has_its_own(self) -> None:
         store = world({"AAA": RISING, "SPY": [*[None] * 9, *RISING[9:]]})
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=20, benchmark="SPY"), store)
@@ -291,6 +296,10 @@ class TestCalendars:
         made = outcome(spec(["AAA"], sleeve(enter=True, size={"mode": "qty", "v": 1}), benchmark="BTC"), store)
         full = made.document()["trials"][0]["cells"][0]["metrics"]["full"]
         assert full["beta"] is not None
+        [line] = said(made)
+        assert line.startswith(
+            "BTC, the benchmark: on the calendar 24x7; its closes come at other hours than those of XNYS"
+        )
         shared = BlockRunner(store, cache=ColumnCache(1 << 26)).context(made.study).market(0)
         assert shared.benchmark is not None
         assert shared.benchmark[4] == (106 - 103) / 103

@@ -177,3 +177,15 @@ def test_ratios_that_are_written_otherwise_are_said_as_they_are_written_here(
     with pytest.raises(DataError) as caught:
         put(store, table_file(tmp_path, f"symbol,ex_date,ratio\nAAA,2019-01-02,{text}\n"), "splits")
     assert (caught.value.message.endswith(f"{text!r} is not a ratio"), caught.value.hint) == (True, hint)
+
+
+def test_a_symbol_in_other_letters_is_named(tmp_path: Path, store: MemoryStore) -> None:
+    with pytest.raises(DataError, match="splits of an unknown symbol: 'aaa'") as caught:
+        put(store, table_file(tmp_path, "symbol,ex_date,ratio\naaa,2019-01-02,2:1\n"), "splits")
+    assert caught.value.hint.startswith("is AAA meant? else ingest its bars first")
+
+
+def test_a_pay_date_before_the_ex_date_is_noted(tmp_path: Path, store: MemoryStore) -> None:
+    lines = "AAA,2019-01-02,1,2019-01-02\nAAA,2019-01-03,1,\nAAA,2019-01-04,1,2019-01-03\n"
+    done = put(store, table_file(tmp_path, f"symbol,ex_date,amount,pay_date\n{lines}"), "dividends")
+    assert done.notes[0] == "1 pay date before the ex-date, which counts instead: AAA 2019-01-04"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_file, ingest_table
 from farm.shard.kinds import BAR_COLUMNS, PRICES, STOCK_DAILY
+from farm.shard.parse import parse_zone
 from farm.shard.snapshot import read_head
 from farm.shard.source import Source
 from farm.shard.stage import Reading, stage
 from farm.store.memory import MemoryStore
-from farm.values.errors import DataError, FarmError, SpecError, UsageError
+from farm.values.errors import DataError, FarmError, SpecError, Unavailable, UsageError
 from tests.shard.support import GOOD, HEADER, MAP, NEW_YORK, bars, listing, one_bar, put
 
 
@@ -278,9 +280,52 @@ def test_prices_of_no_set_are_not_said_to_be_one() -> None:
     assert "set of prices" not in refused_header("Date,52w high,day low", mapping={"ts": "Date"}, symbol="AAPL")
 
 
+def test_a_column_for_each_day_is_a_table_to_turn_round() -> None:
+    assert refused_header("Ticker,2024-01-02,2024-01-03", mapping={}).startswith("each column is a day; turn the table")
+    assert refused_header("Ticker,1/2/2024,1/3/2024", mapping={}).startswith("each column is a day; turn the table")
+    assert refused_header("2024-01-02,185.1,186.2,184.3,185.4,100", mapping={}).startswith(
+        "the first line holds values"
+    )
+
+
+def test_text_of_one_line_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Thank you for using our service! Our limit is 25 requests per day.\n")
+    with pytest.raises(DataError, match="no rows") as caught:
+        put(MemoryStore(), str(path))
+    assert caught.value.hint.startswith("there is a header at most: Thank you for using our service!")
+
+
+def test_a_server_that_is_away_has_no_missing_file() -> None:
+    """fsspec says that there is no such file, whether a server said so or nobody."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.csv"
+        with pytest.raises(Unavailable, match="no server answers there"):
+            put(MemoryStore(), url)
+
+
+def test_an_empty_name_is_no_directory() -> None:
+    with pytest.raises(UsageError, match="no file is named"):
+        put(MemoryStore(), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("utc", "UTC"), ("America/New York", "America/New_York"), ("asia/tokio", "Asia/Tokyo"), ("NewYork", "New_York")],
+)
+def test_a_zone_that_is_nearly_one_is_named(name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match="no such time zone") as caught:
+        parse_zone(name)
+    assert meant in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
+        ("20240102.0", "it is a date that became a decimal: write it without the point"),
+        ("2024-01-02 00:00:00 EST", "it names its zone: write the offset, or drop it and give --tz"),
+        ("2024-01-02T00:00Z[UTC]", "it names its zone: write the offset, or drop it and give --tz"),
         ("2024-01-02/2024-01-08", "it is a span of days, as pandas prints a Period; one day has to name it"),
         ("19724", "if it counts days, it is 2024-01-02 from 1970 and 1953-12-31 in Excel"),
         ("45293", "if it counts days, it is 2094-01-03 from 1970 and 2024-01-02 in Excel"),
