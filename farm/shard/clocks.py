@@ -4,8 +4,8 @@
   the evening before. What is moved is noted.
 - A bar cannot start at or after the close of its session, nor end at or before its open. Stamps that say so are dates
   that were read as instants (00:00 UTC is the evening before in New York), and would put each bar on a wrong day.
-- Stamps that are taken as dates stay on the dates they show. When most of them are midnight of another date on the
-  exchange, or lie within the session of another day, that is noted.
+- Stamps that are taken as dates stay on the dates they show. When most of them lie within the session of another day,
+  or are midnight of another date on the exchange or in UTC, that is noted.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def odd_day_hint(staged: Staged, piece: Piece, row: int, calendar: Calendar) -> 
     """Return what the clock time of a row on no session suggests, if it has one."""
     moment = NO_CLOCK if piece.moments is None else int(piece.moments[row])
     if staged.reading.dates:
-        named, is_utc = (values[row] for values in _named(staged, piece, calendar))
+        named, way = (values[row] for values in _named(staged, piece, calendar))
         is_other = named != piece.columns["day"][row]
-        told = _belongs(int(named), calendar, is_utc=bool(is_utc))
+        told = _belongs(int(named), calendar, int(way))
         return f"as an instant the stamp {told}" if is_other else "check the dates"
     is_start = staged.reading.stamp == "start"
     midnight = moment != NO_CLOCK and is_start and _midnight(staged, moment, calendar)
@@ -144,13 +144,13 @@ def _other_days(staged: Staged, calendars: Mapping[str, Calendar]) -> tuple[str,
         if piece.moments is None:
             continue
         day, calendar = piece.columns[time], calendars[symbol]
-        named, is_utc = _named(staged, piece, calendar)
+        named, ways = _named(staged, piece, calendar)
         clocks += int((piece.moments != NO_CLOCK).sum())
         is_other = named != day
         others += int(is_other.sum())
         if is_other.any():
             row = int(np.argmax(is_other))
-            told = _belongs(int(named[row]), calendar, is_utc=bool(is_utc[row]))
+            told = _belongs(int(named[row]), calendar, int(ways[row]))
             told = f"data row {piece.numbers[row]} shows {iso(int(day[row]))} and {told}"
             first = min(first or (int(piece.numbers[row]), told), (int(piece.numbers[row]), told))
     if first is None or 2 * others <= clocks:
@@ -158,10 +158,15 @@ def _other_days(staged: Staged, calendars: Mapping[str, Calendar]) -> tuple[str,
     return (f"stored under the dates that the stamps show; as instants most of them are of another day: {first[1]}",)
 
 
-def _belongs(day: int, calendar: Calendar, *, is_utc: bool) -> str:
+_ON_EXCHANGE, _AS_UTC, _IN_UTC = range(3)
+
+
+def _belongs(day: int, calendar: Calendar, way: int) -> str:
     """Return what to do about a stamp that is a date, and of another day as an instant."""
     there = _zone_of(calendar.name)
-    if is_utc:
+    if way == _IN_UTC:
+        return f"is midnight of {iso(day)} in UTC; if that is meant, {_IN_UTC_FORM}"
+    if way == _AS_UTC:
         return (
             f"belongs to {iso(day)} on the exchange, read as UTC; if that is meant, {_WITH_ZONE} {there} --stamp start"
         )
@@ -169,28 +174,38 @@ def _belongs(day: int, calendar: Calendar, *, is_utc: bool) -> str:
 
 
 _WITH_ZONE = "write the stamps with their zone, as in 2024-01-31T00:00:00Z, and give --tz"
+_IN_UTC_FORM = "write the stamps in UTC, as in 2024-01-31T00:00:00Z, and give --stamp date"
 
 
-def _named(staged: Staged, piece: Piece, calendar: Calendar) -> tuple[I32, BOOL]:
-    """Return the day that each stamp names on the exchange as an instant, and whether it does so read as UTC.
+def _named(staged: Staged, piece: Piece, calendar: Calendar) -> tuple[I32, I64]:
+    """Return the day that each stamp names as an instant, and by which way.
 
-    That is the day of the session that it lies in, else of the midnight that it is, else the date shown. What names no
-    zone is local first; only when it is outside of all sessions so, it may be UTC.
+    That is the day of the session that it lies in, else of the midnight that it is on the exchange, else of that in
+    UTC, else the date shown. What names no zone is local first; only when it is outside of all sessions so, it may be
+    UTC.
     """
     time, zone = staged.kind.time_column, _zone_of(calendar.name)
     assert time is not None
     shown: I32 = piece.columns[time]
     if piece.moments is None or not zone:
-        return shown, np.zeros(shown.shape, np.bool_)
+        return shown, np.zeros(shown.shape, np.int64)
     values, codes = np.unique(piece.moments, return_inverse=True)
     instants = _instants(values, ZoneInfo(staged.reading.tz or zone)) if staged.is_local else values
     session, is_inside = _session_at(instants, calendar)
-    is_close = np.isin(instants, calendar.close_ts)
-    midnight = [None if ns == NO_CLOCK else _midnight_day(ns, zone) for ns in values.tolist()]
-    is_midnight = np.array([one is not None for one in midnight], np.bool_) & ~is_inside & ~(is_close & staged.is_local)
-    day = np.where(is_inside, session, np.array([one or 0 for one in midnight], np.int32))
-    named: I32 = np.where((is_inside | is_midnight)[codes], day[codes], shown)
-    return named, (is_midnight & staged.is_local)[codes]
+    is_free = ~is_inside & ~(np.isin(instants, calendar.close_ts) & staged.is_local)
+    midnight, is_midnight = _midnights(values, zone)
+    in_utc, is_in_utc = _midnights(instants, "UTC")
+    is_midnight, is_in_utc = is_midnight & is_free, is_in_utc & is_free & ~is_midnight
+    day = np.select([is_inside, is_midnight, is_in_utc], [session, midnight, in_utc])
+    way = np.select([is_in_utc, is_midnight & staged.is_local], [_IN_UTC, _AS_UTC], _ON_EXCHANGE)
+    named: I32 = np.where((is_inside | is_midnight | is_in_utc)[codes], day[codes], shown).astype(np.int32)
+    return named, way[codes]
+
+
+def _midnights(instants: I64, zone: str) -> tuple[I32, BOOL]:
+    """Return the day that begins at each instant in ``zone``, and whether one does."""
+    days = [None if ns == NO_CLOCK else _midnight_day(ns, zone) for ns in instants.tolist()]
+    return np.array([day or 0 for day in days], np.int32), np.array([day is not None for day in days], np.bool_)
 
 
 def _instants(local: I64, zone: ZoneInfo) -> I64:
@@ -230,7 +245,7 @@ def _midnight(staged: Staged, ns: int, calendar: Calendar) -> str:
     # The same clock time in UTC: no zone that is given could say so.
     as_utc = instant_of(_moment(ns, ZoneInfo(zone)).replace(tzinfo=datetime.UTC), ZoneInfo("UTC"))
     if _midnight_day(as_utc, there) is None:
-        return ""
+        return f"in UTC it is midnight: if that date is meant, {_IN_UTC_FORM}" if _midnight_day(ns, "UTC") else ""
     ends = zone == there and bool(np.isin(ns, calendar.close_ts))
     return f"in UTC it is midnight on the exchange: if that is meant, {_WITH_ZONE} {there}" + ends * (
         "; if it names the end of the bar, --stamp end"

@@ -207,6 +207,24 @@ def test_utc_without_a_zone_is_not_sent_in_circles(tz: str) -> None:
     assert sessions_of(store) == ["2024-07-02", "2024-07-03"]
 
 
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_dates_of_utc_in_the_time_of_the_exchange_are_noted(is_typed: bool) -> None:
+    """00:00 UTC, shown as 20:00 of the evening before in New York: taken as dates they are a day early."""
+    stamps: Any = ["2024-07-16T20:00:00", "2024-07-17T20:00:00"]
+    way = "write the stamps in UTC, as in 2024-01-31T00:00:00Z, and give --stamp date"
+    if is_typed:
+        stamps = pa.array(np.array(["2024-07-17", "2024-07-18"], "datetime64[us]")).cast(pa.timestamp("us", NEW_YORK))
+    else:
+        with pytest.raises(DataError) as caught:
+            put(MemoryStore(), stamps, stamp="start")
+        assert caught.value.hint == f"in UTC it is midnight: if that date is meant, {way}"
+    [note] = put(MemoryStore(), stamps, stamp="date", tz=None).notes
+    assert note == f"{TOLD}2024-07-16 and is midnight of 2024-07-17 in UTC; if that is meant, {way}"
+    store = MemoryStore()
+    put(store, ["2024-07-17T00:00:00Z", "2024-07-18T00:00:00Z"], stamp="date", tz=None)
+    assert sessions_of(store) == ["2024-07-17", "2024-07-18"]
+
+
 # Sessions that open on the evening before.
 
 
