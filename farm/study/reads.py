@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from farm.shard.calendar import Calendar
 from farm.shard.dataset import Dataset, Instrument
 from farm.shard.index import MonthRows, ShardRows, month_digests
 from farm.shard.kinds import STOCK_DAILY, kind_of
@@ -73,6 +74,24 @@ class Reads:
         whole = [month for month in months if month.last_day <= self._end_day]
         rows, last_day = self._part.get((BARS, instrument_id), (0, whole[-1].last_day if whole else None))
         return sum(month.rows for month in whole) + rows, months[0].first_day, last_day
+
+    def bars_from(self, instrument_id: str, first_day: int, own: Calendar) -> int:
+        """Return how many bars the instrument has from ``first_day`` to the end of the run; exact.
+
+        Only a month that begins before ``first_day`` and lacks a session of ``own``, its calendar, has to be read.
+        """
+        bars, _, _ = self.extent(instrument_id)
+        for month in self.months(instrument_id):
+            if month.first_day >= first_day:
+                break
+            if month.last_day < first_day:
+                bars -= month.rows
+            elif month.rows == own.session_count(month.first_day, month.last_day):
+                bars -= own.session_count(month.first_day, first_day - 1)
+            else:
+                early = (month.first_day, first_day - 1)
+                bars -= len(read_rows(self._dataset, self._cache, BARS, instrument_id, *early, ()))
+        return bars
 
     def read_set(self, instrument_id: str, first_day: int) -> ReadSet:
         """Return the digests of what is read of an instrument: bars, actions, and its row in the master."""
