@@ -1,6 +1,6 @@
 """Wires shards and the column cache into a market: everything a run reads, in one wave.
 
-1. All access plans of the run (bars, splits, dividends of every instrument) are joined, so that what is cold comes in
+1. One read plan says what is read (bars, splits, dividends of every instrument), so that what is cold comes in
    one wave of coalesced requests, whatever the number of instruments.
 2. Rows are cut out per instrument, prices become float64 by one division, bars get the instants of their session.
 3. Adjustment factors are computed from exact rationals, anchored at the first session of the run.
@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -20,14 +20,12 @@ from farm.market.adjust import dividend_steps, factors, ratios, split_steps
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.calendar import Calendar
 from farm.shard.dataset import Dataset, Instrument
-from farm.shard.kinds import BAR_COLUMNS, STOCK_DAILY
+from farm.shard.kinds import STOCK_DAILY
+from farm.shard.plan import bar_columns
 from farm.shard.reader import ColumnKey, Rows, Values, read_columns, read_rows
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import DataError
 from farm.values.units import iso
-
-ALWAYS: Final = frozenset({"open", "close", "volume"})
-"""Bar columns that every run needs: orders fill at opens, positions are marked at closes, no volume means no fill."""
 
 _BARS: Final = STOCK_DAILY.name
 _SPLITS: Final = ("numerator", "denominator")
@@ -57,7 +55,7 @@ def load_market(
     Errors: DataError for an unknown id, a bar on a day that is no session of the instrument's calendar, a dividend that
             eats the whole price, and whatever reading finds damaged.
     """
-    wanted = tuple(name for name in BAR_COLUMNS if name in columns | ALWAYS)
+    wanted = bar_columns(columns)
     ids = sorted(set(instrument_ids), key=lambda name: name.encode())
     since = {name: min(first_day.get(name, start_day), start_day) for name in ids}
     master = dataset.instruments()
@@ -107,21 +105,10 @@ def _one_wave(
 ) -> dict[ColumnKey, Values]:
     """Return every column of the run, loaded by a single call of the reader. ``if_kept``: none of them, unless the
     cache can keep them all."""
-    by_day: dict[int, list[str]] = {}
-    for name, day in since.items():
-        by_day.setdefault(day, []).append(name)
-    plans = [
-        dataset.needs(kind, names, day, end_day, columns)
-        for day, names in sorted(by_day.items())
-        for kind, columns in ((_BARS, wanted), ("splits", _SPLITS), ("dividends", _DIVIDENDS))
-    ]
-    if not plans:
+    plan = dataset.read_plan(since, end_day, wanted)
+    if if_kept and plan.bytes_needed * DECODED_MAX > cache.cache_bytes_max:
         return {}
-    chunks = {chunk.column_key: chunk for plan in plans for chunk in plan.chunks}
-    whole = replace(plans[0], chunks=tuple(chunks.values()))
-    if if_kept and whole.bytes_needed * DECODED_MAX > cache.cache_bytes_max:
-        return {}
-    return read_columns(dataset.store, dataset, whole, cache)
+    return read_columns(dataset.store, dataset, plan, cache)
 
 
 def prefetch(
@@ -131,7 +118,7 @@ def prefetch(
 
     ``first_day``: by id, the first day that is read; ``columns`` as in ``load_market``.
     """
-    wanted = tuple(name for name in BAR_COLUMNS if name in columns | ALWAYS)
+    wanted = bar_columns(columns)
     _one_wave(dataset, cache, first_day, end_day, wanted, if_kept=True)
 
 
