@@ -116,8 +116,7 @@ def gather(
             for name in prices:
                 spare_decimals(source(group, name), low, high, left)
             spare[at] = left
-        has_rows = rows > 0
-        np.maximum.at(scale, clipped.instrument[has_rows], (decimals - spare)[has_rows])
+        np.maximum.at(scale, clipped.instrument, decimals - spare)
     change = scale[clipped.instrument] - decimals
     up, down = 10 ** np.maximum(change, 0), 10 ** np.maximum(-change, 0)
     unit = np.power(10, scale).astype(np.float64)[clipped.instrument]
