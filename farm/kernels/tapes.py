@@ -51,16 +51,22 @@ def tape_windows(
         while high > low and close_ts[high - 1] > until:
             high -= 1
         first[k], last[k], fault[k], row[k] = low, high, 0, NONE
-        no_open, no_close = False, False
+        overlaps, no_open, no_close = False, False, False
         for at in range(low, high):
-            if open_ts[at] >= close_ts[at] or (at + 1 < high and open_ts[at + 1] < close_ts[at]):
-                fault[k], row[k] = OVERLAP, at
-                break
+            overlaps |= open_ts[at] >= close_ts[at]
             no_open |= not 0.0 < opened[at] < _INFINITY
             no_close |= not 0.0 < close[at] < _INFINITY
-        if fault[k] == 0 and no_open:
+        for at in range(low, high - 1):
+            overlaps |= open_ts[at + 1] < close_ts[at]
+        if overlaps:
+            fault[k], row[k] = OVERLAP, low
+            while open_ts[row[k]] < close_ts[row[k]] and not (
+                row[k] + 1 < high and open_ts[row[k] + 1] < close_ts[row[k]]
+            ):
+                row[k] += 1
+        elif no_open:
             fault[k] = OPEN
-        elif fault[k] == 0 and no_close:
+        elif no_close:
             fault[k] = CLOSE
 
 

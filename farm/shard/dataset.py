@@ -242,7 +242,8 @@ def read_table(store: Store, ref: ShardRef) -> pa.Table:
 
 
 def _master(store: Store, index: ShardIndex) -> tuple[tuple[Instrument, ...], int]:
-    rows = read_table(store, index.ref).to_pylist()
+    columns = read_table(store, index.ref).to_pydict()
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return tuple(_instrument(row, index.scale_of(row["id"])) for row in rows), index.ref.bytes
 
 

@@ -412,7 +412,10 @@ def decode_index(data: bytes, ref: ShardRef, *, place: str) -> ShardIndex:
     kind = kind_of(row["kind"][0].as_py(), place=place)
     columns: list[str] = row["columns"][0].as_py()
     groups, members, chunks, months = (row[name].values for name in ("groups", "members", "chunks", "months"))
-    digests = np.frombuffer(b"".join(months.field("digest").to_pylist()), np.uint8).reshape(-1, DIGEST_BYTES)
+    held = months.field("digest")
+    digests = np.frombuffer(held.buffers()[1], np.uint8).reshape(-1, DIGEST_BYTES)[
+        held.offset : held.offset + len(held)
+    ]
     return ShardIndex(
         ref=ref,
         kind=kind,
