@@ -19,10 +19,12 @@ from farm.engine.ledger import Run, Status
 from farm.market.panel import Market
 from farm.signals.evaluate import Signals
 
+SILENT = ("enter_never_known", "enter_never_true")
+
 
 def incidents(run: Run, market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:
     """Return the counts of ``run`` that are not zero; ``market`` and ``signals`` are those it was simulated on."""
-    return {**(_lapses(run, market) if "lapsed" in run.counts else {}), **_silent(market, signals)}
+    return {**(_lapses(run, market) if "lapsed" in run.counts else {}), **silent(market, signals)}
 
 
 def _lapses(run: Run, market: Market) -> Mapping[str, int]:
@@ -48,7 +50,8 @@ def _lapses(run: Run, market: Market) -> Mapping[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:
+def silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:
+    """Return how many entry conditions were never known, and never true, where there are such."""
     never_known = never_true = 0
     for one in (one for sleeve in signals for one in sleeve):
         if one.enter.any() or one.enter_short.any():
@@ -57,5 +60,5 @@ def _silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str
         if day.size and int(day[-1]) >= market.start_day:
             never_known += not one.is_enter_known
             never_true += one.is_enter_known
-    found = {"enter_never_known": never_known, "enter_never_true": never_true}
+    found = dict(zip(SILENT, (never_known, never_true), strict=True))
     return {name: count for name, count in found.items() if count}

@@ -14,6 +14,7 @@ from farm.kernels.orders import (
     drop,
     lapse_all,
     link,
+    ratio,
     release,
     restate_guards,
     restate_order,
@@ -230,8 +231,7 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
     p.dividends = 0.0
     p.entry_lots = int(lots)
     p.entry_notional = abs(flow)
-    p.num = 1.0
-    p.den = 1.0
+    p.opened_split = tables.asset(b, p.asset).split
     p.adds = 0
     p.entry_order = o.number
     p.entry_ts = account.ts
@@ -249,12 +249,13 @@ def add_to_position(b: Row, x: int, row: int, lots: float, fee: float) -> None:
     """Buy (or sell short) more by order ``row``: the average entry moves, and what is measured from it."""
     o, p = tables.order(b, row), tables.position(b, x)
     flow = write_fill(b, x, row, float(o.side) * lots, 1)
-    before = formula.restated_price(p.entry_price, p.num, p.den)
+    asset = tables.asset(b, p.asset)
+    num, den = ratio(b, asset, p.opened_split)
+    before = formula.restated_price(p.entry_price, num, den)
     p.entry_price = formula.average(before, float(abs(p.lots)), o.at, lots)
-    p.entry_lots = int(formula.restated_lots(float(p.entry_lots), p.num, p.den) + lots)
+    p.entry_lots = int(formula.restated_lots(float(p.entry_lots), num, den) + lots)
     p.entry_notional += abs(flow)
-    p.num = 1.0
-    p.den = 1.0
+    p.opened_split = asset.split
     p.adds += 1
     p.lots += o.side * int(lots)
     p.pnl += flow - fee
@@ -276,38 +277,57 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
     multiples of the risk, and levels that do not follow additions.
     """
     entry, p = tables.order(b, row), tables.position(b, x)
+    asset = tables.asset(b, p.asset)
     first, count = row + 1, entry.guards
     risk = np.nan
     for at in range(first, first + count):
         o = tables.order(b, at)
-        o.peak = entry.ref
-        if o.unit != R:
-            o.level = o.value if o.kind == TRAIL else _level_from(p, o, risk)
-            if o.kind != TARGET:
-                distance = p.side * (p.entry_price - level_of(o))
-                if not risk <= distance:  # the first one too: risk is NaN
-                    risk = distance
+        lift(o, entry.ref, asset.split)
+        if o.unit == LEVEL:
+            num, den = ratio(b, asset, o.split)
+            o.level = formula.restated_level(o.frozen, num, den)
+        elif o.unit != R:
+            _set_level(p, o, risk, asset.split)
+        if o.unit != R and o.kind != TARGET:
+            distance = p.side * (p.entry_price - level_of(o))
+            if not risk <= distance:  # the first one too: risk is NaN
+                risk = distance
     risk = formula.on_grid(risk)
     rules = tables.sleeve(b, p.sleeve)
     for at in range(first, first + count):
         o = tables.order(b, at)
         if o.unit == R:
-            o.level = _level_from(p, o, risk)
+            _set_level(p, o, risk, asset.split)
         if old != NONE:
             kept = tables.order(b, old + at - first)
             follows = tables.stop_rule(b, rules.first_stop + at - first).follows == 1
+            lift(o, kept.peak_print, kept.peak_split)
             o.peak = kept.peak
             if o.kind == TRAIL or o.unit == R or (o.unit == LEVEL and not follows):
                 o.level = kept.level
+                o.frozen = kept.frozen
+                o.split = kept.split
     p.guard = first
     tables.order(b, first).guards = count - 1
     link(b, first)
 
 
+@helper
+def _set_level(p: Row, o: Row, risk: float, split: int) -> None:
+    """Freeze a level that counts from the entry price, and say after which split."""
+    if o.kind != TRAIL:
+        sign = float(p.side if o.kind == TARGET else -p.side)
+        o.frozen = formula.guard_level(o.unit, sign, p.entry_price, o.frozen, risk)
+    o.level = o.frozen
+    o.split = split
+
+
 @inlined
-def _level_from(p: Row, o: Row, risk: float) -> float:
-    sign = float(p.side if o.kind == TARGET else -p.side)
-    return formula.guard_level(o.unit, sign, p.entry_price, o.value, risk)
+def lift(o: Row, price: float, split: int) -> None:
+    """A print, after the split in row ``split``, is the best since the entry."""
+    o.peak = price
+    o.peak_print = price
+    o.peak_split = split
 
 
 @inlined
@@ -356,6 +376,8 @@ def act(b: Row, k: int) -> None:
     """Restate what is held and ordered before any price of the new basis; book a dividend on its ex-date."""
     action = tables.action(b, k)
     asset = tables.asset(b, action.asset)
+    if action.dividend < 0:
+        asset.split = k
     for at in range(asset.first_position, asset.end_position):
         if action.dividend >= 0:
             _accrue(b, tables.of_asset(b, at).row, action)
@@ -385,7 +407,7 @@ def _split(b: Row, x: int, action: Row) -> None:
     account, p = tables.account(b), tables.position(b, x)
     asset, num, den = tables.asset(b, p.asset), action.num, action.den
     if p.guard != NONE:
-        restate_guards(b, p.guard, 1 + tables.order(b, p.guard).guards, num, den)
+        restate_guards(b, asset, p.guard)
     if p.lots != 0:
         held = float(abs(p.lots))
         bound(account, held * num)
@@ -397,14 +419,12 @@ def _split(b: Row, x: int, action: Row) -> None:
             p.pnl += flow
             write_cash(b, SPLIT_CASH, p.sleeve, p.asset, action.day, flow, 0.0)
         p.lots = p.side * int(lots)
-        p.num *= num
-        p.den *= den
         if lots == 0.0:
             account.was_held = 1
             _let_go(b, x)
             end_trade(b, x, NONE, SPLIT, price, 0.0, asset.row + 1)
     if p.order != NONE:
-        restate_order(b, p.order, num, den)
+        restate_order(b, asset, p.order, action)
 
 
 @helper
@@ -448,6 +468,7 @@ def end(b: Row) -> None:
             asset = tables.asset(b, p.asset)
             pnl = p.pnl + value_of(asset, asset.mark, float(p.lots))
             bound(account, pnl)
-            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, asset.row, pnl)
+            row = max(asset.row, p.entry_row)  # its first bar may close after the run
+            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, row, pnl)
             account.open_trades += 1
     account.ended = 1

@@ -24,8 +24,8 @@ def _table(name: str, *, readonly: bool) -> Array:
     return Array(from_dtype(records.TABLES[name]), 1, "C", readonly=readonly)
 
 
-_TAPE = NamedTuple([_table(name, readonly=True) for name in TapeTables._fields], TapeTables)  # type: ignore[no-untyped-call]
-_STATE = NamedTuple([_table(name, readonly=False) for name in Tables._fields], Tables)  # type: ignore[no-untyped-call]
+TAPE = NamedTuple([_table(name, readonly=True) for name in TapeTables._fields], TapeTables)  # type: ignore[no-untyped-call]
+STATE = NamedTuple([_table(name, readonly=False) for name in Tables._fields], Tables)  # type: ignore[no-untyped-call]
 _SIGNALS = Array(uint8, 2, "C", readonly=True)
 _NUMBERS = Array(float64, 3, "C", readonly=True)
 _BOOKS = Array(from_dtype(records.BOOKS), 1, "C")
@@ -79,7 +79,7 @@ def _take(b: records.Row, first: int, last: int) -> bool:
     return works
 
 
-@kernel(int64(int64, _TAPE, _SIGNALS, _NUMBERS, _STATE, _BOOKS))
+@kernel(int64(int64, TAPE, _SIGNALS, _NUMBERS, STATE, _BOOKS))
 def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Tables, books: Table) -> int:
     """Carry the state over the instants [account.next, ``last``); return DONE, ROOM or OVERFLOW.
 

@@ -7,7 +7,7 @@ closing bar, guards are tested: stops before targets, each by order of the entry
 import numpy as np
 
 from farm.kernels import formula, tables
-from farm.kernels.book import admit, close_lots, fee_of, flatten, level_of, mark, value_of
+from farm.kernels.book import admit, close_lots, fee_of, flatten, level_of, lift, mark, value_of
 from farm.kernels.jit import helper, inlined
 from farm.kernels.orders import drop, leave_alone, settle, trigger
 from farm.kernels.records import ADD, ENTER, IN_CASH, IN_WORK, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
@@ -259,6 +259,7 @@ def _met(b: Row, first: int, bar: Row) -> int:
     lifted. Everything is seen from the long side: prices of a short are negated.
     """
     head = tables.order(b, first)
+    split = tables.asset(b, head.instrument).split
     side = -float(head.side)
     start = side * bar.open
     low = bar.low if side > 0.0 else -bar.high
@@ -267,8 +268,8 @@ def _met(b: Row, first: int, bar: Row) -> int:
     stop_row, target_row = NONE, NONE
     for row in range(first, first + head.guards + 1):
         o = tables.order(b, row)
-        if o.kind == TRAIL:
-            o.peak = side * max(side * o.peak, start)
+        if o.kind == TRAIL and start > side * o.peak:
+            lift(o, bar.open, split)
         level = side * level_of(o)
         if np.isnan(level):
             continue
@@ -287,8 +288,8 @@ def _met(b: Row, first: int, bar: Row) -> int:
         return target_row
     for row in range(first, first + head.guards + 1):
         o = tables.order(b, row)
-        if o.kind == TRAIL:
-            o.peak = side * max(side * o.peak, high)
+        if o.kind == TRAIL and high > side * o.peak:
+            lift(o, side * high, split)
     return NONE
 
 

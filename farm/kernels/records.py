@@ -52,6 +52,7 @@ INSTANT = np.dtype(
         ("ts", "<i8"),  # when
         ("session", "<i8"),  # the session of the run that closes now, or -1
         ("closed", "<i8"),  # a bit for each calendar of which a session closes now
+        ("under_way", "<i8"),  # a bit for each calendar of which a session has opened before now, and closes after it
         ("act_end", "<i8"),  # where the rows of this instant end among the splits and ex-dates,
         ("bar_end", "<i8"),  # the closing bars,
         ("pay_end", "<i8"),  # the dividends paid,
@@ -63,6 +64,7 @@ ACTION = np.dtype(
     [
         ("asset", "<i8"),
         ("dividend", "<i8"),  # number of the dividend; -1: a split
+        ("before", "<i8"),  # a split: row of the one before it of this asset, or -1
         ("day", "<i8"),  # ex-day
         ("pay_assumed", "<i8"),  # 1: no pay date is known, the ex-date stands in
         ("num", "<f8"),  # new shares
@@ -162,6 +164,7 @@ ASSET = np.dtype(
         ("per_order", "<f8"),  # plus so much an order,
         ("fee_min", "<f8"),  # and in all at least this, in micro-units
         ("calendar", "<i8"),  # its number among those of the tape
+        ("split", "<i8"),  # row of its last split among the actions, or -1: prices are on the share basis after it
     ]
 )
 """A traded instrument of the tape, in id order."""
@@ -211,8 +214,7 @@ POSITION = np.dtype(
         ("dividends", "<f8"),
         ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
         ("entry_notional", "<f8"),
-        ("num", "<f8"),  # new shares
-        ("den", "<f8"),  # for so many old ones, by the splits since the last opening
+        ("opened_split", "<i8"),  # ASSET.split at the last opening
         ("adds", "<i8"),  # additions so far
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),
@@ -250,14 +252,20 @@ ORDER = np.dtype(
         ("next", "<i8"),  # the next order that works on this asset, or -1
         ("working_at", "<i8"),  # where it stands in the list of working orders
         ("guards", "<i8"),  # rows after it that will guard (or after the first, do guard) the position
-        ("sessions", "<i8"),  # sessions of its instrument that have closed while it worked,
+        (
+            "sessions",
+            "<i8",
+        ),  # sessions of its instrument that have opened and closed while it worked; -1 in one before,
         ("lasts", "<i8"),  # and after how many it lapses
         ("limit", "<f8"),  # its limit on the share basis of now; 0: it takes any price
         ("opens", "<i8"),  # lots that it opens beyond what it closes
+        ("split", "<i8"),  # ASSET.split when its prices were frozen: ``limit_price`` or ``frozen``
         ("unit", "<i8"),  # a guard: how its rule measures, PCT .. R
-        ("value", "<f8"),  # a guard: what its rule says, in that unit
-        ("level", "<f8"),  # a guard: its price, or the distance of a trail from the peak
-        ("peak", "<f8"),  # a trail: the best print since the entry
+        ("frozen", "<f8"),  # a guard: what its rule says; once it is at work, its level as it was set
+        ("level", "<f8"),  # a guard: its price, or the distance of a trail from the peak; on the share basis of now
+        ("peak", "<f8"),  # a trail: the best print since the entry, on the share basis of now,
+        ("peak_print", "<f8"),  # and as it was printed,
+        ("peak_split", "<i8"),  # with ASSET.split then
         ("ref", "<f8"),  # the print that it meets,
         ("at", "<f8"),  # and the price that it pays
         ("fit", "<i8"),  # lots of ``opens`` that are covered

@@ -190,3 +190,9 @@ def said(b: Row, sleeve: int, bar: int) -> int:
 def number(b: Row, sleeve: int, which: int, bar: int) -> float:
     """A number of a sleeve at a closing bar: its preference, or a stop level."""
     return _record(b.numbers, (sleeve * b.levels + which) * b.bars_end + bar, NUMBER).value
+
+
+@inlined
+def word(address: int, at: int) -> Row:
+    """One of the words of eight bytes from ``address`` on, as ``row``."""
+    return _record(address, at, LINK)

@@ -18,11 +18,11 @@ _INSTANTS, _BARS, _OPENINGS = (Array(from_dtype(one), 1, "C") for one in (INSTAN
 _LAST = 9223372036854775807
 _INFINITY = float("inf")
 
-OVERLAP, OPEN, CLOSE = 1, 2, 3
+OVERLAP, CLOSE, OPEN = 1, 2, 3
 """Why bars cannot be traded on: they overlap, or one closes before it opens; a price is no positive number."""
 
 
-@kernel(void(_I64, _I64, _I32, _I64, _I64, _F64, _F64, int64, int64, int64, _OUT64, _OUT64, _OUT64, _OUT64))
+@kernel(void(_I64, _I64, _I32, _I64, _I64, _F64, _F64, int64, int64, int64, _OUT64, _OUT64, _OUT64, _OUT64, _OUT64))
 def tape_windows(
     chosen: I64,
     start: I64,
@@ -36,26 +36,32 @@ def tape_windows(
     until: int,
     first: I64,
     last: I64,
+    last_open: I64,
     fault: I64,
     row: I64,
 ) -> None:
-    """Write the bars [first, last) of the panel that each tape holds: in the days of the run, closed by ``until``.
+    """Write the bars of the panel that each tape holds: [first, last) in the days of the run and closed by ``until``,
+    [first, last_open) those and one that only opens before it.
 
-    Shapes:  chosen, first, last, fault, row (k,). fault: OVERLAP, OPEN or CLOSE, the first of them that is met, else 0;
-             row: the bar that overlaps.
+    Shapes:  chosen, first, last, last_open, fault, row (k,). fault: OVERLAP, CLOSE or OPEN, the first of them that is
+             met, else 0; row: the bar that overlaps.
     """
     for k in range(chosen.size):
         begin, end = start[chosen[k]], start[chosen[k] + 1]
         low = lower_bound(day, begin, end, start_day)
         high = lower_bound(day, low, end, end_day + 1)
+        prints = high
         while high > low and close_ts[high - 1] > until:
             high -= 1
-        first[k], last[k], fault[k], row[k] = low, high, 0, NONE
+        while prints > high and open_ts[prints - 1] >= until:
+            prints -= 1
+        first[k], last[k], last_open[k], fault[k], row[k] = low, high, prints, 0, NONE
         overlaps, no_open, no_close = False, False, False
         for at in range(low, high):
             overlaps |= open_ts[at] >= close_ts[at]
-            no_open |= not 0.0 < opened[at] < _INFINITY
             no_close |= not 0.0 < close[at] < _INFINITY
+        for at in range(low, prints):
+            no_open |= not 0.0 < opened[at] < _INFINITY
         for at in range(low, high - 1):
             overlaps |= open_ts[at + 1] < close_ts[at]
         if overlaps:
@@ -64,14 +70,14 @@ def tape_windows(
                 row[k] + 1 < high and open_ts[row[k] + 1] < close_ts[row[k]]
             ):
                 row[k] += 1
-        elif no_open:
-            fault[k] = OPEN
         elif no_close:
             fault[k] = CLOSE
+        elif no_open:
+            fault[k] = OPEN
 
 
-@kernel(void(_I64, _I64, _I64, _I64, _F64, _F64, _F64, _F64, _F64, _BARS, _OPENINGS))
-def fill_tapes(
+@kernel(void(_I64, _I64, _I64, _I64, _F64, _F64, _F64, _F64, _F64, _BARS))
+def fill_bars(
     begin: I64,
     first: I64,
     last: I64,
@@ -82,9 +88,8 @@ def fill_tapes(
     close: F64,
     volume: F64,
     bars: Table,
-    openings: Table,
 ) -> None:
-    """Write the closing bars and opening prints of each tape, from ``to`` on. ``begin``: the first bar of its panel.
+    """Write the closing bars first .. last of each tape, from ``to`` on. ``begin``: the first bar of its panel.
 
     Empty ``high`` or ``low``: they were not loaded, and are NaN.
     """
@@ -98,6 +103,13 @@ def fill_tapes(
             bar.low = low[at] if low.size else float("nan")
             bar.close = close[at]
             bar.volume = volume[at]
+
+
+@kernel(void(_I64, _I64, _I64, _F64, _F64, _OPENINGS))
+def fill_openings(first: I64, last: I64, to: I64, opened: F64, volume: F64, openings: Table) -> None:
+    """Write the opening prints of bars first .. last of each tape, from ``to`` on."""
+    for k in range(first.size):
+        for at in range(first[k], last[k]):
             opening = openings[to[k] + at - first[k]]
             opening.asset = 0
             opening.price = opened[at]
@@ -109,7 +121,12 @@ def _head(times: I64, at: int, stop: int) -> int:
     return times[at] if at < stop else _LAST
 
 
-@kernel(int64(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _INSTANTS, _OUT64))
+@kernel(
+    int64(
+        *(_I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64),
+        *(_INSTANTS, _OUT64),
+    )
+)
 def tape_instants(
     act_ts: I64,
     act_start: I64,
@@ -117,10 +134,13 @@ def tape_instants(
     close_ts: I64,
     first: I64,
     last: I64,
+    last_open: I64,
     pay_ts: I64,
     pay_first: I64,
     pay_last: I64,
+    opens: I64,
     closes: I64,
+    own_opens: I64,
     own_closes: I64,
     own_first: I64,
     own_last: I64,
@@ -129,23 +149,24 @@ def tape_instants(
 ) -> int:
     """Write the instants of each tape, one after the other, as ``merge_instants`` does; return how many there are.
 
-    Shapes:  act_start (k + 1,): the splits and ex-dates of each tape; first, last (k,): its bars; pay_first, pay_last
-             (k,): its payments with an instant; closes: of the run's sessions; own_first, own_last (k,): the session
-             closes of the instrument's own calendar, none if it is the run's; start (k + 1,): where its instants begin.
+    Shapes:  act_start (k + 1,): the splits and ex-dates of each tape; first, last, last_open (k,): its bars and prints;
+             pay_first, pay_last (k,): its payments with an instant; opens, closes: of the run's sessions; own_first,
+             own_last (k,): the sessions of the instrument's own calendar, none if it is the run's; start (k + 1,):
+             where its instants begin.
     """
     n = 0
     for k in range(first.size):
         start[k] = n
         a, b, p, o, c, d = act_start[k], first[k], pay_first[k], first[k], 0, own_first[k]
-        a_stop, b_stop, p_stop, d_stop = act_start[k + 1], last[k], pay_last[k], own_last[k]
+        a_stop, b_stop, p_stop, o_stop, d_stop = act_start[k + 1], last[k], pay_last[k], last_open[k], own_last[k]
         act, bar, pay = _head(act_ts, a, a_stop), _head(close_ts, b, b_stop), _head(pay_ts, p, p_stop)
-        opening, closing = _head(open_ts, o, b_stop), _head(closes, c, closes.size)
+        print_, closing = _head(open_ts, o, o_stop), _head(closes, c, closes.size)
         own = _head(own_closes, d, d_stop)
         while True:
-            now = min(min(min(act, bar), min(pay, opening)), min(closing, own))
+            now = min(min(min(act, bar), min(pay, print_)), min(closing, own))
             if now == _LAST:
                 break
-            session, closed = NONE, 0
+            session, closed, under_way = NONE, 0, 0
             while act == now:
                 a += 1
                 act = _head(act_ts, a, a_stop)
@@ -155,10 +176,10 @@ def tape_instants(
             while pay == now:
                 p += 1
                 pay = _head(pay_ts, p, p_stop)
-            while opening == now:
+            while print_ == now:
                 o += 1
-                opening = _head(open_ts, o, b_stop)
-            if closing == now:
+                print_ = _head(open_ts, o, o_stop)
+            while closing == now:
                 session, closed = c, 1
                 c += 1
                 closing = _head(closes, c, closes.size)
@@ -166,10 +187,15 @@ def tape_instants(
                 closed |= 2
                 d += 1
                 own = _head(own_closes, d, d_stop)
+            if c < closes.size and opens[c] < now:
+                under_way = 1
+            if d < d_stop and own_opens[d] < now:
+                under_way |= 2
             instant = out[n]
             instant.ts = now
             instant.session = session
             instant.closed = closed
+            instant.under_way = under_way
             instant.act_end = a - act_start[k]
             instant.bar_end = b - first[k]
             instant.pay_end = p - pay_first[k]

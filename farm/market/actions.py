@@ -146,7 +146,16 @@ def _acting(run: Market | Panel, dated: Dated, first_print: FirstPrint, *, is_on
     number[ordered] = np.arange(ordered.size)
     if not is_one_run:
         number[ordered] -= np.searchsorted(owner[ordered], owner[ordered])
+    splits_in_order = order[~is_dividend[order]]
+    row = np.empty(owner.size, np.int64)
+    row[order] = np.arange(owner.size)
+    if not is_one_run:
+        row -= np.searchsorted(owner[order], owner)
+    of = splits_in_order[np.argsort(owner[splits_in_order], kind="stable")]
+    before = np.full(owner.size, -1, np.int64)
+    before[of[1:]] = np.where(owner[of[1:]] == owner[of[:-1]], row[of[:-1]], -1)
     actions = np.zeros(owner.size, ACTION)
+    actions["before"] = before
     actions["asset"] = owner if is_one_run else 0
     actions["dividend"] = number
     actions["day"] = np.concatenate((dated.split_day[split], dated.dividend_day[paid]))

@@ -78,11 +78,11 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
     series = [market.series[index] for index in chosen]
     windows = [_window(market, one) for one in series]
-    calendars, closes = _closes(market, series)
+    calendars, sessions = _sessions(market, series)
     bar_ts, bars = _bars(series, windows)
-    open_ts, openings = _openings(series, windows)
+    open_ts, openings = _openings(market, series, windows)
     found = actions_of_series(market, series)
-    instants = _instants(closes, found.act_ts, bar_ts, found.pay_ts[found.pay_ts != LATE], open_ts)
+    instants = _instants(sessions, found.act_ts, bar_ts, found.pay_ts[found.pay_ts != LATE], open_ts)
     bars_of = np.arange(bars.shape[0]) if len(series) == 1 else np.argsort(bars["asset"], kind="stable")
     return Tape(
         market=market,
@@ -97,32 +97,33 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     )
 
 
-def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
-    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+def _sessions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[tuple[I64, I64]]]:
+    """The calendars of the run and of the series, and when their sessions open and close; those of the run first."""
     run = market.calendar
     names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
     if len(names) > CALENDARS_MAX:
         raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
-    closes = [run.close_ts]
-    return names, closes + [own_closes(market, name) for name in names[1:]]
+    return names, [(run.open_ts, run.close_ts), *(own_sessions(market, name) for name in names[1:])]
 
 
-def own_closes(run: Market | Panel, name: str) -> I64:
-    """Return when the sessions of another calendar close during the run."""
+def own_sessions(run: Market | Panel, name: str) -> tuple[I64, I64]:
+    """Return when the sessions of another calendar open and close that close during the run."""
     own = run.calendars[name]
-    first, last = np.searchsorted(own.day, (run.start_day, run.end_day + 1))
-    until = run.calendar.close_ts[-1:].max(initial=0)
-    count = np.searchsorted(own.close_ts[first:last], until, side="right")
-    return own.close_ts[first : first + count]
+    first = int(np.searchsorted(own.day, run.start_day))
+    last = int(np.searchsorted(own.day, run.end_day, side="right"))
+    last = min(last, int(np.searchsorted(own.close_ts, run.calendar.close_ts[-1:].max(initial=0), side="right")))
+    return own.open_ts[first:last], own.close_ts[first:last]
 
 
-def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
+def _instants(sessions: Sequence[tuple[I64, I64]], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
     """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
+    opens, closes = zip(*sessions, strict=True)
     lists = (act_ts, bar_ts, pay_ts, open_ts, *closes)
     lengths = np.array([one.size for one in lists])
     stop = np.cumsum(lengths)
     instants = np.empty(stop[-1], INSTANT)
-    n = merge_instants(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, instants)
+    times, opened = (readonly(np.concatenate(parts)) for parts in (lists, opens))
+    n = merge_instants(times, opened, readonly(stop), stop - lengths, instants)
     instants.resize(n, refcheck=False)  # in place: a copy would touch as much memory again
     return instants
 
@@ -143,11 +144,14 @@ def _window(market: Market, series: InstrumentSeries) -> slice:
     wrong = np.flatnonzero((open_ts >= close_ts) | (np.append(open_ts[1:], np.iinfo(np.int64).max) < close_ts))
     if wrong.size:
         raise time_fault(series.id, int(series.day[first + int(wrong[0])]))
-    for name in ("open", "close"):
-        price = getattr(series, name)[first:last]
-        if not bool(((price > 0.0) & (price < np.inf)).all()):
-            raise price_fault(series.id, name)
+    _check_prices(series, "close", slice(first, last))
     return slice(first, last)
+
+
+def _check_prices(series: InstrumentSeries, name: str, rows: slice) -> None:
+    price = getattr(series, name)[rows]
+    if not bool(((price > 0.0) & (price < np.inf)).all()):
+        raise price_fault(series.id, name)
 
 
 def time_fault(name: str, day: int) -> DataError:
@@ -174,16 +178,21 @@ def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple
     return _in_order([one.close_ts[window] for one, window in zip(series, windows, strict=True)], tables, BAR)
 
 
-def _openings(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
-    """Opening prints by (open_ts, asset)."""
-    tables = []
+def _openings(market: Market, series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
+    """Opening prints by (open_ts, asset): of the bars that close in the run, and of one that only opens in it."""
+    times, tables = [], []
     for asset, (one, window) in enumerate(zip(series, windows, strict=True)):
-        table = np.empty(window.stop - window.start, OPENING)
+        last = int(np.searchsorted(one.day, market.end_day, side="right"))
+        last = min(last, int(np.searchsorted(one.open_ts, market.calendar.close_ts[-1:].max(initial=0))))
+        opened = slice(window.start, max(window.stop, last))
+        _check_prices(one, "open", opened)
+        table = np.empty(opened.stop - opened.start, OPENING)
         table["asset"] = asset
-        table["price"] = one.open[window]
-        table["volume"] = one.volume[window]
+        table["price"] = one.open[opened]
+        table["volume"] = one.volume[opened]
+        times.append(one.open_ts[opened])
         tables.append(table)
-    return _in_order([one.open_ts[window] for one, window in zip(series, windows, strict=True)], tables, OPENING)
+    return _in_order(times, tables, OPENING)
 
 
 def _in_order(times: Sequence[I64], tables: Sequence[Table], dtype: np.dtype[np.void]) -> tuple[I64, Table]:

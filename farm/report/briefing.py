@@ -53,7 +53,7 @@ def report_of(
     context = runner.context(study)
     cells = []
     for position in range(len(study.cell_instruments)):
-        if context.has_data(trial, position):
+        if context.has_data(position):
             scored = runner.recompute(study, trial, position)
             cells.append(WinnerCell(scored, context.market(position)))
         else:

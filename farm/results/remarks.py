@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from farm.program.compile import compile_trial
+from farm.program.lookback import LookBack
+from farm.program.template import compile_study
 from farm.results.results import Results
 from farm.results.segment import parsed
-from farm.spec.resolve import Resolver
 from farm.spec.spec import StudySpec
+from farm.spec.table import ParamTable
 from farm.study.coverage import AFTER, BEFORE, OF_BENCHMARK, OTHER_CALENDAR, Coverage
 from farm.study.trials import Study
 from farm.values.units import iso
@@ -125,9 +126,10 @@ def _conditions(count: int) -> str:
 
 def _history(study: Study, spec: StudySpec, trial: int, traded: Sequence[Coverage]) -> str:
     """Return how many bars the entry needs, when no instrument that is traded has as many."""
-    program = compile_trial(Resolver(spec).trial(study.params(trial)))
+    program = compile_study(spec).one(ParamTable.of(study.names, study.values[trial : trial + 1]), 0)
     entries = (node for sleeve in program.sleeves for node in (sleeve.enter, sleeve.enter_short) if node is not None)
-    needed = 1 + max(node.lookback for node in entries)
+    reach = LookBack(spec.run.warmup)
+    needed = 1 + max(int(reach.lookback(node)) for node in entries)
     longest = max(traded, key=lambda one: one.bars, default=None)
     if longest is None or longest.bars >= needed:
         return ""

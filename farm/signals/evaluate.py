@@ -24,6 +24,7 @@ import numpy as np
 from farm.kernels import logic
 from farm.market.panel import InstrumentSeries, Market
 from farm.program.expr import Node, is_joint, numbers
+from farm.program.lookback import LookBack
 from farm.program.program import Program, RulesProgram
 from farm.signals import series as indicator_series
 from farm.signals.store import Series, SeriesStore, nan_padded
@@ -95,6 +96,7 @@ class _Scopes:
         self.market = market
         self.store = store
         self.warmup = program.run.warmup
+        self.reach = LookBack(self.warmup)
         self.index = index
         self.window = (market.snapshot, market.calendar.name, market.start_day, market.end_day, self.warmup)
         self.host = _Scope(self, market.series[index])
@@ -162,7 +164,7 @@ class _Scope:
         back = self.start - need
         # With all the history it can use, a node's values are a function of the window. A market loaded with less
         # (or an instrument that is younger) is told apart by the bars it has.
-        loaded = -1 if self.start >= back + node.reach(self.scopes.warmup) else self.start
+        loaded = -1 if self.start >= back + int(self.scopes.reach.whole(node)) else self.start
         key = (node.key, self.bars.id, back, loaded, self.scopes.window)
         return self.scopes.store.get(key, lambda: self._make(node, need))
 
@@ -309,7 +311,7 @@ class _Scope:
             if begin < self.rows:
                 anchors[node.label] = min(int(self.bars.day[begin]), anchors.get(node.label, 2**31))
         else:
-            begin = max(0, need - node.own_lookback)
+            begin = max(0, need - int(self.scopes.reach.own_lookback(node)))
         grid = self._grid(part) if node.op == "sma" else None
         if grid is not None:
             out = indicator_series.mean_on_grid(self._adjusted(str(part.values[0])), grid, begin, bars)
@@ -336,7 +338,7 @@ class _Scope:
         """Return the bar at which a recursive indicator, needed from ``need`` on, starts."""
         warmup, market = self.scopes.warmup, self.scopes.market
         if warmup.unit == "settle":
-            begin = min(max(0, need - node.settle), self.rows - 1)
+            begin = min(max(0, need - int(self.scopes.reach.settle(node))), self.rows - 1)
             if begin < 0:
                 return 0
             first = first_day_of(month_of(int(self.bars.day[begin])))
@@ -358,12 +360,12 @@ class _Scope:
             logic.negate(self._condition(node.args[0], need, anchors), out)
             return out
         if node.op in ("for", "within"):
-            begin = max(0, need - node.own_lookback)
+            begin = max(0, need - int(self.scopes.reach.own_lookback(node)))
             whole = np.empty((2, self.rows - begin), np.uint8)
             logic.last(self._condition(node.args[0], begin, anchors), int(node.values[0]), node.op == "for", whole)
             return np.ascontiguousarray(whole[:, need - begin :])
         joint = is_joint(node.op, node.args)
-        begin = max(0, need - node.own_lookback)
+        begin = max(0, need - int(self.scopes.reach.own_lookback(node)))
         parts = [self.part(part, begin, is_joint=joint, anchors=anchors) for part in node.args]
         if node.op in ("cross_up", "cross_dn"):
             above, below = parts if node.op == "cross_up" else parts[::-1]

@@ -28,6 +28,18 @@ class ParamTable:
     codes: tuple[I32, ...]
     trials: int
 
+    @classmethod
+    def of(cls, names: Sequence[str], rows: Sequence[Sequence[Value]]) -> ParamTable:
+        """Return the table of these rows, each with a value for every name; a column's values in order of their use."""
+        places: list[dict[tuple[bool, Value], int]] = [{} for _ in names]
+        codes = np.empty((len(names), len(rows)), np.int32)
+        for trial, row in enumerate(rows):
+            for column, value in enumerate(row):
+                # True and 1 are equal, and mean different things.
+                codes[column, trial] = places[column].setdefault((value is True, value), len(places[column]))
+        values = tuple(tuple(value for _, value in place) for place in places)
+        return cls(tuple(names), values, tuple(codes), len(rows))
+
     def row(self, trial: int) -> dict[str, Value]:
         """Return the values of one trial by name."""
         columns = zip(self.names, self.values, self.codes, strict=True)
@@ -36,7 +48,7 @@ class ParamTable:
     def numbers(self, name: str) -> F64:
         """Return a numeric parameter as float64 (T,); ValueError or TypeError when one of its values is a text."""
         at = self.names.index(name)
-        return np.array([float(value) for value in self.values[at]], np.float64)[self.codes[at]]
+        return np.array(self.values[at], np.float64)[self.codes[at]]
 
     def take(self, trials: Sequence[int] | I64 | slice) -> ParamTable:
         """Return the table of these trials alone, in this order."""

@@ -15,16 +15,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from farm.program.compile import compile_trial
-from farm.program.expr import Expressions
 from farm.program.history import history_first_day
 from farm.program.program import Program
+from farm.program.template import compile_study
 from farm.shard.calendar import ALWAYS_OPEN, Calendar
 from farm.shard.dataset import Dataset, Instrument
 from farm.shard.plan import KindPlan, ReadPlan
 from farm.shard.reader import ColumnLoader
 from farm.spec.resolve import Resolver, fixed_tickers, study_identity, template
 from farm.spec.spec import StudySpec
+from farm.spec.table import ParamTable
 from farm.study.block import Block, cut, with_needs
 from farm.study.coverage import Coverage, cover
 from farm.study.reads import Reads
@@ -189,19 +189,19 @@ def _calendar_hint(name: str) -> str:
 
 def _distinct(spec: StudySpec, names: tuple[str, ...], points: Sequence[tuple[Any, ...]]) -> _Trials:
     """Resolve and compile the points of the grid; equal resolved specs are one trial, the first of them."""
-    resolver, table = Resolver(spec), Expressions()
+    resolver, compiled, table = Resolver(spec), compile_study(spec), ParamTable.of(names, points)
     seen: set[tuple[bytes, bytes]] = set()
     values: list[tuple[Any, ...]] = []
     windows: list[_Window] = []
     programs: dict[_Window, Program] = {}
     columns: set[str] = set()
-    for point in points:
+    for number, point in enumerate(points):
         resolved = resolver.trial(dict(zip(names, point, strict=True)))
         text = (resolved.head, resolved.tail)
         if text in seen:
             continue
         seen.add(text)
-        program = compile_trial(resolved, table=table)
+        program = compiled.one(table, number)
         window = _Window(program.history_bars, tuple(program.sym_history.items()))
         values.append(point)
         windows.append(window)

@@ -16,8 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from farm.spec.params import constraints_hold, grid_values
+import numpy as np
+
+from farm.spec.constraints import satisfied
+from farm.spec.params import grid_values
 from farm.spec.spec import Param, Value
+from farm.spec.table import ParamTable
 from farm.values.errors import CapacityError, SpecError
 
 POINTS_MAX = 5_000_000
@@ -47,7 +51,10 @@ def grid(params: Mapping[str, Param], constraints: Sequence[Any]) -> Grid:
         )
     points = tuple(itertools.product(*axes))
     if constraints:
-        points = tuple(point for point in points if constraints_hold(constraints, dict(zip(names, point, strict=True))))
+        shape = [len(axis) for axis in axes]
+        codes = tuple(code.reshape(-1).astype(np.int32) for code in np.indices(shape, np.int32))
+        is_left = satisfied(constraints, ParamTable(names, tuple(axes), codes, count))
+        points = tuple(itertools.compress(points, is_left))
     if not points:
         raise SpecError(
             f"no trial is left: the constraints drop all {count} points of the grid",

@@ -13,48 +13,53 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from farm.columns.cache import ColumnCache
-from farm.engine.events import RecordRoom, simulate
-from farm.engine.incidents import incidents
+from farm.engine.events import simulate
+from farm.engine.incidents import SILENT, incidents, silent
 from farm.engine.ledger import Run
+from farm.engine.room import RecordRoom
+from farm.engine.trials import Stage, stack, stage
+from farm.kernels.trials import TrialRows
 from farm.market.adjust import doubtful_splits
 from farm.market.benchmark import benchmark_returns
 from farm.market.load import load_market, prefetch
 from farm.market.panel import Market
 from farm.market.tape import Tape, make_tape
-from farm.program.compile import compile_trial
-from farm.program.expr import Expressions
 from farm.program.program import Program
-from farm.results.measure import Stretch
-from farm.results.record import CellResult, cell_result
+from farm.program.template import compile_study
+from farm.results.measure import rf_per_session
+from farm.results.record import CellResult, Header, cell_result
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot
 from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
+from farm.spec.table import ParamTable
 from farm.store.base import Store
 from farm.store.wrap import Metered
 from farm.study.split import chronological
 from farm.study.trials import Study
-from farm.values.arrays import F64
+from farm.values.arrays import F64, I64, readonly
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
 
 
 @dataclass(frozen=True, eq=False)
 class CellMarket:
-    """What all trials on one instrument (or on the universe) share; ``counts``: what is counted of their data."""
+    """What all trials on one instrument (or on the universe) share."""
 
     market: Market
     tape: Tape
+    stage: Stage
+    header: Header
     benchmark: F64 | None
-    counts: Mapping[str, int]
+    doubtful_splits: int
 
     @property
     def bytes(self) -> int:
@@ -98,22 +103,24 @@ class StudyContext:
         self.dataset = Dataset(self._metered, snapshot)
         self._memory = memory
         self._resolver = Resolver(self.spec)
-        self._table = Expressions()
-        self._buckets = self._make_buckets()
+        self._compiled = compile_study(self.spec)
+        self._table = ParamTable.of(study.names, study.values)
+        self.buckets = self._make_buckets()
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         self._threads = threading.local()
 
-    def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
-        """Return the sessions [start, stop) in sample and out of sample."""
+    def _make_buckets(self) -> I64:
+        """Return the sessions [start, stop) of the whole run, and with a split those in sample and out of sample."""
+        found = [(0, self.study.sessions)]
         split = self.spec.study.split if self.spec.study else None
-        if split is None:
-            return None, None
-        buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
-        return buckets.in_sample, buckets.out_of_sample
+        if split is not None:
+            buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
+            found += [buckets.in_sample, buckets.out_of_sample]
+        return readonly(np.array(found, np.int64))
 
-    def has_data(self, trial: int, position: int) -> bool:
-        """Whether the instruments of the cell have a bar in the window."""
-        return self.study.read(trial, position).bars > 0
+    def has_data(self, position: int) -> bool:
+        """Whether the instruments of the cells at ``position`` have a bar in the window."""
+        return self.study.read(0, position).bars > 0
 
     def fetch(self, positions: set[int]) -> None:
         """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it."""
@@ -144,7 +151,7 @@ class StudyContext:
 
     def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
         resolved = self._resolver.trial(self.study.params(trial))
-        return resolved, compile_trial(resolved, table=self._table)
+        return resolved, self._compiled.one(self._table, trial)
 
     def _load(self, position: int) -> CellMarket:
         study, run = self.study, self.spec.run
@@ -158,9 +165,25 @@ class StudyContext:
             series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
             benchmark = benchmark_returns(series, market.calendar.day)
         traded = self._traded(market, instrument)
-        doubtful = sum(doubtful_splits(market.series[index], market.start_day) for index in traded)
-        counts = {"split_doubtful": doubtful} if doubtful else {}
-        return CellMarket(market, make_tape(market, traded), benchmark, counts)
+        tape = make_tape(market, traded)
+        place = {market.series[index].symbol: asset for asset, index in enumerate(traded)}
+        sleeves = self._program_of(0, position).sleeves
+        held = [(w, at) for w, one in enumerate(sleeves) for at in sorted(place[ticker] for ticker in one.universe)]
+        return CellMarket(
+            market=market,
+            tape=tape,
+            stage=stage(
+                tape, run, held, buckets=self.buckets, rf_p=rf_per_session(run.rf, run.ann), benchmark=benchmark
+            ),
+            header=Header(
+                cash_micro=run.cash_micro,
+                session_day=market.calendar.day,
+                sleeves=tuple(sleeve.id for sleeve in sleeves),
+                instruments=tuple(market.series[index].id for index in traded),
+            ),
+            benchmark=benchmark,
+            doubtful_splits=sum(doubtful_splits(market.series[index], market.start_day) for index in traded),
+        )
 
     def _traded(self, market: Market, instrument: str | None) -> tuple[int, ...]:
         """Return the positions in the market of what the cell trades; the rest is only looked at."""
@@ -189,15 +212,36 @@ class StudyContext:
             columns=columns if columns is not None else frozenset(self.study.columns),
         )
 
+    def trial_rows(self, trials: Sequence[int], position: int) -> tuple[TrialRows, I64]:
+        """Return the rules and signals of trials on the instruments of a cell, and how often each was ``SILENT``:
+        (2, trials)."""
+        shared = self.market(position)
+        programs = [self._program_of(trial, position) for trial in trials]
+        signals = [evaluate(program, shared.market, self._memory.series) for program in programs]
+        said = [silent(shared.market, one) for one in signals]
+        return stack(programs, signals, shared.stage), np.array([[one.get(n, 0) for one in said] for n in SILENT])
+
+    def assumptions(self, trial: int) -> tuple[str, ...]:
+        """Return what the spec of a trial assumes."""
+        return self.program(trial)[1].assumptions
+
+    def spec_hash(self, trial: int, position: int) -> str:
+        """Return the hash of the resolved spec of a cell."""
+        instrument = self.study.cell_instruments[position]
+        ticker = None if instrument is None else self.study.symbols[instrument]
+        return self.program(trial)[0].cell_hash(ticker)
+
     def simulate(self, trial: int, position: int) -> Run:
-        """Run one cell through the engine."""
+        """Run one cell through the engine, for its books."""
         shared, program = self.market(position), self._program_of(trial, position)
         signals = evaluate(program, shared.market, self._memory.series)
-        run = simulate(program, shared.market, signals, tape=shared.tape, room=self._room())
-        more = {**shared.counts, **incidents(run, shared.market, signals)}
+        run = simulate(program, shared.market, signals, tape=shared.tape, room=self.room())
+        more = {**incidents(run, shared.market, signals)}
+        if shared.doubtful_splits:
+            more["split_doubtful"] = shared.doubtful_splits
         return replace(run, counts={**run.counts, **more}) if more else run
 
-    def _room(self) -> RecordRoom:
+    def room(self) -> RecordRoom:
         """Return this thread's own room for records."""
         if not hasattr(self._threads, "room"):
             self._threads.room = RecordRoom()
@@ -221,16 +265,14 @@ class StudyContext:
     def score(self, run: Run, trial: int, position: int) -> Scored:
         """Return the metrics and digests of a run of this cell."""
         spec, shared = self.spec.run, self.market(position)
-        resolved, _ = self.program(trial)
-        instrument = self.study.cell_instruments[position]
-        ticker = None if instrument is None else self.study.symbols[instrument]
+        buckets = [(int(start), int(stop)) for start, stop in self.buckets[1:]]
         result = cell_result(
             run,
-            resolved.cell_hash(ticker),
+            self.spec_hash(trial, position),
             ann=spec.ann,
             rf=spec.rf,
             benchmark_returns=shared.benchmark,
-            in_sample=self._buckets[0],
-            out_of_sample=self._buckets[1],
+            in_sample=buckets[0] if buckets else None,
+            out_of_sample=buckets[1] if buckets else None,
         )
         return Scored(run, result)

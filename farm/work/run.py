@@ -13,7 +13,6 @@ errors stop a study between cells: finished blocks are kept, and the same comman
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
@@ -45,6 +45,7 @@ from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreErro
 from farm.values.metrics import METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
+from farm.work.block import CellError, compute
 from farm.work.context import Memory, Scored, StudyContext
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
@@ -275,11 +276,24 @@ class BlockRunner:
             return self._store(waits, *finished, clock)
         with clock.stage("plan"):
             context = self.context(study)
-            rows = BlockRows(context.study, block, METRIC_NAMES)
+            place = {name: position for position, name in enumerate(context.study.cell_instruments)}
+            mine = context.study.blocks[block]
+            positions = [place[name] for name in (mine.instruments or (None,))]
         with clock.stage("read"):
-            context.fetch({rows.cell(row)[1] for row in range(len(rows))})
-        self._fill(context, rows, clock)
+            context.fetch(set(positions))
+        proof = np.ones((len(mine.trials), len(positions)), np.bool_)
+        try:
+            values = compute(context, mine.trials, positions, METRIC_NAMES, proof, clock, self._check)
+        except CellError as error:
+            where = mine.trials[error.trial], positions[error.subject]
+            raise _of_cell(error.error, context.study, *where) from error.error
+        rows = BlockRows(context.study, block, METRIC_NAMES)
+        values.fill(rows, context.assumptions(0))
         return self._store(waits, context.study, rows.segment(), context.bytes_fetched(), clock)
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
 
     def _store(
         self, waits: tuple[str, int], study: Study, segment: Segment, fetched: int, clock: Stages
@@ -294,33 +308,6 @@ class BlockRunner:
             self._unstored[waits] = study, segment, fetched
             raise
         return BlockReport(waits[1], segment.rows, is_new, fetched, clock.seconds)
-
-    def _fill(self, context: StudyContext, rows: BlockRows, clock: Stages) -> None:
-        """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short.
-
-        Instrument by instrument: a market is loaded once, whatever the budget for markets is.
-        """
-        read_s = run_s = score_s = 0.0
-        for row in sorted(range(len(rows)), key=lambda row: rows.cell(row)[1]):
-            if self._stopped.is_set():
-                raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
-            trial, position = rows.cell(row)
-            try:
-                if not context.has_data(trial, position):
-                    rows.put_no_data(row, context.program(trial)[1].assumptions)
-                    continue
-                begun = time.perf_counter()
-                context.market(position)
-                started = time.perf_counter()
-                run = context.simulate(trial, position)
-                simulated = time.perf_counter()
-                rows.put(row, context.score(run, trial, position).result)
-                read_s += started - begun
-                run_s += simulated - started
-                score_s += time.perf_counter() - simulated
-            except FarmError as error:
-                raise _of_cell(error, context.study, trial, position) from error
-        clock.seconds |= {"read": clock.seconds["read"] + read_s, "run": run_s, "score": score_s}
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.

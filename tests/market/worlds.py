@@ -28,9 +28,9 @@ Row = tuple[Any, ...]
 
 
 def calendar(name: str, days: np.ndarray, hour: int) -> Calendar:
-    """Sessions of these days, of six hours and a half."""
+    """Sessions of these days, of six hours."""
     opens = days.astype(np.int64) * NS_PER_DAY + hour * NS_PER_HOUR
-    return Calendar(name, days.astype(np.int32), opens, opens + 13 * NS_PER_HOUR // 2, (FIRST - 400, FIRST + 400))
+    return Calendar(name, days.astype(np.int32), opens, opens + 6 * NS_PER_HOUR, (FIRST - 400, FIRST + 400))
 
 
 def put_shard(store: Store, kind: Kind, span: str, symbols: Mapping[str, list[Row]], scale: Mapping[str, int],
@@ -71,7 +71,8 @@ class World:
         self.store = MemoryStore()
         self.names = sorted(rng.choice(NAMES, int(rng.integers(1, len(NAMES) + 1)), replace=False).tolist())
         days = FIRST + np.sort(rng.choice(DAYS, int(rng.integers(20, DAYS + 1)), replace=False))
-        self.calendars = [calendar("XNYS", days, 14), calendar("XTKS", days[rng.random(days.size) > 0.2], 0)]
+        hour = int(rng.choice([0, 16, 20]))  # before the others, around their close, or with it
+        self.calendars = [calendar("XNYS", days, 14), calendar("XTKS", days[rng.random(days.size) > 0.2], hour)]
         self.of = {name: int(rng.integers(0, 5) == 0) for name in self.names}
         wrong = set(rng.choice(self.names, min(faults, len(self.names)), replace=False).tolist())
         refs = [self._master()]

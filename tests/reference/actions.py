@@ -8,7 +8,7 @@ import numpy as np
 
 from farm.market.panel import InstrumentSeries, Market
 
-ActionRow = tuple[int, int, int, int, float, float, float]
+ActionRow = tuple[int, int, int, int, int, float, float, float]
 PaymentRow = tuple[int, int, int]
 
 
@@ -36,28 +36,33 @@ def acting(
         for k, day in enumerate(one.split_day.tolist()):
             instant = _instant(market, one, day)
             if instant is not None and market.start_day <= day:
-                what = (asset, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
+                what = (asset, -1, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
                 rows.append((instant, 0, asset, k, None, what))
         for k, day in enumerate(one.dividend_day.tolist()):
             instant = _instant(market, one, day)
             if instant is not None and market.start_day <= day:
                 assumed, amount = int(one.dividend_pay_assumed[k]), float(one.dividend_amount[k])
                 paid = _instant(market, one, max(day, int(one.dividend_pay_day[k])))
-                rows.append((instant, 1, asset, k, paid, (asset, 0, day, assumed, 1.0, 1.0, amount)))
+                rows.append((instant, 1, asset, k, paid, (asset, 0, -1, day, assumed, 1.0, 1.0, amount)))
     rows.sort(key=lambda row: row[:4])
     actions: list[ActionRow] = []
     paid_rows: list[tuple[int, int, PaymentRow]] = []
     unpaid: list[tuple[int, PaymentRow]] = []
+    last_split: dict[int, int] = {}
     number = 0
     for _, is_dividend, asset, _, paid, what in rows:
         if is_dividend:
             what = (asset, number, *what[2:])
-            payment = number, asset, what[2]
+            payment = number, asset, what[3]
             if paid is None:
                 unpaid.append((asset, payment))
             else:
                 paid_rows.append((paid, asset, payment))
             number += 1
+        else:
+            before = last_split.get(asset, -1)
+            last_split[asset] = len(actions)
+            what = (*what[:2], before, *what[3:])
         actions.append(what)
     paid_rows.sort()
     unpaid.sort()
