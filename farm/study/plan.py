@@ -20,14 +20,14 @@ from farm.program.program import Program
 from farm.program.template import compile_study
 from farm.shard.calendar import ALWAYS_OPEN, Calendar
 from farm.shard.dataset import Dataset, Instrument
-from farm.shard.plan import AccessPlan
+from farm.shard.plan import KindPlan, ReadPlan
 from farm.shard.reader import ColumnLoader
 from farm.spec.resolve import Resolver, fixed_tickers, study_identity, template
 from farm.spec.spec import StudySpec
 from farm.spec.table import ParamTable
 from farm.study.block import Block, cut, with_needs
 from farm.study.coverage import Coverage, cover
-from farm.study.reads import ACTIONS, BARS, Reads
+from farm.study.reads import Reads
 from farm.study.space import grid
 from farm.study.split import chronological
 from farm.study.trials import OF_SNAPSHOT, Read, Study, study_name
@@ -360,8 +360,8 @@ def _with_blocks(study: Study, dataset: Dataset, spec: StudySpec, catalog: Looku
         name = read.instrument or ""
         costs[name] = max(costs.get(name, 0), cell_cost_ns(read) // 1000)
     blocks = cut(missing, costs)
-    needs = {block.instruments: needs_of(study, dataset, spec, block.instruments) for block in blocks}
-    by_shard = {instruments: _by_shard(plans) for instruments, plans in needs.items()}
+    needs = {block.instruments for block in blocks}
+    by_shard = {names: needs_of(study, dataset, spec, names).by_shard() for names in needs}
     return replace(study, blocks=with_needs(blocks, by_shard), segments=segments)
 
 
@@ -375,27 +375,13 @@ def first_day_of(study: Study, instruments: tuple[str, ...]) -> int:
     return min(read.first_day for read in study.reads if not instruments or read.instrument in instruments)
 
 
-def needs_of(study: Study, dataset: Dataset, spec: StudySpec, instruments: tuple[str, ...]) -> list[AccessPlan]:
-    """Return what the cells of these instruments (all when empty) read: bars, splits, dividends."""
+def needs_of(study: Study, dataset: Dataset, spec: StudySpec, instruments: tuple[str, ...]) -> ReadPlan:
+    """Return what the cells of these instruments (all when empty) read."""
     others = {dataset.resolve(ticker, ticker_place(spec, ticker)) for ticker in fixed_tickers(spec)}
     if spec.run.benchmark:
         others.add(dataset.resolve(spec.run.benchmark, "run.benchmark"))
-    names = sorted({*instruments, *others} if instruments else study.symbols)
-    first_day = first_day_of(study, instruments)
-    plans = [dataset.needs(BARS, names, first_day, spec.run.end_day, study.columns)]
-    for kind in ACTIONS:
-        plans.append(dataset.needs(kind, names, first_day, spec.run.end_day, ACTION_COLUMNS[kind]))
-    return plans
-
-
-ACTION_COLUMNS = {
-    "splits": ("ex_day", "numerator", "denominator"),
-    "dividends": ("ex_day", "amount", "pay_day", "pay_day_valid"),
-}
-
-
-def _by_shard(plans: Sequence[AccessPlan]) -> dict[str, int]:
-    return {sha: size for plan in plans for sha, size in plan.by_shard().items()}
+    names = {*instruments, *others} if instruments else study.symbols
+    return dataset.read_plan(dict.fromkeys(names, first_day_of(study, instruments)), spec.run.end_day, study.columns)
 
 
 @dataclass(frozen=True)
@@ -408,7 +394,7 @@ class Plan:
     is_stored: bool
     blocks_finished: int
     seconds: float
-    reads: tuple[AccessPlan, ...]
+    reads: tuple[KindPlan, ...]
     window: tuple[int, int, int]
 
     def to_json(self) -> dict[str, Any]:
@@ -436,7 +422,7 @@ def make_plan(study: Study, dataset: Dataset, spec: StudySpec, finished: frozens
     waiting: list[Block] = [block for block in study.blocks if block.index not in finished]
     missing = sum(block.cells for block in waiting)
     names = tuple(sorted({name for block in waiting for name in block.instruments}))
-    reads = tuple(needs_of(study, dataset, spec, names)) if waiting else ()
+    reads = needs_of(study, dataset, spec, names).parts if waiting else ()
     cost: dict[str, int] = {}
     for read in study.reads:
         name = read.instrument or ""

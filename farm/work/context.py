@@ -131,7 +131,8 @@ class StudyContext:
                 since = min(read.first_day for read in reads)
                 for name in self._names(self.study.cell_instruments[position]):
                     first_day[name] = min(since, first_day.get(name, since))
-        prefetch(self.dataset, self._memory.columns, first_day, self.spec.run.end_day, frozenset(self.study.columns))
+        plan = self.dataset.read_plan(first_day, self.spec.run.end_day, self.study.columns)
+        prefetch(self.dataset, self._memory.columns, plan)
 
     def bytes_fetched(self) -> int:
         """Return the bytes that have come over the wire and were not told yet: each is told once.

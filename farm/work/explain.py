@@ -34,7 +34,7 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
     number = trial * len(owner.cell_instruments) + position
     read = owner.read(trial, position)
     names = () if read.instrument is None else (read.instrument,)
-    plans = needs_of(owner, context.dataset, context.spec, names)
+    read_plan = needs_of(owner, context.dataset, context.spec, names)
     return {
         "cell": owner.keys[number].hex(),
         "study": owner.id,
@@ -54,8 +54,8 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
             "bars_in_window": read.bars,
             "bars_read": read.rows,
             "anchors": context.anchors(trial, position) if read.bars else {},
-            "access": [plan.to_json() for plan in plans],
-            "bytes": sum(plan.bytes_needed for plan in plans),
+            "access": [part.to_json() for part in read_plan.parts],
+            "bytes": read_plan.bytes_needed,
         },
         **_explain_result(runner.catalog, owner, context.spec, number),
     }

@@ -94,9 +94,9 @@ class SubmittedStudy:
         if not self.waiting:
             return 0
         names = tuple(sorted({name for index in self.waiting for name in self.study.blocks[index].instruments}))
-        plans = needs_of(self.study, self.dataset, self.spec, names)
+        read_plan = needs_of(self.study, self.dataset, self.spec, names)
         self.dataset.calendar(self.spec.run.calendar)
-        return sum(plan.bytes_needed for plan in plans) + self.dataset.metadata_bytes
+        return read_plan.bytes_needed + self.dataset.metadata_bytes
 
 
 @dataclass(frozen=True)
