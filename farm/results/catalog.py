@@ -23,7 +23,11 @@ from farm.results.results import Results, gather
 from farm.results.segment import Segment, decode, encode
 from farm.shard.layout import parse_segment_key, parse_study_key, results_prefix, segment_key, study_key
 from farm.store.base import Store
-from farm.study.trials import FRESH, Study, study_from_bytes
+from farm.study.axes import Axes
+from farm.study.missing import Missing, all_missing
+from farm.study.proof import Proof
+from farm.study.stored import from_bytes, to_bytes
+from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
 from farm.values.shared import Shared
@@ -75,7 +79,7 @@ class Catalog:
         """Return the stored study of this name, or None."""
         key = study_key(name)
         try:
-            return study_from_bytes(self.store.get(key), key)
+            return from_bytes(self.store.get(key), key)
         except NotFound:
             return None
 
@@ -104,7 +108,7 @@ class Catalog:
     def put_study(self, study: Study) -> Study:
         """Store the study's record if it has none; return the stored one, which decides about blocks."""
         try:
-            self.store.put_if_absent(study_key(study.name), study.to_bytes())
+            self.store.put_if_absent(study_key(study.name), to_bytes(study))
         except AlreadyExists:
             return self.read_study(study.name)
         return study
@@ -180,6 +184,20 @@ class Catalog:
         listed = (meta.key for meta in self.store.list(results_prefix(family)))
         return self._locate(keys, tuple(key for key in listed if parse_segment_key(key) is not None))
 
+    def missing(self, family: str, axes: Axes, metrics: Sequence[str], proof: Proof) -> Missing:
+        """Return which cells of ``axes`` the family does not hold; every segment has all metrics and digests.
+
+        Errors: as ``lookup``.
+        """
+        listed = (meta.key for meta in self.store.list(results_prefix(family)))
+        names = tuple(key for key in listed if parse_segment_key(key) is not None)
+        trials, positions = range(len(axes.history)), range(len(axes.subjects))
+        if not names:
+            return all_missing(len(trials), len(positions))
+        found = self._locate([axes.cell_key(trial, position) for trial in trials for position in positions], names)
+        rows, groups = np.unique((found.place < 0).reshape(len(trials), -1), axis=0, return_inverse=True)
+        return Missing(groups.ravel().astype(np.int32), rows, found.segments)
+
     def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
         number = {key: cell for cell, key in enumerate(keys)}
         place = np.full(len(keys), -1, np.int32)
@@ -231,7 +249,7 @@ class Catalog:
         Errors: DataError when a cell has no stored row (the study is not finished, or a segment was deleted), or a
         segment is damaged; ResultConflict when two segments disagree about a cell.
         """
-        own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
+        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in range(len(study.blocks)))
         try:
             found = self._locate(study.keys, study.segments + own)
         except (NotFound, DataError):

@@ -30,7 +30,6 @@ from farm.market.tape import Tape, make_tape
 from farm.program.compile import compile_trial
 from farm.program.expr import Expressions
 from farm.program.program import Program
-from farm.results.measure import Stretch
 from farm.results.record import CellResult, cell_result
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot
@@ -40,7 +39,7 @@ from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.split import chronological
+from farm.study.split import buckets_of
 from farm.study.trials import Study
 from farm.values.arrays import F64
 from farm.values.settings import CacheSettings
@@ -99,29 +98,20 @@ class StudyContext:
         self._memory = memory
         self._resolver = Resolver(self.spec)
         self._table = Expressions()
-        self._buckets = self._make_buckets()
+        self._buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         self._threads = threading.local()
 
-    def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
-        """Return the sessions [start, stop) in sample and out of sample."""
-        split = self.spec.study.split if self.spec.study else None
-        if split is None:
-            return None, None
-        buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
-        return buckets.in_sample, buckets.out_of_sample
-
     def has_data(self, trial: int, position: int) -> bool:
         """Whether the instruments of the cell have a bar in the window."""
-        return self.study.read(trial, position).bars > 0
+        return bool(self.study.round.reads.bars[position])
 
     def fetch(self, positions: set[int]) -> None:
         """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it."""
         first_day: dict[str, int] = {}
         for position in positions:
-            reads = [self.study.reads[indexes[position]] for indexes in self.study.reads_of]
-            if any(read.bars for read in reads):
-                since = min(read.first_day for read in reads)
+            if self.study.round.reads.bars[position]:
+                since = self.study.first_day([position])
                 for name in self._names(self.study.cell_instruments[position]):
                     first_day[name] = min(since, first_day.get(name, since))
         prefetch(self.dataset, self._memory.columns, first_day, self.spec.run.end_day, frozenset(self.study.columns))
@@ -147,8 +137,7 @@ class StudyContext:
 
     def _load(self, position: int) -> CellMarket:
         study, run = self.study, self.spec.run
-        reads = [study.reads[indexes[position]] for indexes in study.reads_of]
-        first_day = min(read.first_day for read in reads)
+        first_day = study.first_day([position])
         instrument = study.cell_instruments[position]
         market = self._load_market(self._names(instrument), first_day)
         benchmark = None
@@ -229,7 +218,7 @@ class StudyContext:
             ann=spec.ann,
             rf=spec.rf,
             benchmark_returns=shared.benchmark,
-            in_sample=self._buckets[0],
-            out_of_sample=self._buckets[1],
+            in_sample=self._buckets.stretch("is"),
+            out_of_sample=self._buckets.stretch("oos"),
         )
         return Scored(run, result)

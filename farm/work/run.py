@@ -39,7 +39,8 @@ from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
+from farm.study.needs import needs_of
+from farm.study.plan import Plan, make_plan, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
 from farm.values.metrics import METRIC_NAMES
@@ -85,15 +86,15 @@ class SubmittedStudy:
     @property
     def cells_waiting(self) -> int:
         """Cells of the waiting blocks."""
-        return sum(self.study.blocks[index].cells for index in self.waiting)
+        return int(self.study.blocks.cells[list(self.waiting)].sum())
 
     @property
     def bytes_needed(self) -> int:
         """Distinct bytes that the waiting blocks read: column chunks, and the indexes and calendars that name them."""
         if not self.waiting:
             return 0
-        names = tuple(sorted({name for index in self.waiting for name in self.study.blocks[index].instruments}))
-        plans = needs_of(self.study, self.dataset, self.spec, names)
+        positions = self.study.blocks.positions_of(self.waiting)
+        plans = needs_of(self.study, self.dataset, self.spec, positions)
         self.dataset.calendar(self.spec.run.calendar)
         return sum(plan.bytes_needed for plan in plans) + self.dataset.metadata_bytes
 
@@ -149,7 +150,7 @@ def submit(
     study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
     stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
-    waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
+    waiting = tuple(index for index in range(len(stored.blocks)) if index not in finished)
     return SubmittedStudy(stored, parsed, dataset, catalog, waiting, metered)
 
 
