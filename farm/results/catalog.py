@@ -23,9 +23,7 @@ from farm.results.results import Results, gather
 from farm.results.segment import Segment, decode, encode
 from farm.shard.layout import parse_segment_key, parse_study_key, results_prefix, segment_key, study_key
 from farm.store.base import Store
-from farm.study.axes import Axes
 from farm.study.missing import Missing, all_missing
-from farm.study.proof import Proof
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32
@@ -56,6 +54,14 @@ class Found:
     def count(self) -> int:
         """Number of cells found."""
         return int((self.place >= 0).sum())
+
+
+@dataclass(frozen=True)
+class PlacesOf:
+    """Which segments hold cells of a study, and which cells are in none."""
+
+    segments: tuple[str, ...]
+    missing: Missing
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,19 +190,18 @@ class Catalog:
         listed = (meta.key for meta in self.store.list(results_prefix(family)))
         return self._locate(keys, tuple(key for key in listed if parse_segment_key(key) is not None))
 
-    def missing(self, family: str, axes: Axes, metrics: Sequence[str], proof: Proof) -> Missing:
-        """Return which cells of ``axes`` the family does not hold; every segment has all metrics and digests.
+    def lookup_study(self, study: Study) -> PlacesOf:
+        """Return which of a study's cells are stored, whoever computed them; every segment has all metrics and digests.
 
         Errors: as ``lookup``.
         """
-        listed = (meta.key for meta in self.store.list(results_prefix(family)))
+        listed = (meta.key for meta in self.store.list(results_prefix(study.family)))
         names = tuple(key for key in listed if parse_segment_key(key) is not None)
-        trials, positions = range(len(axes.history)), range(len(axes.subjects))
         if not names:
-            return all_missing(len(trials), len(positions))
-        found = self._locate([axes.cell_key(trial, position) for trial in trials for position in positions], names)
-        rows, groups = np.unique((found.place < 0).reshape(len(trials), -1), axis=0, return_inverse=True)
-        return Missing(groups.ravel().astype(np.int32), rows, found.segments)
+            return PlacesOf((), all_missing(study.trials, len(study.subjects)))
+        found = self._locate(study.keys, names)
+        rows, groups = np.unique((found.place < 0).reshape(study.trials, -1), axis=0, return_inverse=True)
+        return PlacesOf(found.segments, Missing(groups.ravel().astype(np.int32), rows))
 
     def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
         number = {key: cell for cell, key in enumerate(keys)}

@@ -40,6 +40,13 @@ class Axes:
     subjects: tuple[str, ...]
     read: U8
 
+    def take(self, trials: I32 | slice, subjects: I32 | slice) -> Axes:
+        """Return the axes of these trials and subjects, with the history classes that occur."""
+        classes, history = np.unique(self.history[trials], return_inverse=True)
+        places = np.arange(len(self.subjects))[subjects]
+        names = tuple([self.subjects[place] for place in places.tolist()])
+        return Axes(self.trial[trials], history.astype(np.int32), names, self.read[classes][:, places])
+
     def cell_key(self, trial: int, subject: int) -> bytes:
         """Return the key of a cell, 32 bytes."""
         return hashlib.sha256(self.read[self.history[trial], subject].tobytes() + self.trial[trial].tobytes()).digest()

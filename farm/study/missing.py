@@ -1,45 +1,35 @@
-"""Which cells of a round nobody has stored yet: what planning asks of the catalog, and how it answers."""
+"""Which cells of a study nobody has stored yet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
 
 import numpy as np
 
-from farm.study.axes import Axes
-from farm.study.proof import Proof
 from farm.values.arrays import BOOL, I32
 
 
 @dataclass(frozen=True, eq=False)
 class Missing:
-    """The missing cells of t trials on s subjects, in the memory of one bit a cell at worst.
-
-    groups:   int32 (t,), a label per trial: trials that miss the same subjects may share one.
-    rows:     bool (groups, s): a cell is missing where ``rows[groups[trial], subject]``.
-    segments: keys of the segments that hold the others.
-    """
+    """The cells that are not stored. groups: int32 (t,), of each trial; rows: bool (groups, s), the subjects that the
+    trials of a group miss. At worst a group per trial, which is a byte per cell."""
 
     groups: I32
     rows: BOOL
-    segments: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def count(self) -> int:
-        """Number of missing cells."""
-        return int(np.bincount(self.groups, minlength=len(self.rows)) @ self.rows.sum(axis=1))
+        """Number of cells."""
+        sizes = np.bincount(self.groups, minlength=len(self.rows))
+        return int((sizes * self.rows.sum(axis=1)).sum())
+
+    def has(self, trials: I32, subjects: I32) -> bool:
+        """Whether any of these trials misses any of these subjects."""
+        groups = np.unique(self.groups[trials])
+        return bool(self.rows[groups][:, subjects].any())
 
 
 def all_missing(trials: int, subjects: int) -> Missing:
     """Return that every cell is missing."""
     return Missing(np.zeros(trials, np.int32), np.ones((1, subjects), np.bool_))
-
-
-class Lookup(Protocol):
-    """What planning asks of the catalog."""
-
-    def missing(self, family: str, axes: Axes, metrics: Sequence[str], proof: Proof) -> Missing:
-        """Return which cells of ``axes`` the family does not hold with these metrics, and digests where ``proof`` wants
-        them. ``axes.trial`` is worked out when it is asked for: not worth it where the family holds nothing."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,9 +26,9 @@ from farm.study.block import cut
 from farm.study.coverage import cover
 from farm.study.history import history_of
 from farm.study.instruments import sessions_of, subjects_of, symbols_of, traded_tickers
-from farm.study.missing import Lookup, all_missing
+from farm.study.missing import Missing, all_missing
 from farm.study.needs import needs_of, strip_needs
-from farm.study.proof import metrics_of, proof_of
+from farm.study.proof import metrics_of, proof_rule_of
 from farm.study.reads import Looked, Reads, ReadTable, read_table
 from farm.study.space import grid_of
 from farm.study.trials import OF_SNAPSHOT, Round, Study, study_name
@@ -41,6 +41,23 @@ from farm.values.version import SEMANTICS_VERSION
 FIXED_COST_NS = 250_000
 BAR_COST_NS = 60
 """Expected work of a cell: so much, and so much per bar. It shapes blocks and estimates, never a result."""
+
+
+class Places(Protocol):
+    """Where cells were found: ``segments``, keys of those that hold some; and which cells are in none."""
+
+    @property
+    def segments(self) -> tuple[str, ...]: ...
+    @property
+    def missing(self) -> Missing: ...
+
+
+class Lookup(Protocol):
+    """What planning asks of the catalog."""
+
+    def lookup_study(self, study: Study) -> Places:
+        """Return which of a study's cells are stored, whoever computed them, with the metrics, buckets and digests that
+        it wants of them. Its blocks are not cut yet; digests of its trials are worked out when they are asked for."""
 
 
 def split_of(spec: StudySpec) -> Mapping[str, Any] | None:
@@ -117,8 +134,8 @@ def plan_study(
         excluded=points.excluded,
         assumptions=tuple(sorted(name for name, kind in OF_SNAPSHOT.items() if not dataset.snapshot.of_kind(kind))),
         coverage=cover(dataset, reads, calendar, window, frozenset(traded), looked.benchmarks, symbols),
-        wanted_metrics=metrics_of(spec.study, cells),
-        proof=proof_of(spec.study, cells),
+        metrics=metrics_of(spec.study, cells),
+        proof_rule=proof_rule_of(spec.study, cells),
         rounds=(Round(0, table, classes, found, none, ()),),
     )
     return _with_blocks(study, dataset, spec, catalog)
@@ -126,13 +143,15 @@ def plan_study(
 
 def _with_blocks(study: Study, dataset: Dataset, spec: StudySpec, catalog: Lookup) -> Study:
     """Return the study with blocks over the cells that the catalog lacks."""
+    segments: tuple[str, ...] = ()
     if study.fresh:
         missing = all_missing(study.trials, len(study.subjects))
     else:
-        missing = catalog.missing(study.family, study.axes, study.wanted_metrics, study.proof)
+        found = catalog.lookup_study(study)
+        missing, segments = found.missing, found.segments
     blocks = cut(missing, cell_cost_ns(study.round.reads) // 1000)
     blocks = blocks.with_needs(strip_needs(study, dataset, spec))
-    return replace(study, rounds=(replace(study.round, blocks=blocks, segments=missing.segments),))
+    return replace(study, rounds=(replace(study.round, blocks=blocks, segments=segments),))
 
 
 def cell_cost_ns(reads: ReadTable) -> I64:

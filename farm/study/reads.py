@@ -206,50 +206,69 @@ def read_table(
 ) -> tuple[I32, ReadTable]:
     """Return the history class of each trial, int32 (t,), and what the classes read.
 
-    Classes are numbered by what they need: fewer bars of the universe first.
+    Classes are numbered by what they need, fewer bars of the universe first; no two read the same.
     """
     traded = list(dict.fromkeys(name for subject in looked.subjects for name in subject))
+    classes, own_days, others = _classes(reads, history, looked, traded)
     place = {name: at for at, name in enumerate(traded)}
+    own_rows = np.stack([reads.rows(name, own_days[:, at]) for at, name in enumerate(traded)], axis=1)
+    rows: list[list[int]] = []
+    first_day: list[list[int]] = []
+    sets: dict[tuple[bytes, ...], int] = {}
+    same = []
+    for days_of, rows_of, other in zip(own_days.tolist(), own_rows.tolist(), others, strict=True):
+        counts, days, digests = [], [], []
+        for subject in looked.subjects:
+            first, count = dict(other), 0
+            for name in subject:
+                day = days_of[place[name]]
+                first[name] = min(day, other.get(name, day))
+                count += rows_of[place[name]] if first[name] == day else _rows(reads, name, first[name])
+            counts.append(count)
+            days.append(min(first.values()))
+            digests.append(bytes.fromhex(fingerprint({name: reads.digest(name, day) for name, day in first.items()})))
+        known = len(sets)
+        same.append(sets.setdefault((*digests, repr(days).encode()), known))
+        if len(sets) > known:
+            rows.append(counts)
+            first_day.append(days)
+    read_set = b"".join(digest for found in sets for digest in found[:-1])
+    session_days, session = np.unique(np.array(first_day, np.int32), return_inverse=True)
+    sessions = b"".join(bytes.fromhex(calendar.digest(day, end_day)) for day in session_days.tolist())
+    shape = len(rows), len(looked.subjects)
+    return np.array(same, np.int32)[classes], ReadTable(
+        bars=np.array([sum(map(reads.bars, subject)) for subject in looked.subjects], np.int64),
+        rows=np.array(rows, np.int64),
+        first_day=np.array(first_day, np.int32),
+        read_set=np.frombuffer(read_set, np.uint8).reshape(*shape, 32),
+        session=session.reshape(shape).astype(np.int32),
+        sessions=np.frombuffer(sessions, np.uint8).reshape(-1, 32),
+    )
+
+
+def _classes(
+    reads: Reads, history: Histories, looked: Looked, traded: Sequence[str]
+) -> tuple[I64, I32, list[dict[str, int]]]:
+    """Return a class per trial, (t,); of each class the first days of what is traded, (classes, traded), and of what
+    else is looked at, by id."""
     own_class, own_days = _collapsed(history.own, lambda bars: [reads.first_days(name, bars) for name in traded])
     codes, sizes, sym_days = own_class.astype(np.int64), [len(own_days)], []
     for name, bars in zip(looked.syms, history.sym_bars, strict=True):
         sym_class, days = _collapsed(bars, partial(_sym_days, reads, name))
         codes = codes * len(days) + sym_class
         sizes.append(len(days))
-        sym_days.append(days[:, 0])
-    found = np.unique(codes) if len(sizes) > 1 else np.arange(len(own_days))
-    numbers = np.unravel_index(found, sizes)
-    benchmark = [(name, int(reads.first_days(name, np.ones(1, np.int64))[0])) for name in looked.benchmarks]
-    own_rows = np.stack([reads.rows(name, own_days[:, at]) for at, name in enumerate(traded)], axis=1)
-
-    shape = len(found), len(looked.subjects)
-    rows, first_day = np.zeros(shape, np.int64), np.zeros(shape, np.int32)
-    sets = bytearray()
-    for number, (own, *of_syms) in enumerate(zip(*(axis.tolist() for axis in numbers), strict=True)):
-        others: dict[str, int] = {}
-        looks = zip(looked.syms, (int(days[at]) for days, at in zip(sym_days, of_syms, strict=True)), strict=True)
-        for name, day in [*(look for look in looks if look[1] != _NEVER), *benchmark]:
-            others[name] = min(day, others.get(name, day))
-        days_of, rows_of = own_days[own].tolist(), own_rows[own].tolist()
-        for at, subject in enumerate(looked.subjects):
-            first = dict(others)
-            for name in subject:
-                day = days_of[place[name]]
-                first[name] = min(day, others.get(name, day))
-                is_longer = first[name] < day
-                rows[number, at] += _rows(reads, name, first[name]) if is_longer else rows_of[place[name]]
-            first_day[number, at] = min(first.values())
-            sets += bytes.fromhex(fingerprint({name: reads.digest(name, day) for name, day in first.items()}))
-    session_days, session = np.unique(first_day, return_inverse=True)
-    digests = b"".join(bytes.fromhex(calendar.digest(day, end_day)) for day in session_days.tolist())
-    return np.searchsorted(found, codes).astype(np.int32), ReadTable(
-        bars=np.array([sum(map(reads.bars, subject)) for subject in looked.subjects], np.int64),
-        rows=rows,
-        first_day=first_day,
-        read_set=np.frombuffer(bytes(sets), np.uint8).reshape(*shape, 32),
-        session=session.reshape(shape).astype(np.int32),
-        sessions=np.frombuffer(digests, np.uint8).reshape(-1, 32),
-    )
+        sym_days.append(days[:, 0].tolist())
+    found = np.unique(codes) if sym_days else np.arange(len(own_days))
+    own, *of_syms = np.unravel_index(found, sizes)
+    always = [(name, int(reads.first_days(name, np.ones(1, np.int64))[0])) for name in looked.benchmarks]
+    others = []
+    for numbers in zip(*(places.tolist() for places in of_syms), strict=True) if of_syms else [()] * len(found):
+        first: dict[str, int] = {}
+        looks = zip(looked.syms, (days[at] for days, at in zip(sym_days, numbers, strict=True)), strict=True)
+        for name, day in [*(look for look in looks if look[1] != _NEVER), *always]:
+            first[name] = min(day, first.get(name, day))
+        others.append(first)
+    return np.searchsorted(found, codes), own_days[own], others
 
 
 def _collapsed(bars: I32, first_days: Callable[[I64], list[I32]]) -> tuple[I32, I32]:

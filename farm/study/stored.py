@@ -27,20 +27,22 @@ from farm.shard.arrow import from_numpy, from_texts, to_numpy
 from farm.spec.table import ParamTable
 from farm.study.block import Blocks
 from farm.study.coverage import Coverage
-from farm.study.proof import Proof
+from farm.study.proof import ProofRule
 from farm.study.reads import ReadTable
 from farm.study.trials import Round, Study
 from farm.values.arrays import I32, U8
 from farm.values.canon import canonical_json, sha256_hex
 from farm.values.errors import DataError
+from farm.values.formats import check_format
 
-FORMAT = 2
-_HEAD = re.compile(rb"farm-study-([0-9]{1,9})\n([0-9a-f]{64})\n")
+FORMAT = "farm-study-2"
+_HEAD = re.compile(rb"(farm-study-[0-9]{1,6})\n([0-9a-f]{64})\n")
+HINT = "delete this object and submit the study again; finished cells are kept in the catalog"
 _FIRST = b'{"sha256":"'
 """How a record of the first format began."""
 _SAID = (
     "id", "fresh", "family", "dataset", "snapshot", "spec", "split", "window", "sessions", "used", "subjects",
-    "symbols", "columns", "duplicates", "excluded", "assumptions", "wanted_metrics",
+    "symbols", "columns", "duplicates", "excluded", "assumptions", "metrics",
 )  # fmt: skip
 _INT32 = (
     "codes", "history", "first_day", "session", "trials", "group_stop", "strip_group", "strip_stop", "pieces",
@@ -59,7 +61,7 @@ def to_bytes(study: Study) -> bytes:
     """Return the record of ``study``; equal studies give equal bytes with one version of the writer."""
     said = canonical_json(
         {name: _plain(getattr(study, name)) for name in _SAID}
-        | {"coverage": [one.to_json() for one in study.coverage], "proof": asdict(study.proof)}
+        | {"coverage": [one.to_json() for one in study.coverage], "proof_rule": asdict(study.proof_rule)}
     )
     rounds = [_columns(one) for one in study.rounds]
     arrays = [pa.concat_arrays([_array(name, one[name]) for one in rounds]) for name in _NAMES]
@@ -69,20 +71,14 @@ def to_bytes(study: Study) -> bytes:
     with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     body: bytes = sink.getvalue().to_pybytes()
-    return f"farm-study-{FORMAT}\n{sha256_hex(body)}\n".encode() + body
+    return f"{FORMAT}\n{sha256_hex(body)}\n".encode() + body
 
 
 def from_bytes(data: bytes, place: str) -> Study:
-    """Return the study of a record; DataError naming ``place`` when it is damaged, or of another format."""
+    """Return the study of a record. Errors: DataError naming ``place`` when it is damaged, OtherFormat for another."""
     head = _HEAD.match(data)
-    if data.startswith(_FIRST) or (head is not None and int(head[1]) != FORMAT):
-        version = 1 if head is None else int(head[1])
-        raise DataError(
-            f"study record of format {version}, which is {'older' if version < FORMAT else 'newer'}",
-            place=place,
-            allowed=f"format {FORMAT}",
-            hint="use the version of the farm that wrote it, or submit the study again into another store",
-        )
+    found = "farm-study-1" if data.startswith(_FIRST) else FORMAT if head is None else head[1].decode()
+    check_format(found, FORMAT, "study record", place, HINT)
     try:
         body = data[head.end() :] if head is not None else b""
         if head is None or sha256_hex(body) != head[2].decode():
@@ -93,7 +89,7 @@ def from_bytes(data: bytes, place: str) -> Study:
         raise DataError(
             f"study record cannot be read ({type(error).__name__}: {error})",
             place=place,
-            hint="delete this object and submit the study again; finished cells are kept in the catalog",
+            hint=HINT,
         ) from error
 
 
@@ -108,7 +104,7 @@ def _study(table: pa.Table) -> Study:
     return Study(
         **{name: listed.get(name, said[name]) for name in _SAID},
         coverage=tuple(Coverage(*row) for row in said["coverage"]),
-        proof=Proof(**said["proof"]),
+        proof_rule=ProofRule(**said["proof_rule"]),
         rounds=tuple(found),
     )
 

@@ -17,10 +17,12 @@ from farm.spec.table import Chosen, ParamTable
 from farm.study.axes import Axes, LazyAxes
 from farm.study.block import Block, Blocks
 from farm.study.coverage import Coverage, counts_of
-from farm.study.proof import WINNERS, Proof
+from farm.study.proof import WINNERS, ProofRule
 from farm.study.reads import ReadTable
+from farm.study.split import FULL
 from farm.values.arrays import BOOL, I32, I64, U8
 from farm.values.canon import canonical_json
+from farm.values.metrics import BUCKETS
 from farm.values.units import iso
 
 FRESH = "-fresh"
@@ -69,9 +71,10 @@ class Study:
     Fields: ``window``, first and last day of the run; ``used``, the parameters that the template uses; ``subjects``,
     ids in bytewise order, or one "" without ``each``; ``symbols``, the tickers of all instruments read, by id;
     ``columns``, bar columns read; ``duplicates`` and ``excluded``, points of the grid that equal an earlier trial, and
-    that a constraint removed; ``assumptions``, what the snapshot as a whole makes every cell assume; ``coverage``, of what is
-    read, by id: a cell's rows cannot hold these, it may be reused under another snapshot, of which they are not true;
-    ``wanted_metrics``, what its cells store; ``proof``, which of them get digests; ``rounds``: a grid has one.
+    that a constraint removed; ``assumptions``, what the snapshot as a whole makes every cell assume; ``coverage``, of
+    what is read, by id: a cell's rows cannot hold these, it may be reused under another snapshot, of which they are not
+    true;
+    ``metrics``, what its cells store; ``proof_rule``, which of them get digests; ``rounds``: a grid has one.
     """
 
     id: str
@@ -91,8 +94,8 @@ class Study:
     excluded: int
     assumptions: tuple[str, ...]
     coverage: tuple[Coverage, ...]
-    wanted_metrics: tuple[str, ...]
-    proof: Proof
+    metrics: tuple[str, ...]
+    proof_rule: ProofRule
     rounds: tuple[Round, ...]
 
     @property
@@ -151,9 +154,8 @@ class Study:
             sessions=reads.sessions[reads.session[of, position]].tobytes().hex(),
         )
 
-    def read_parts(self, trial: int, position: int) -> list[Any]:
-        """Return what the read digest of a cell is the hash of."""
-        read = self.read(trial, position)
+    def read_parts(self, read: Read) -> list[Any]:
+        """Return what a read digest is the hash of."""
         split = None if self.split is None else dict(self.split)
         window = [iso(day) for day in self.window]
         return ["read", self.family, split, read.instrument, window, read.read_set, read.sessions]
@@ -198,14 +200,24 @@ class Study:
         """Return the key of a trial, hex."""
         return self.axes_of([trial], slice(None)).trial_key(0).hex()
 
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """What metrics are taken over."""
+        return tuple(BUCKETS) if self.split is not None else (FULL,)
+
+    @cached_property
+    def proof(self) -> I64 | None:
+        """The cells (trial x cells per trial + position, ascending) that get digests with their block; None: all."""
+        return self.proof_rule.cells(self.axes)
+
     def proof_mask(self, trials: Chosen, positions: Chosen) -> BOOL:
         """Return which cells of some trials on the subjects at some positions get digests with their block, (t, s)."""
-        return self.proof.mask(self.axes_of(trials, positions))
+        return self.proof_rule.mask(self.axes_of(trials, positions))
 
     def winners_block(self, ranked: I64) -> Block | None:
         """Return the last block, cut when the trials are ranked, best first: all cells of the ten best, whose digests
         are written then. None where every cell has some already."""
-        if self.proof.threshold is None:
+        if self.proof_rule.threshold is None:
             return None
         trials = np.sort(ranked[:WINNERS]).astype(np.int32)
         return Block(len(self.blocks), trials, np.arange(len(self.subjects), dtype=np.int32), {})

@@ -45,7 +45,7 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
             "is": "SHA-256 of read and trial digest, each the SHA-256 of the canonical JSON of its parts",
             "read": {
                 "digest": axes.read[axes.history[0], 0].tobytes().hex(),
-                "parts": dict(zip(READ_PARTS, owner.read_parts(trial, position), strict=True)),
+                "parts": dict(zip(READ_PARTS, owner.read_parts(read), strict=True)),
             },
             "trial": {"digest": axes.trial[0].tobytes().hex(), "parts": owner.used_params(trial)},
             "template_covers": {"semantics": SEMANTICS_VERSION, "numerics": NUMERICS_PROFILE},

@@ -17,7 +17,7 @@ from farm.store.base import Store
 from farm.study import stored
 from farm.study.stored import from_bytes, to_bytes
 from farm.values.canon import canonical_json
-from farm.values.errors import DataError, SpecError
+from farm.values.errors import DataError, OtherFormat, SpecError
 from tests.study.support import TICKERS, cross, made_up_rows, planned, sample_store, without_params
 
 
@@ -80,7 +80,7 @@ class TestKeys:
         parts = ["read", study.family, study.split, "GOOG", window, read.read_set, read.sessions]
         of_read = hashlib.sha256(canonical_json(parts)).digest()
         of_trial = hashlib.sha256(b'{"fast":10,"slow":30}').digest()
-        assert parts == study.read_parts(4, 2)
+        assert parts == study.read_parts(read)
         assert hashlib.sha256(of_read + of_trial).digest() == study.cell_key(4, 2) == study.keys[4 * 5 + 2]
         reads = study.axes.read[study.round.history[4]].tobytes()
         assert hashlib.sha256(of_trial + reads).hexdigest() == study.trial_key(4)
@@ -174,11 +174,11 @@ class TestBlocks:
 
     def test_other_formats_are_named(self) -> None:
         older = b'{"sha256":"' + bytes(64)
-        with pytest.raises(DataError, match=r"^key: study record of format 1, which is older; allowed: format 2"):
+        with pytest.raises(OtherFormat, match=r"^key: study record of an older format: farm-study-1"):
             from_bytes(older, "key")
-        with mock.patch.object(stored, "FORMAT", 3):
+        with mock.patch.object(stored, "FORMAT", "farm-study-3"):
             newer = to_bytes(planned(cross(), sample_store()))
-        with pytest.raises(DataError, match=r"^key: study record of format 3, which is newer; allowed: format 2"):
+        with pytest.raises(OtherFormat, match=r"^key: study record of a newer format: farm-study-3"):
             from_bytes(newer, "key")
 
     def test_only_missing_cells_are_cut(self) -> None:
