@@ -94,5 +94,10 @@ def _read_text(reads: Mapping[str, Any]) -> str:
 
 def _key_text(key: Mapping[str, Any]) -> str:
     covers = ", ".join(f"{name} {value}" for name, value in key["template_covers"].items())
-    made = [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in key["parts"].items()]
-    return f"  {key['is']}:\n{fields(made, '    ')}\n  template covers strategy and run, {covers}"
+    made = [
+        (name, value if isinstance(value, str) else json.dumps(value)) for name, value in key["read"]["parts"].items()
+    ]
+    digests = [(name, key[name]["digest"]) for name in ("read", "trial")]
+    digests.append(("trial is", json.dumps(key["trial"]["parts"])))
+    text = f"{fields(digests, '    ')}\n  read is:\n{fields(made, '    ')}"
+    return f"  {key['is']}:\n{text}\n  template covers strategy and run without its window, {covers}"

@@ -22,7 +22,7 @@ from farm.results.segment import parsed
 from farm.spec.spec import RunSpec, StudySpec
 from farm.store.base import Store
 from farm.study.ranking import over_cells
-from farm.study.split import chronological
+from farm.study.split import buckets_of
 from farm.values.arrays import F64, I32
 from farm.values.metrics import BUCKETS, HEADLINES
 from farm.values.settings import CacheSettings
@@ -173,9 +173,8 @@ def _cell(results: Results, spec: StudySpec, trial: int, position: int, cell: Wi
         day, equity = run.session_day, run.equity / MICRO
         comparison, label = _comparison(spec.run, cell.shared, name)
         trades = _trades(run, cell.shared, spec.run)
-        if spec.study is not None and spec.study.split is not None:
-            split = chronological(spec.study.split.in_sample, spec.study.split.embargo, study.sessions)
-            boundary = int(day[split.out_of_sample[0]])
+        after = buckets_of(spec.study.split if spec.study else None, study.sessions).stretch("oos")
+        boundary = None if after is None else int(day[after[0]])
     return CellView(
         name=name,
         cash=spec.run.cash_micro / MICRO,

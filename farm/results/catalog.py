@@ -23,7 +23,9 @@ from farm.results.results import Results, gather
 from farm.results.segment import Segment, decode, encode
 from farm.shard.layout import parse_segment_key, parse_study_key, results_prefix, segment_key, study_key
 from farm.store.base import Store
-from farm.study.trials import FRESH, Study, study_from_bytes
+from farm.study.missing import Missing, all_missing
+from farm.study.stored import from_bytes, to_bytes
+from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32
 from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
 from farm.values.shared import Shared
@@ -54,6 +56,14 @@ class Found:
         return int((self.place >= 0).sum())
 
 
+@dataclass(frozen=True)
+class PlacesOf:
+    """Which segments hold cells of a study, and which cells are in none."""
+
+    segments: tuple[str, ...]
+    missing: Missing
+
+
 @dataclass(frozen=True, eq=False)
 class _Decoded:
     """A segment as it was read, or why it cannot be used: that is not kept, it may be mended."""
@@ -75,7 +85,7 @@ class Catalog:
         """Return the stored study of this name, or None."""
         key = study_key(name)
         try:
-            return study_from_bytes(self.store.get(key), key)
+            return from_bytes(self.store.get(key), key)
         except NotFound:
             return None
 
@@ -104,7 +114,7 @@ class Catalog:
     def put_study(self, study: Study) -> Study:
         """Store the study's record if it has none; return the stored one, which decides about blocks."""
         try:
-            self.store.put_if_absent(study_key(study.name), study.to_bytes())
+            self.store.put_if_absent(study_key(study.name), to_bytes(study))
         except AlreadyExists:
             return self.read_study(study.name)
         return study
@@ -180,6 +190,19 @@ class Catalog:
         listed = (meta.key for meta in self.store.list(results_prefix(family)))
         return self._locate(keys, tuple(key for key in listed if parse_segment_key(key) is not None))
 
+    def lookup_study(self, study: Study) -> PlacesOf:
+        """Return which of a study's cells are stored, whoever computed them; every segment has all metrics and digests.
+
+        Errors: as ``lookup``.
+        """
+        listed = (meta.key for meta in self.store.list(results_prefix(study.family)))
+        names = tuple(key for key in listed if parse_segment_key(key) is not None)
+        if not names:
+            return PlacesOf((), all_missing(study.trials, len(study.subjects)))
+        found = self._locate(study.keys, names)
+        rows, groups = np.unique((found.place < 0).reshape(study.trials, -1), axis=0, return_inverse=True)
+        return PlacesOf(found.segments, Missing(groups.ravel().astype(np.int32), rows))
+
     def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
         number = {key: cell for cell, key in enumerate(keys)}
         place = np.full(len(keys), -1, np.int32)
@@ -231,7 +254,7 @@ class Catalog:
         Errors: DataError when a cell has no stored row (the study is not finished, or a segment was deleted), or a
         segment is damaged; ResultConflict when two segments disagree about a cell.
         """
-        own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
+        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in range(len(study.blocks)))
         try:
             found = self._locate(study.keys, study.segments + own)
         except (NotFound, DataError):

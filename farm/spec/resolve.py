@@ -26,6 +26,7 @@ from farm.spec.params import check_params
 from farm.spec.parse_study import study_document
 from farm.spec.reader import is_hole
 from farm.spec.spec import ChoiceParam, IntParam, JsonObject, Param, RunSpec, StudySpec, Value
+from farm.spec.table import holes
 from farm.values.canon import canonical_json, fingerprint, sha256_hex
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
@@ -35,10 +36,15 @@ _EACH = "each"
 
 @dataclass(frozen=True)
 class Template:
-    """The resolved spec with ``$p`` kept; ``hash`` also covers the versions of semantics and numerics."""
+    """The resolved spec with ``$p`` kept; ``hash`` names the family of its cells.
+
+    The hash also covers the versions of semantics and numerics, and leaves the window out: reads have it. ``params``:
+    the parameters that the template uses, sorted; the values of others are no part of a trial's identity.
+    """
 
     document: JsonObject
     hash: str
+    params: tuple[str, ...]
 
 
 def template(spec: StudySpec) -> Template:
@@ -47,8 +53,10 @@ def template(spec: StudySpec) -> Template:
     if spec.each is not None:
         for universe in document["strategy"]["universes"]:
             universe["tickers"] = _EACH
+    run = {key: value for key, value in document["run"].items() if key not in ("start", "end")}
     versions = {"numerics": NUMERICS_PROFILE, "semantics": SEMANTICS_VERSION}
-    return Template(document, fingerprint({"template": document, **versions}))
+    family = fingerprint({"template": document | {"run": run}, **versions})
+    return Template(document, family, tuple(sorted(holes(document["strategy"]))))
 
 
 def study_identity(spec: StudySpec) -> JsonObject:

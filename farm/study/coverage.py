@@ -53,7 +53,7 @@ class Coverage:
 
 def cover(
     dataset: Dataset, reads: Reads, calendar: Calendar, window: tuple[int, int], traded: Collection[str],
-    benchmark: str | None, names: Iterable[str],
+    benchmarks: Collection[str], names: Iterable[str],
 ) -> tuple[Coverage, ...]:  # fmt: skip
     """Return the coverage of ``names``, all of them ids, in this order; ``calendar`` is that of the run."""
     start, end = window
@@ -71,7 +71,7 @@ def cover(
                 after=0 if last is None else calendar.session_count(max(last + 1, start), end),
                 other_calendar="" if calendar.name in (own, ALWAYS_OPEN) else own,
                 is_traded=name in traded,
-                is_benchmark=name == benchmark,
+                is_benchmark=name in benchmarks,
                 without=_without(dataset.calendar(own), reads, name, start),
             )
         )

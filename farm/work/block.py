@@ -89,7 +89,7 @@ def compute(
     Errors: CellError with the typed error of a cell.
     """
     t, s = len(trials), len(positions)
-    buckets = context.buckets.shape[0]
+    buckets = len(context.buckets.names)
     values = np.full((buckets, len(metrics), t, s), np.nan)
     equity = np.zeros((t, s), np.int64)
     counts = np.zeros((len(COUNT_NAMES), t, s), np.int64)

@@ -40,12 +40,11 @@ from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
-from farm.spec.table import ParamTable
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.split import chronological
+from farm.study.split import buckets_of
 from farm.study.trials import Study
-from farm.values.arrays import F64, I64, readonly
+from farm.values.arrays import F64, I64
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
 
@@ -104,31 +103,20 @@ class StudyContext:
         self._memory = memory
         self._resolver = Resolver(self.spec)
         self._compiled = compile_study(self.spec)
-        self._table = ParamTable.of(study.names, study.values)
-        self.buckets = self._make_buckets()
+        self.buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         self._threads = threading.local()
 
-    def _make_buckets(self) -> I64:
-        """Return the sessions [start, stop) of the whole run, and with a split those in sample and out of sample."""
-        found = [(0, self.study.sessions)]
-        split = self.spec.study.split if self.spec.study else None
-        if split is not None:
-            buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
-            found += [buckets.in_sample, buckets.out_of_sample]
-        return readonly(np.array(found, np.int64))
-
     def has_data(self, position: int) -> bool:
         """Whether the instruments of the cells at ``position`` have a bar in the window."""
-        return self.study.read(0, position).bars > 0
+        return bool(self.study.round.reads.bars[position])
 
     def fetch(self, positions: set[int]) -> None:
         """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it."""
         first_day: dict[str, int] = {}
         for position in positions:
-            reads = [self.study.reads[indexes[position]] for indexes in self.study.reads_of]
-            if any(read.bars for read in reads):
-                since = min(read.first_day for read in reads)
+            if self.study.round.reads.bars[position]:
+                since = self.study.first_day([position])
                 for name in self._names(self.study.cell_instruments[position]):
                     first_day[name] = min(since, first_day.get(name, since))
         plan = self.dataset.read_plan(first_day, self.spec.run.end_day, self.study.columns)
@@ -151,12 +139,11 @@ class StudyContext:
 
     def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
         resolved = self._resolver.trial(self.study.params(trial))
-        return resolved, self._compiled.one(self._table, trial)
+        return resolved, self._compiled.one(self.study.table, trial)
 
     def _load(self, position: int) -> CellMarket:
         study, run = self.study, self.spec.run
-        reads = [study.reads[indexes[position]] for indexes in study.reads_of]
-        first_day = min(read.first_day for read in reads)
+        first_day = study.first_day([position])
         instrument = study.cell_instruments[position]
         market = self._load_market(self._names(instrument), first_day)
         benchmark = None
@@ -173,7 +160,12 @@ class StudyContext:
             market=market,
             tape=tape,
             stage=stage(
-                tape, run, held, buckets=self.buckets, rf_p=rf_per_session(run.rf, run.ann), benchmark=benchmark
+                tape,
+                run,
+                held,
+                buckets=np.array(self.buckets.stretches, np.int64),
+                rf_p=rf_per_session(run.rf, run.ann),
+                benchmark=benchmark,
             ),
             header=Header(
                 cash_micro=run.cash_micro,
@@ -265,14 +257,13 @@ class StudyContext:
     def score(self, run: Run, trial: int, position: int) -> Scored:
         """Return the metrics and digests of a run of this cell."""
         spec, shared = self.spec.run, self.market(position)
-        buckets = [(int(start), int(stop)) for start, stop in self.buckets[1:]]
         result = cell_result(
             run,
             self.spec_hash(trial, position),
             ann=spec.ann,
             rf=spec.rf,
             benchmark_returns=shared.benchmark,
-            in_sample=buckets[0] if buckets else None,
-            out_of_sample=buckets[1] if buckets else None,
+            in_sample=self.buckets.stretch("is"),
+            out_of_sample=self.buckets.stretch("oos"),
         )
         return Scored(run, result)

@@ -12,7 +12,7 @@ from farm.results.segment import parsed
 from farm.shard.layout import parse_segment_key
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
-from farm.study.plan import needs_of
+from farm.study.needs import needs_of
 from farm.study.trials import Study
 from farm.values.errors import DataError, UsageError
 from farm.values.settings import CacheSettings
@@ -20,7 +20,7 @@ from farm.values.units import MICRO, iso
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 from farm.work.run import BlockRunner
 
-KEY_PARTS = ("kind", "template", "split", "instrument", "read_set", "sessions", "params")
+READ_PARTS = ("kind", "template", "split", "instrument", "window", "read_set", "sessions")
 
 
 def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheSettings) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
     context = runner.context(owner)
     number = trial * len(owner.cell_instruments) + position
     read = owner.read(trial, position)
-    names = () if read.instrument is None else (read.instrument,)
-    read_plan = needs_of(owner, context.dataset, context.spec, names)
+    read_plan = needs_of(owner, context.dataset, context.spec, [position])
+    axes = owner.axes_of([trial], [position])
     return {
         "cell": owner.keys[number].hex(),
         "study": owner.id,
@@ -42,8 +42,12 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
         "params": owner.params(trial),
         "instrument": read.instrument,
         "key": {
-            "is": "SHA-256 of the canonical JSON of these parts",
-            "parts": dict(zip(KEY_PARTS, owner.key_parts(trial, position), strict=True)),
+            "is": "SHA-256 of read and trial digest, each the SHA-256 of the canonical JSON of its parts",
+            "read": {
+                "digest": axes.read[axes.history[0], 0].tobytes().hex(),
+                "parts": dict(zip(READ_PARTS, owner.read_parts(read), strict=True)),
+            },
+            "trial": {"digest": axes.trial[0].tobytes().hex(), "parts": owner.used_params(trial)},
             "template_covers": {"semantics": SEMANTICS_VERSION, "numerics": NUMERICS_PROFILE},
         },
         "reads": {

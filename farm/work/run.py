@@ -39,7 +39,8 @@ from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
+from farm.study.needs import needs_of
+from farm.study.plan import Plan, make_plan, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
 from farm.values.metrics import METRIC_NAMES
@@ -86,15 +87,15 @@ class SubmittedStudy:
     @property
     def cells_waiting(self) -> int:
         """Cells of the waiting blocks."""
-        return sum(self.study.blocks[index].cells for index in self.waiting)
+        return int(self.study.blocks.cells[list(self.waiting)].sum())
 
     @property
     def bytes_needed(self) -> int:
         """Distinct bytes that the waiting blocks read: column chunks, and the indexes and calendars that name them."""
         if not self.waiting:
             return 0
-        names = tuple(sorted({name for index in self.waiting for name in self.study.blocks[index].instruments}))
-        read_plan = needs_of(self.study, self.dataset, self.spec, names)
+        positions = self.study.blocks.positions_of(self.waiting)
+        read_plan = needs_of(self.study, self.dataset, self.spec, positions)
         self.dataset.calendar(self.spec.run.calendar)
         return read_plan.bytes_needed + self.dataset.metadata_bytes
 
@@ -150,7 +151,7 @@ def submit(
     study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
     stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
-    waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
+    waiting = tuple(index for index in range(len(stored.blocks)) if index not in finished)
     return SubmittedStudy(stored, parsed, dataset, catalog, waiting, metered)
 
 
@@ -276,16 +277,15 @@ class BlockRunner:
             return self._store(waits, *finished, clock)
         with clock.stage("plan"):
             context = self.context(study)
-            place = {name: position for position, name in enumerate(context.study.cell_instruments)}
-            mine = context.study.blocks[block]
-            positions = [place[name] for name in (mine.instruments or (None,))]
+            mine = context.study.block(block)
+            trials, positions = mine.trials.tolist(), mine.positions.tolist()
         with clock.stage("read"):
             context.fetch(set(positions))
-        proof = np.ones((len(mine.trials), len(positions)), np.bool_)
+        proof = np.ones((len(trials), len(positions)), np.bool_)
         try:
-            values = compute(context, mine.trials, positions, METRIC_NAMES, proof, clock, self._check)
+            values = compute(context, trials, positions, METRIC_NAMES, proof, clock, self._check)
         except CellError as error:
-            where = mine.trials[error.trial], positions[error.subject]
+            where = trials[error.trial], positions[error.subject]
             raise _of_cell(error.error, context.study, *where) from error.error
         rows = BlockRows(context.study, block, METRIC_NAMES)
         values.fill(rows, context.assumptions(0))

@@ -131,7 +131,7 @@ def test_explain_says_in_words_what_happened(finished: Console, spec: Path) -> N
         "45 cells done",
         "bars from 2011-01-03 to 2012-12-31",
         "stock_daily",
-        "SHA-256 of the canonical JSON of these parts:",
+        "SHA-256 of read and trial digest, each the SHA-256 of the canonical JSON of its parts:",
         '{"fast": 5, "slow": 40}',
         "semantics 2",
     ):

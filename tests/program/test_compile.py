@@ -13,7 +13,6 @@ from hypothesis import given
 
 from farm.program.compile import numeric_node
 from farm.program.expr import Expressions, Node
-from farm.program.history import history_first_day
 from farm.program.lookback import LookBack
 from farm.program.program import Program, StopRule
 from farm.spec.parse import load_study
@@ -24,6 +23,7 @@ from farm.spec.spec import Warmup
 from farm.values.indicators import INDICATORS
 from farm.values.units import first_day_of, month_of, parse_date
 from tests.generators import specs
+from tests.reference.history import history_first_day
 from tests.reference.program import compile_trial
 from tests.spec.test_resolve import CROSS, PARAMS
 

@@ -190,6 +190,9 @@ def test_template_keeps_parameters_and_drops_members() -> None:
     base = template(load_study(CROSS)).hash
     assert template(load_study(edited("strategy.params.fast", {"int": [1, 90]}))).hash == base
     assert template(load_study(edited("strategy.universes.0.tickers", ["IBM"]))).hash == base
+    assert template(load_study(edited("run.end", "2031-12-29"))).hash == base  # reads have the window
+    assert template(load_study(edited("run.ann", 250))).hash != base
+    assert template(load_study(edited("strategy.params.idle", {"choice": [1, 2]}))).params == ("fast", "slow", "x")
     assert template(load_study(edited("strategy.sleeves.0.size.v", 0.5))).hash != base
     assert template(load_study(edited("study", None))).hash != base  # all members in one account
 
@@ -203,6 +206,8 @@ def test_identity_of_a_study_covers_what_its_trials_and_ranks_come_from() -> Non
         ("study.objective", {"min": "max_dd"}),
         ("study.split", {"mode": "chronological", "is": 0.5}),
         ("study.seed", 1),
+        ("study.metrics", ["cagr"]),
+        ("study.proof", "winners"),
     ]:
         assert fingerprint(study_identity(load_study(edited(path, value)))) != base, path
     assert fingerprint(study_identity(load_study(edited("name", "other")))) == base

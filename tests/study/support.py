@@ -135,7 +135,7 @@ def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:
     rows = BlockRows(study, block, METRIC_NAMES)
     for row in range(len(rows)):
         trial, position = rows.cell(row)
-        key = study.keys[trial * len(study.cell_instruments) + position]
+        key = study.keys[trial * len(study.subjects) + position]
         chance = np.random.default_rng([seed, *key])
         full, in_sample, out_of_sample = (chance.normal(size=len(METRIC_NAMES)) for _ in range(3))
         rows.put(

@@ -85,8 +85,11 @@ def test_explain_adds_up(settings: FarmSettings, outcome: Outcome) -> None:
     """The parts of the key hash to the key; the lease says who computed the block."""
     cell = outcome.document()["trials"][3]["cells"][2]
     found = api.explain(cell["key"][:12], settings)
-    parts = list(found["key"]["parts"].values())
-    assert hashlib.sha256(canonical_json(parts)).hexdigest() == cell["key"] == found["cell"]
+    read, trial = found["key"]["read"], found["key"]["trial"]
+    assert hashlib.sha256(canonical_json(list(read["parts"].values()))).hexdigest() == read["digest"]
+    assert hashlib.sha256(canonical_json(trial["parts"])).hexdigest() == trial["digest"]
+    joined = bytes.fromhex(read["digest"] + trial["digest"])
+    assert hashlib.sha256(joined).hexdigest() == cell["key"] == found["cell"]
     assert (found["trial"], found["instrument"], found["params"]) == (3, "GOOG", {"fast": 10, "slow": 30})
     assert found["result"]["stats"] == cell["fingerprint"]["stats"]
     assert found["result"]["assumptions"] == cell["assumptions"]
