@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from farm.program.compile import compile_trial
 from farm.program.program import Program
 from farm.shard.dataset import Dataset
 from farm.shard.index import MonthRows, ShardRows, month_digests
 from farm.shard.kinds import kind_of
 from farm.shard.reader import read_rows
-from farm.spec.params import constraints_hold, grid_values
+from farm.spec.params import grid_values
 from farm.spec.resolve import Resolver, template
 from farm.spec.spec import StudySpec
 from farm.values.canon import canonical_json, fingerprint
 from farm.values.units import iso
+from tests.reference.constraints import constraints_hold
 from tests.reference.history import history_first_day
+from tests.reference.program import compile_trial
 
 BARS, KINDS = "stock_daily", ("stock_daily", "splits", "dividends")
 
