@@ -23,6 +23,7 @@ from farm.engine.layout import (
     position_table,
     sleeve_table,
     stop_table,
+    structure_table,
 )
 from farm.engine.ledger import CASH, COUNTS, FILL, ORDER, TRADE, Run
 from farm.engine.room import RECORDS_MIN, RecordRoom, grown, overflow
@@ -109,6 +110,7 @@ class Simulator:
         room = RecordRoom() if room is None else room
         sleeves = len(self._groups)
         rules = columns_of(self.program)
+        structures = structure_table(self._held)
         positions = position_table(self.program.run, rules, self._held, self._series)
         count, dividends = positions.shape[0], self.tape.dividends
         rows = RECORDS_MIN + 16 * count + dividends * sleeves
@@ -122,6 +124,7 @@ class Simulator:
                 asset=asset,
                 sleeve=sleeve_table(self.program.sleeves, rules),
                 stop=stops,
+                structure=structures,
                 position=positions,
                 of_asset=of_asset.view(records.LINK),
                 held=np.zeros(count, records.LINK),

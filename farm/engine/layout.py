@@ -113,6 +113,15 @@ def stop_table(columns: Sequence[RulesColumns]) -> Table:
     return table.reshape(-1)
 
 
+def structure_table(held: Sequence[tuple[int, int]]) -> Table:
+    """Return the structures (n,), flat, each of one leg: ``held`` says sleeve and asset of it."""
+    table = np.zeros(len(held), records.STRUCTURE)
+    table["sleeve"] = [w for w, _ in held]
+    table["exit_row"] = records.NEVER
+    table["order"] = table["guard"] = records.NONE
+    return table
+
+
 def position_table(
     run: RunSpec,
     columns: Sequence[RulesColumns],
@@ -122,12 +131,10 @@ def position_table(
     """Return the positions, flat, trial by trial (t n,): ``held`` says sleeve and asset of each, ``series`` are those
     of the assets."""
     table = np.zeros((len(columns[0].side), len(held)), records.POSITION)
-    for name in ("held_at", "order", "guard"):
-        table[name] = records.NONE
-    table["exit_row"] = records.NEVER
+    table["held_at"] = records.NONE
     for x, (w, asset) in enumerate(held):
         row, rules, lot = table[:, x], columns[w], lot_micro(run, series[asset])
-        row["sleeve"], row["asset"] = w, asset
+        row["structure"], row["asset"] = x, asset
         row["qty_lots"] = _qty_lots(rules.size, lot)
         row["add_lots"] = 0 if rules.add_size is None else _qty_lots(rules.add_size, lot)
     return table.reshape(-1)

@@ -21,6 +21,7 @@ from farm.engine.layout import (
     position_table,
     sleeve_table,
     stop_table,
+    structure_table,
 )
 from farm.engine.ledger import COUNTS
 from farm.engine.room import RECORDS_MIN, RecordRoom, grown, overflow
@@ -70,7 +71,7 @@ def stage(
     """
     assets = asset_table(run, tape)
     positions = np.zeros(len(held), records.POSITION)
-    positions["sleeve"], positions["asset"] = np.array(held, np.int64).T
+    positions["asset"] = [asset for _, asset in held]
     of_asset = by_asset(positions, assets)
     series = [tape.market.series[index] for index in tape.traded]
     counts = np.array([window.stop - window.start for window in tape.windows], np.int64)
@@ -81,6 +82,7 @@ def stage(
     subject = Subject(
         account=readonly(account_table(run)),
         asset=readonly(assets),
+        structure=readonly(structure_table(held)),
         bars_of=readonly(np.ascontiguousarray(tape.bars_of)),
         first_bar=readonly((tape.asset_end - counts)[asset_of]),
         bar_count=readonly(counts[asset_of]),
@@ -248,6 +250,7 @@ class TrialRun:
             asset=np.empty(stage.subject.asset.shape[0], records.ASSET),
             sleeve=np.empty(sleeves, records.SLEEVE),
             stop=np.empty(stops, records.STOP_RULE),
+            structure=np.empty(positions, records.STRUCTURE),
             position=np.empty(positions, records.POSITION),
             of_asset=stage.of_asset,
             held=np.empty(positions, records.LINK),

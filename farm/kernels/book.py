@@ -81,6 +81,7 @@ def mark(b: Row) -> None:
 def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     """Buy (sell, if ``lots`` < 0) at the price that order ``row`` met; return the cash flow."""
     account, tally, o, p = tables.account(b), tables.tally(b), tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset = tables.asset(b, p.asset)
     flow = -value_of(asset, o.at, lots)
     slippage = int(abs(flow + value_of(asset, o.ref, lots)))
@@ -95,7 +96,7 @@ def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     f.ts = account.ts
     f.session = account.session
     f.order = o.number
-    f.sleeve = p.sleeve
+    f.sleeve = s.sleeve
     f.instrument = p.asset
     f.lots = int(lots)
     f.amount_micro = int(flow)
@@ -141,22 +142,23 @@ def charge(b: Row, row: int, fee: float) -> None:
 def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, row: int, pnl: float) -> None:
     """Write the episode of position ``x``, which ended in the own bar ``row``, into record ``at``."""
     account, p, t = tables.account(b), tables.position(b, x), tables.trade(b, at)
-    t.sleeve = p.sleeve
+    s = tables.structure_of(b, x)
+    t.sleeve = s.sleeve
     t.instrument = p.asset
     t.side = p.side
     t.lots = p.entry_lots
-    t.entry_order = p.entry_order
-    t.entry_ts = p.entry_ts
-    t.entry_session = p.entry_session
-    t.entry_notional_micro = int(p.entry_notional)
+    t.entry_order = s.entry_order
+    t.entry_ts = s.entry_ts
+    t.entry_session = s.entry_session
+    t.entry_notional_micro = int(s.entry_notional)
     t.exit_order = number
     t.exit_kind = kind
     t.exit_ts = account.ts
     t.exit_session = account.session
-    t.bars = row - p.entry_row + 1
+    t.bars = row - s.entry_row + 1
     t.pnl_micro = int(pnl)
-    t.fees_micro = int(p.fees)
-    t.dividends_micro = int(p.dividends)
+    t.fees_micro = int(s.fees)
+    t.dividends_micro = int(s.dividends)
     t.entry_price = p.entry_price
     t.exit_price = price
 
@@ -168,13 +170,14 @@ def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, r
 def _let_go(b: Row, x: int) -> None:
     """A position is flat: it leaves the list of those held, and its guards go."""
     account, p = tables.account(b), tables.position(b, x)
+    s = tables.structure_of(b, x)
     p.lots = 0
     account.held -= 1
     last = tables.held(b, account.held).row
     tables.held(b, p.held_at).row = last
     tables.position(b, last).held_at = p.held_at
     p.held_at = NONE
-    tables.sleeve(b, p.sleeve).held -= 1
+    tables.sleeve(b, s.sleeve).held -= 1
     release(b, x)
 
 
@@ -182,8 +185,9 @@ def _let_go(b: Row, x: int) -> None:
 def flatten(b: Row, x: int, row: int) -> float:
     """Sell (or buy back) the whole position by order ``row``; return its lots. Commission and trade are to come."""
     p = tables.position(b, x)
+    s = tables.structure_of(b, x)
     lots = float(abs(p.lots))
-    p.pnl += write_fill(b, x, row, float(-p.lots), 0)
+    s.pnl += write_fill(b, x, row, float(-p.lots), 0)
     _let_go(b, x)
     return lots
 
@@ -191,14 +195,14 @@ def flatten(b: Row, x: int, row: int) -> float:
 @helper
 def end_trade(b: Row, x: int, number: int, kind: int, price: float, fee: float, row: int) -> None:
     """The episode of a position is over, in the own bar ``row``."""
-    account, p = tables.account(b), tables.position(b, x)
-    p.pnl -= fee
-    p.fees += fee
-    p.exit_row = row
-    bound(account, p.pnl)
+    account, s = tables.account(b), tables.structure_of(b, x)
+    s.pnl -= fee
+    s.fees += fee
+    s.exit_row = row
+    bound(account, s.pnl)
     at = account.trades
     account.trades += 1
-    write_trade(b, at, x, number, kind, price, row, p.pnl)
+    write_trade(b, at, x, number, kind, price, row, s.pnl)
 
 
 @helper
@@ -208,9 +212,10 @@ def close_lots(b: Row, x: int, row: int, lots: float, kind: int, bar: int) -> No
     What is left goes on as it was, with its average entry and its guards; without a rest the trade is over.
     """
     o, p = tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     fee = 0.0 if kind == RUINED else fee_of(tables.asset(b, p.asset), o.at, lots)
-    p.pnl += write_fill(b, x, row, -float(p.side) * lots, 0) - fee
-    p.fees += fee
+    s.pnl += write_fill(b, x, row, -float(p.side) * lots, 0) - fee
+    s.fees += fee
     p.lots -= p.side * int(lots)
     charge(b, row, fee)
     settle(b, row, FILLED, lots)
@@ -223,22 +228,23 @@ def close_lots(b: Row, x: int, row: int, lots: float, kind: int, bar: int) -> No
 def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -> None:
     """Open the position that order ``row`` asked for, in the own bar ``bar``, and set its guards to work."""
     account, o, p = tables.account(b), tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     flow = write_fill(b, x, row, float(o.side) * lots, 1)
     p.lots = o.side * int(lots)
     p.side = o.side
     p.entry_price = o.at
-    p.pnl = flow - fee
-    p.fees = fee
-    p.dividends = 0.0
+    s.pnl = flow - fee
+    s.fees = fee
+    s.dividends = 0.0
     p.entry_lots = int(lots)
-    p.entry_notional = abs(flow)
+    s.entry_notional = abs(flow)
     p.opened_split = tables.asset(b, p.asset).split
-    p.decided_split = o.split
-    p.adds = 0
-    p.entry_order = o.number
-    p.entry_ts = account.ts
-    p.entry_session = account.session
-    p.entry_row = bar
+    s.decided_split = o.split
+    s.adds = 0
+    s.entry_order = o.number
+    s.entry_ts = account.ts
+    s.entry_session = account.session
+    s.entry_row = bar
     p.held_at = account.held
     tables.held(b, account.held).row = x
     account.held += 1
@@ -250,22 +256,23 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
 def add_to_position(b: Row, x: int, row: int, lots: float, fee: float) -> None:
     """Buy (or sell short) more by order ``row``: the average entry moves, and what is measured from it."""
     o, p = tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     flow = write_fill(b, x, row, float(o.side) * lots, 1)
     asset = tables.asset(b, p.asset)
     num, den = ratio(b, asset, p.opened_split)
     before = formula.restated_price(p.entry_price, num, den)
     p.entry_price = formula.average(before, float(abs(p.lots)), o.at, lots)
     p.entry_lots = int(formula.restated_lots(float(p.entry_lots), num, den) + lots)
-    p.entry_notional += abs(flow)
+    s.entry_notional += abs(flow)
     p.opened_split = asset.split
-    p.adds += 1
+    s.adds += 1
     p.lots += o.side * int(lots)
-    p.pnl += flow - fee
-    p.fees += fee
+    s.pnl += flow - fee
+    s.fees += fee
     bound(tables.account(b), float(p.lots))
-    bound(tables.account(b), p.entry_notional)
+    bound(tables.account(b), s.entry_notional)
     if o.guards > 0:
-        old = p.guard
+        old = s.guard
         release(b, x)
         _set_guards(b, x, row, old)
 
@@ -279,6 +286,7 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
     multiples of the risk, and levels that do not follow additions.
     """
     entry, p = tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset = tables.asset(b, p.asset)
     first, count = row + 1, entry.guards
     risk = np.nan
@@ -286,7 +294,7 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
         o = tables.order(b, at)
         lift(o, entry.ref, asset.split)
         if o.unit == ABS:
-            num, den = ratio(b, asset, p.decided_split)
+            num, den = ratio(b, asset, s.decided_split)
             o.frozen = formula.restated_price(o.frozen, num, den)
         if o.unit == LEVEL:
             num, den = ratio(b, asset, o.split)
@@ -298,7 +306,7 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
             if not risk <= distance:  # the first one too: risk is NaN
                 risk = distance
     risk = formula.on_grid(risk)
-    rules = tables.sleeve(b, p.sleeve)
+    rules = tables.sleeve(b, s.sleeve)
     for at in range(first, first + count):
         o = tables.order(b, at)
         if o.unit == R:
@@ -312,7 +320,7 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
                 o.level = kept.level
                 o.frozen = kept.frozen
                 o.split = kept.split
-    p.guard = first
+    s.guard = first
     tables.order(b, first).guards = count - 1
     link(b, first)
 
@@ -348,6 +356,7 @@ def admit(b: Row, row: int, bar: int) -> None:
     account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
     x = o.position
     p = tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset = tables.asset(b, p.asset)
     lots, closed = float(o.fit), float(o.closed)
     fee = 0.0
@@ -369,7 +378,7 @@ def admit(b: Row, row: int, bar: int) -> None:
     elif lots > 0.0:
         open_position(b, x, row, lots, fee - share, bar)
     else:
-        tables.sleeve(b, p.sleeve).held -= 1
+        tables.sleeve(b, s.sleeve).held -= 1
     settle(b, row, status, lots + closed)
 
 
@@ -396,13 +405,14 @@ def act(b: Row, k: int) -> None:
 def _accrue(b: Row, x: int, action: Row) -> None:
     """A receivable for who is long at the ex-date open, a debt for who is short."""
     p = tables.position(b, x)
+    s = tables.structure_of(b, x)
     if p.lots != 0:
         flow = value_of(tables.asset(b, p.asset), action.amount, float(p.lots))
-        tables.receivable(b, action.dividend, p.sleeve).micro += flow
-        p.pnl += flow
-        p.dividends += flow
+        tables.receivable(b, action.dividend, s.sleeve).micro += flow
+        s.pnl += flow
+        s.dividends += flow
         tables.tally(b).pay_date_assumed += action.pay_assumed
-        write_cash(b, DIVIDEND_EX, p.sleeve, p.asset, action.day, 0.0, flow)
+        write_cash(b, DIVIDEND_EX, s.sleeve, p.asset, action.day, 0.0, flow)
 
 
 @helper
@@ -410,9 +420,10 @@ def _split(b: Row, x: int, action: Row) -> None:
     """Multiply lots by num / den and divide prices by it. Fractions of a lot are cashed at the previous close over
     the ratio; a position that vanishes that way ends its trade."""
     account, p = tables.account(b), tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset, num, den = tables.asset(b, p.asset), action.num, action.den
-    if p.guard != NONE:
-        restate_guards(b, asset, p.guard)
+    if s.guard != NONE:
+        restate_guards(b, asset, s.guard)
     if p.lots != 0:
         held = float(abs(p.lots))
         bound(account, held * num)
@@ -421,15 +432,15 @@ def _split(b: Row, x: int, action: Row) -> None:
         price = formula.restated_price(asset.mark, num, den)
         if rest > 0.0:
             flow = p.side * formula.cash_of_rest(price, rest, den, asset.lot_micro, asset.multiplier)
-            p.pnl += flow
-            write_cash(b, SPLIT_CASH, p.sleeve, p.asset, action.day, flow, 0.0)
+            s.pnl += flow
+            write_cash(b, SPLIT_CASH, s.sleeve, p.asset, action.day, flow, 0.0)
         p.lots = p.side * int(lots)
         if lots == 0.0:
             account.was_held = 1
             _let_go(b, x)
             end_trade(b, x, NONE, SPLIT, price, 0.0, asset.row + 1)
-    if p.order != NONE:
-        restate_order(b, asset, p.order, action)
+    if s.order != NONE:
+        restate_order(b, asset, s.order, action)
 
 
 @helper
@@ -469,11 +480,12 @@ def end(b: Row) -> None:
     lapse_all(b)
     for x in range(b.positions):
         p = tables.position(b, x)
+        s = tables.structure_of(b, x)
         if p.lots != 0:
             asset = tables.asset(b, p.asset)
-            pnl = p.pnl + value_of(asset, asset.mark, float(p.lots))
+            pnl = s.pnl + value_of(asset, asset.mark, float(p.lots))
             bound(account, pnl)
-            row = max(asset.row, p.entry_row)  # its first bar may close after the run
+            row = max(asset.row, s.entry_row)  # its first bar may close after the run
             write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, row, pnl)
             account.open_trades += 1
     account.ended = 1

@@ -46,6 +46,7 @@ def open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, stat
     b.asset = state.asset.ctypes.data
     b.sleeve = state.sleeve.ctypes.data
     b.stop = state.stop.ctypes.data
+    b.structure = state.structure.ctypes.data
     b.position = state.position.ctypes.data
     b.of_asset = state.of_asset.ctypes.data
     b.held = state.held.ctypes.data

@@ -66,7 +66,7 @@ def _fill(b: Row, n: int) -> None:
             # Kept back until the whole order is known: one commission line per order.
             o.held_fee = fee_of(tables.asset(b, p.asset), o.at, float(o.closed))
             account.cash -= o.held_fee
-            tables.sleeve(b, p.sleeve).held += 1  # its place stays taken
+            tables.sleeve(b, o.sleeve).held += 1  # its place stays taken
         elif o.works_as not in (ENTER, ADD):
             close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + 1)
             drop(b, row)
@@ -239,10 +239,17 @@ def in_bars(b: Row, first: int, last: int) -> None:
 
 
 @inlined
+def _entry_of(b: Row, row: int) -> int:
+    """The number of the order that opened what a guard protects."""
+    number: int = tables.structure_of(b, tables.order(b, row).position).entry_order
+    return number
+
+
+@inlined
 def _queue_by_entry(b: Row, start: int, n: int, row: int) -> int:
-    entry = tables.position(b, tables.order(b, row).position).entry_order
+    entry = _entry_of(b, row)
     at = start + n
-    while at > start and tables.position(b, tables.order(b, tables.queue(b, at - 1).row).position).entry_order > entry:
+    while at > start and _entry_of(b, tables.queue(b, at - 1).row) > entry:
         tables.queue(b, at).row = tables.queue(b, at - 1).row
         at -= 1
     tables.queue(b, at).row = row
@@ -307,12 +314,13 @@ def _enter_inside(b: Row, entries: int) -> None:
     for at in range(entries):
         o = tables.order(b, tables.queue(b, 2 * n + at).row)
         p = tables.position(b, o.position)
-        if p.guard == NONE or p.entry_order != o.number:
+        s = tables.structure_of(b, o.position)
+        if s.guard == NONE or s.entry_order != o.number:
             continue
         bar = tables.bar(b, tables.asset(b, p.asset).bar)
         side = float(p.side)
         low = bar.low if side > 0.0 else -bar.high
-        first = p.guard
+        first = s.guard
         nearest = np.nan
         met = NONE
         for row in range(first, first + tables.order(b, first).guards + 1):
@@ -333,7 +341,7 @@ def _execute(b: Row, row: int) -> None:
     asset = tables.asset(b, o.instrument)
     o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, float(o.side), asset.up, asset.down)
     trigger(b, row, o.ref)
-    p = tables.position(b, o.position)
-    close_lots(b, o.position, row, float(abs(p.lots)), o.kind, asset.row + 1)
-    if p.order != NONE:
-        leave_alone(b, p.order)
+    close_lots(b, o.position, row, float(abs(tables.position(b, o.position).lots)), o.kind, asset.row + 1)
+    waits = tables.structure_of(b, o.position).order
+    if waits != NONE:
+        leave_alone(b, waits)

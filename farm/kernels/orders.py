@@ -41,7 +41,7 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     o = tables.order(b, row)
     o.ts = account.ts
     o.session = account.session
-    o.sleeve = p.sleeve
+    o.sleeve = tables.structure_of(b, x).sleeve
     o.instrument = p.asset
     o.kind = kind
     o.side = side
@@ -134,23 +134,24 @@ def opens_lots(kind: int) -> bool:
 def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
     """Admit an order: it works from now on, closes ``closes`` lots and opens ``opens``; return its row."""
     account, p = tables.account(b), tables.position(b, x)
+    s = tables.structure_of(b, x)
     row = append_order(b, x, kind, side, opens + closes, tables.asset(b, p.asset).mark)
     o = tables.order(b, row)
     o.opens = opens
     if opens_lots(kind):
-        rules = tables.sleeve(b, p.sleeve)
+        rules = tables.sleeve(b, s.sleeve)
         o.lasts = rules.ttl
         if rules.limit != 0:
-            o.limit = on_grid(tables.number(b, p.sleeve, rules.limit, tables.asset(b, p.asset).bar))
+            o.limit = on_grid(tables.number(b, s.sleeve, rules.limit, tables.asset(b, p.asset).bar))
             o.limit_price = o.limit
         append_guards(b, row)
-    p.order = row
+    s.order = row
     o.working_at = account.working
     tables.working(b, account.working).row = row
     account.working += 1
     under_way = tables.instant(b, account.next).under_way >> tables.asset(b, p.asset).calendar
     o.sessions = -(under_way & 1)
-    _count_in(tables.sleeve(b, p.sleeve), kind, 1)
+    _count_in(tables.sleeve(b, s.sleeve), kind, 1)
     link(b, row)
     return row
 
@@ -167,10 +168,9 @@ def _count_in(rules: Row, kind: int, change: int) -> None:
 def drop(b: Row, row: int) -> None:
     """Take a sent order out of work, whatever became of it."""
     account, o = tables.account(b), tables.order(b, row)
-    p = tables.position(b, o.position)
     unlink(b, row)
-    p.order = NONE
-    _count_in(tables.sleeve(b, p.sleeve), o.works_as, -1)
+    tables.structure_of(b, o.position).order = NONE
+    _count_in(tables.sleeve(b, o.sleeve), o.works_as, -1)
     account.working -= 1
     last = tables.working(b, account.working).row
     tables.working(b, o.working_at).row = last
@@ -244,10 +244,10 @@ def lapse_all(b: Row) -> None:
 @helper
 def release(b: Row, x: int) -> None:
     """Take the guards of a position off: it is closed, or one of them is sent."""
-    p = tables.position(b, x)
-    if p.guard != NONE:
-        unlink(b, p.guard)
-        p.guard = NONE
+    s = tables.structure_of(b, x)
+    if s.guard != NONE:
+        unlink(b, s.guard)
+        s.guard = NONE
 
 
 @helper

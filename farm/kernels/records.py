@@ -202,35 +202,43 @@ STOP_RULE = np.dtype(
     ]
 )
 
-POSITION = np.dtype(
+STRUCTURE = np.dtype(
     [
         ("sleeve", "<i8"),
-        ("asset", "<i8"),
-        ("lots", "<i8"),  # held now, signed; 0: flat, and the fields down to ``exit_row`` are those of the last trade
-        ("side", "<i8"),  # +1 long, -1 short
-        ("entry_price", "<f8"),  # average over its openings, slippage included
         ("pnl", "<f8"),  # cash flows of the trade so far: what is realised, less what was paid for what is held
         ("fees", "<f8"),
         ("dividends", "<f8"),
-        ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
-        ("entry_notional", "<f8"),
-        ("opened_split", "<i8"),  # ASSET.split at the last opening,
-        ("decided_split", "<i8"),  # and when its entry was decided: distances that rules name are of that share basis
+        ("entry_notional", "<f8"),  # of all its openings
         ("adds", "<i8"),  # additions so far
+        ("decided_split", "<i8"),  # ASSET.split when its entry was decided: distances that rules name are of that basis
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),
         ("entry_session", "<i8"),
         ("entry_row", "<i8"),  # own bars of the instrument: in which it was opened,
         ("exit_row", "<i8"),  # and in which the last trade ended
-        ("held_at", "<i8"),  # where it stands in the list of positions held
         ("order", "<i8"),  # the order that works to open or close it, or -1
         ("guard", "<i8"),  # the first order of the group that protects it, or -1
-        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry,
-        ("add_lots", "<i8"),  # and of an addition
         ("ranked", "<f8"),  # scratch: margin that it needs; 1.0 once picked for an entry
     ]
 )
-"""What one sleeve holds of one instrument: by sleeve, then by instrument id."""
+"""What a sleeve holds as one thing, from flat to flat; of one that is flat, the last trade. A sleeve of rules has one
+for each of its instruments, with one leg: by sleeve, then by instrument id."""
+
+POSITION = np.dtype(
+    [
+        ("structure", "<i8"),
+        ("asset", "<i8"),
+        ("lots", "<i8"),  # held now, signed; 0: flat
+        ("side", "<i8"),  # +1 long, -1 short
+        ("entry_price", "<f8"),  # average over its openings, slippage included
+        ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
+        ("opened_split", "<i8"),  # ASSET.split at the last opening
+        ("held_at", "<i8"),  # where it stands in the list of positions held
+        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry,
+        ("add_lots", "<i8"),  # and of an addition
+    ]
+)
+"""One leg of a structure: lots of one instrument. By structure."""
 
 ORDER = np.dtype(
     [
@@ -360,9 +368,10 @@ class TapeTables(NamedTuple):
 class Tables(NamedTuple):
     """Everything that changes in a run, and the rules that it changes by.
 
-    account, tally (1,); asset (k,); sleeve (w,); stop (rules,); position (n,); of_asset (n,): the positions in each
-    asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue (3 n,):
-    scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one for each.
+    account, tally (1,); asset (k,); sleeve (w,); stop (rules,); structure, position (n,); of_asset (n,): the positions
+    in each asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue
+    (3 n,): scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one
+    for each.
     """
 
     account: Table
@@ -370,6 +379,7 @@ class Tables(NamedTuple):
     asset: Table
     sleeve: Table
     stop: Table
+    structure: Table
     position: Table
     of_asset: Table
     held: Table
@@ -396,6 +406,7 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "asset": ASSET,
     "sleeve": SLEEVE,
     "stop": STOP_RULE,
+    "structure": STRUCTURE,
     "position": POSITION,
     "of_asset": LINK,
     "held": LINK,

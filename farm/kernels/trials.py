@@ -53,7 +53,7 @@ _NAN = 0x7FF8000000000000
 class Subject(NamedTuple):
     """What all trials on a subject share; only read.
 
-    account (1,), asset (k,): as they are before the first instant. bars_of: rows of the closing bars on
+    account (1,), asset (k,), structure (n,): as they are before the first instant. bars_of: rows of the closing bars on
     the tape, asset by asset; first_bar, bar_count (n,): those of the asset of each position. day (sessions,); benchmark
     (sessions,) or (0,); stretches (b, 2): the buckets. opens: opening instants of all own bars, asset by asset, up to
     opens_end (k,); traded (opens + 1,): how many before each have volume. closes: closes of all sessions, calendar by
@@ -62,6 +62,7 @@ class Subject(NamedTuple):
 
     account: Table
     asset: Table
+    structure: Table
     bars_of: I64
     first_bar: I64
     bar_count: I64
@@ -124,7 +125,7 @@ def _in(dtype: types.Type, dimensions: int = 1) -> Array:
 
 
 _SUBJECT = types.NamedTuple(
-    [_table("account"), _table("asset"), _in(int64), _in(int64), _in(int64), _in(int32),
+    [_table("account"), _table("asset"), _table("structure"), _in(int64), _in(int64), _in(int64), _in(int32),
      _in(float64), _in(int64, 2), _in(int64), _in(int64), _in(int64), _in(int64), _in(int64), float64, float64],
     Subject,
 )  # type: ignore[no-untyped-call]  # fmt: skip
@@ -205,6 +206,8 @@ def _lay_out(b: Row, t: int, subject: Subject, trials: TrialRows, state: Tables,
         state.sleeve[i] = trials.sleeve[t * b.sleeves + i]
     for i in range(b.stops):
         state.stop[i] = trials.stop[t * b.stops + i]
+    for i in range(state.structure.shape[0]):
+        state.structure[i] = subject.structure[i]
     for i in range(b.positions):
         state.position[i] = trials.position[t * b.positions + i]
     for i in range(FIRST_COUNT + COUNTS):
@@ -221,7 +224,7 @@ def _lay_out(b: Row, t: int, subject: Subject, trials: TrialRows, state: Tables,
     if numbers.shape[2] > 0:
         numbers[:] = math.nan
     for x in range(b.positions):
-        w = tables.position(b, x).sleeve
+        w = tables.structure(b, tables.position(b, x).structure).sleeve
         first, count = subject.first_bar[x], subject.bar_count[x]
         for which in range(MASKS):
             if trials.mask_at[t, x, which] != NONE:
