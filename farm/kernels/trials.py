@@ -224,7 +224,7 @@ def _lay_out(b: Row, t: int, subject: Subject, trials: TrialRows, state: Tables,
     if numbers.shape[2] > 0:
         numbers[:] = math.nan
     for x in range(b.positions):
-        w = tables.structure(b, tables.position(b, x).structure).sleeve
+        w = tables.structure_of(b, x).sleeve
         first, count = subject.first_bar[x], subject.bar_count[x]
         for which in range(MASKS):
             if trials.mask_at[t, x, which] != NONE:
