@@ -113,10 +113,12 @@ def _refused(staged: Staged, calendars: Mapping[str, Calendar], *, is_start: boo
             row = int(rows[np.argmin(piece.numbers[rows])])
             bad.append((int(piece.numbers[row]), symbol, int(piece.moments[row]), int(bound[row])))
     if not bad:
-        what = f"{late} bar{'' if late == 1 else 's'} end after the close of the session they are stored under"
+        what = (
+            "1 bar ends after the close of its session" if late == 1 else f"{late} bars end after the close of theirs"
+        )
         is_next = 2 * inside > late
         how = "starts, in the session that follows, ingest them with --stamp start"
-        return (f"{what}: if their stamps are {how if is_next else _AS_DATES}",) if late else ()
+        return (f"{what}: if stamps are {how if is_next else _AS_DATES}",) if late else ()
     number, symbol, moment, limit = min(bad)
     zone = staged.reading.tz or "UTC"
     starts, closes, other = ("starts", "closes", "end") if is_start else ("ends", "opens", "start")

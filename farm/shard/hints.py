@@ -44,6 +44,9 @@ _DATES = tuple(
             r"(\d{4}-\d\d-\d\d)/\d{4}-\d\d-\d\d",
             "it is a span of days, as pandas prints a Period; one day has to name it",
         ),
+        (r"\d{8}", "its parts are not year, month, day, and no other order is guessed"),
+        (r"\d{12}|\d{14}", "its parts are in order, but not written like this"),
+        (r".*[T ]24:00.*", "24:00 is written as 00:00 of the day after"),
         (r"\d{8}\.0+", "it is a date that became a decimal: write it without the point"),
         (
             r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d.*[\]A-Za-z]",

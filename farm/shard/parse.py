@@ -35,6 +35,7 @@ _EXTENSION, _PERIOD = b"ARROW:extension:name", "pandas.period"
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 ID_ALLOWED = "up to 64 bytes of printable text, without \\ and without $ in front"
 _ID_BYTES_MAX = 64
+_POINTED = re.compile(r"\d{1,3}\.\d{3}")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
 NO_CLOCK = np.iinfo(np.int64).min
@@ -158,6 +159,9 @@ def parse_integers(field: Field) -> I64:
     if is_bad.any():
         row = int(np.argmax(is_bad))
         hint = f"a {field.ours} counts whole {'shares; round it in the file' if field.ours == 'volume' else 'things'}"
+        text = str(field.column[row].as_py()).strip()
+        if _POINTED.fullmatch(text) and values[row] < EXACT_MAX:
+            hint = f"{text!r} may be {text.replace('.', '')}, with a point that marks thousands; {hint}"
         raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53", hint=hint)
     return values.astype(np.int64)
 
@@ -374,7 +378,8 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
     try:
         if date is not None:
             return Stamp(day_of(datetime.date(*(int(part) for part in date.groups()))), None)
-        if len(text) < len("2020-01-31T16:00") or text[4] != "-":
+        # Python takes any sign between date and time: 2020-01-31-05:00, a date and a zone, would be five o'clock.
+        if len(text) < len("2020-01-31T16:00") or text[4] != "-" or text[10] not in "Tt ":
             raise ValueError(text)
         moment = datetime.datetime.fromisoformat(text)
         return Stamp(day_of(moment.date()), None) if dates else _stamp(moment, zone, field)

@@ -253,8 +253,11 @@ def _uneven(row: Any, place: str, header: str) -> DataError:
     else:
         fewer = "is the file cut off there, or is it a note? remove the line"
         hint = "text that holds the delimiter needs quotes" if actual > expected else fewer
+        other = next((one for one in _DELIMITERS if row.text.count(one) == expected - 1), "")
         if row.text.count('"') % 2:
             hint = "a quote is opened there and never closed"
+        elif other:
+            hint = f"its columns are set apart by {other!r}, and those of the header are not"
     return DataError(message, place=place, hint=hint)
 
 

@@ -323,6 +323,10 @@ def test_a_zone_that_is_nearly_one_is_named(name: str, meant: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
+        ("02012024", "its parts are not year, month, day, and no other order is guessed"),
+        ("20240102160000", "its parts are in order, but not written like this"),
+        ("2024-01-02T24:00:00", "24:00 is written as 00:00 of the day after"),
+        ("2024-01-02-05:00", "its parts are in order, but not written like this"),
         ("20240102.0", "it is a date that became a decimal: write it without the point"),
         ("2024-01-02 00:00:00 EST", "it names its zone: write the offset, or drop it and give --tz"),
         ("2024-01-02T00:00Z[UTC]", "it names its zone: write the offset, or drop it and give --tz"),
@@ -372,3 +376,20 @@ def test_a_quote_that_is_never_closed_is_named(tmp_path: Path, row: str, more: l
     with pytest.raises(DataError, match=r"data row 1: . columns? instead of 7") as caught:
         put(MemoryStore(), bars(tmp_path, [row, *more]))
     assert caught.value.hint == "a quote is opened there and never closed"
+
+
+def test_a_volume_with_a_point_may_be_one_in_thousands(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"58\.414 is not a whole number") as caught:
+        put(MemoryStore(), bars(tmp_path, ["2020-01-02,AAA,10,11,9,10,58.414"]))
+    assert caught.value.hint.startswith(
+        "'58.414' may be 58414, with a point that marks thousands; a volume counts whole"
+    )
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), bars(tmp_path, ["2020-01-02,AAA,10,11,9,10,58.5"]))
+    assert "thousands" not in caught.value.hint
+
+
+def test_rows_with_another_delimiter_than_the_header(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 column instead of 7") as caught:
+        put(MemoryStore(), bars(tmp_path, ["2020-01-02;AAA;10;11;9;10;5"]))
+    assert caught.value.hint == "its columns are set apart by ';', and those of the header are not"
