@@ -114,7 +114,9 @@ def _refused(staged: Staged, calendars: Mapping[str, Calendar], *, is_start: boo
             bad.append((int(piece.numbers[row]), symbol, int(piece.moments[row]), int(bound[row])))
     if not bad:
         what = (
-            "1 bar ends after the close of its session" if late == 1 else f"{late} bars end after the close of theirs"
+            "1 bar ends after the close of its session"
+            if late == 1
+            else f"{late} bars end after the close of their sessions"
         )
         is_next = 2 * inside > late
         how = "starts, in the session that follows, ingest them with --stamp start"
