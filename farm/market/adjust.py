@@ -16,7 +16,7 @@ import numpy as np
 
 from farm.kernels.panel import dividend_ratios, product_factors, rows_on, split_factors
 from farm.market.gather import FirstFault, Gathered
-from farm.market.panel import InstrumentSeries
+from farm.market.panel import Panel
 from farm.values.arrays import F64, I8, I32, I64, readonly
 from farm.values.errors import DataError
 from farm.values.units import iso
@@ -257,14 +257,17 @@ def _total_return(
     )
 
 
-def doubtful_splits(series: InstrumentSeries, start_day: int) -> int:
-    """Return how many splits of the run the prices do not show: the open of the ex-day over the close before is nearer
-    to 1 than to the ratio, as in prices that were adjusted before they came. Only bars from ``start_day`` on are asked.
+def doubtful_splits(panel: Panel) -> I64:
+    """Return how many splits of each instrument's run the prices do not show, (s,): the open of the ex-day over the
+    close before is nearer to 1 than to the ratio, as in prices that were adjusted before they came. Only bars of the
+    run are asked.
     """
-    count = 0
-    for ex_day, num, den in zip(series.split_day, series.split_num, series.split_den, strict=True):
-        row = int(np.searchsorted(series.day, ex_day))
-        if 0 < row < series.rows and series.day[row - 1] >= start_day:
-            moved = series.open[row] / series.close[row - 1]
-            count += bool(abs(moved - 1.0) < abs(moved - den / num))
-    return count
+    count = len(panel.instruments)
+    owner = np.repeat(np.arange(count, dtype=np.int32), np.diff(panel.split_start))
+    row = np.empty(owner.size, np.int64)
+    rows_on(panel.day, panel.start, owner, panel.split_day, row)
+    asked = (row > panel.start[owner]) & (row < panel.start[owner + 1])
+    row, owner, num, den = row[asked], owner[asked], panel.split_num[asked], panel.split_den[asked]
+    moved = panel.open[row] / panel.close[row - 1]
+    doubted = (panel.day[row - 1] >= panel.start_day) & (np.abs(moved - 1.0) < np.abs(moved - den / num))
+    return np.bincount(owner[doubted], minlength=count)

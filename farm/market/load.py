@@ -10,7 +10,7 @@ Python runs per row group and column. An error is that of the first instrument t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -19,7 +19,7 @@ from farm.columns.cache import ColumnCache
 from farm.kernels.panel import bar_sessions
 from farm.market.adjust import adjusted
 from farm.market.gather import FirstFault, Gathered, gather
-from farm.market.panel import Market, Panel
+from farm.market.panel import Panel
 from farm.shard.calendar import Calendar
 from farm.shard.dataset import Dataset, Instrument
 from farm.shard.plan import ReadPlan
@@ -30,39 +30,15 @@ from farm.values.units import iso
 
 DECODED_MAX = 8
 """Most bytes of decoded columns for one of a shard, in round numbers: int64 prices that repeat are packed so far."""
-ROW_BYTES = 112
-"""Bytes that a panel takes for a bar, in round numbers: 13 columns of eight bytes, and a day."""
 
 # Stages of an instrument, in which the first fault is the one that is said.
 _BARS, _SPLITS, _DIVIDENDS, _SESSIONS, _FACTORS = range(5)
 
 
-def load_market(
-    dataset: Dataset,
-    cache: ColumnCache,
-    instrument_ids: Iterable[str],
-    *,
-    calendar_name: str,
-    start_day: int,
-    end_day: int,
-    first_day: Mapping[str, int],
-    columns: frozenset[str],
-) -> Market:
-    """Return the market of a run over [start_day, end_day], with the history of each instrument from ``first_day``.
-
-    ``columns``: bar columns wanted besides open, close and volume; others stay empty. ``first_day``: by id, the first
-    day of history, at most ``start_day``; an id that is not in it has none.
-    Order:  series by the bytes of their ids, whatever the order of ``instrument_ids``; each id once.
-    Errors: as ``load_panel``.
-    """
-    since = {name: min(first_day.get(name, start_day), start_day) for name in instrument_ids}
-    plan = dataset.read_plan(since, end_day, columns)
-    return load_panel(dataset, cache, plan, calendar_name=calendar_name, start_day=start_day).market()
-
-
 def load_panel(dataset: Dataset, cache: ColumnCache, plan: ReadPlan, *, calendar_name: str, start_day: int) -> Panel:
     """Return the panel of a run from ``start_day`` to the last day of ``plan``, of the instruments in it.
 
+    Order:  by the bytes of their ids.
     Errors: DataError for an unknown id, a bar on a day that is no session of the instrument's calendar, a dividend that
             eats the whole price, and whatever reading finds damaged.
     """
@@ -135,19 +111,6 @@ def prefetch(dataset: Dataset, cache: ColumnCache, plan: ReadPlan) -> None:
     """Bring what ``plan`` reads into the cache, in one wave; nothing if it has no room for it."""
     if plan.bytes_needed * DECODED_MAX <= cache.cache_bytes_max:
         read_columns(dataset.store, dataset, plan, cache)
-
-
-def tiles(plan: ReadPlan, bytes_max: int) -> list[ReadPlan]:
-    """Return ``plan`` in parts, in order, each of whose panels takes about ``bytes_max`` bytes; one instrument at
-    least."""
-    end = np.cumsum(plan.rows) * ROW_BYTES
-    parts: list[ReadPlan] = []
-    first, done = 0, 0
-    while first < end.size:
-        last = max(first + 1, int(np.searchsorted(end, done + bytes_max, side="right")))
-        parts.append(plan.take(range(first, last)))
-        first, done = last, int(end[last - 1])
-    return parts
 
 
 def _sessions(

@@ -172,14 +172,22 @@ class Panel:
         rows = slice(int(start[position]), int(start[position + 1]))
         return {name: getattr(self, name)[rows] for name in names}
 
-    def market(self, positions: Iterable[int] | None = None) -> Market:
-        """Return the market of the instruments at these positions, ascending; of all by default."""
+    def market(self, positions: Iterable[int] | None = None, beside: Panel | None = None) -> Market:
+        """Return the market of the instruments at these positions, of all by default, and of those of another panel of
+        the run; one that is in both is that of this panel."""
         chosen = range(len(self.instruments)) if positions is None else sorted(set(positions))
+        series = tuple(self.series(position) for position in chosen)
+        calendars = self.calendars
+        if beside is not None:
+            own = {one.id for one in series}
+            others = (at for at, one in enumerate(beside.instruments) if one.id not in own)
+            series = tuple(sorted((*series, *map(beside.series, others)), key=lambda one: one.id.encode()))
+            calendars = MappingProxyType({**beside.calendars, **calendars})
         return Market(
             calendar=self.calendar,
-            calendars=self.calendars,
-            series=tuple(self.series(position) for position in chosen),
-            index=MappingProxyType({self.instruments[position].id: at for at, position in enumerate(chosen)}),
+            calendars=calendars,
+            series=series,
+            index=MappingProxyType({one.id: at for at, one in enumerate(series)}),
             start_day=self.start_day,
             end_day=self.end_day,
             snapshot=self.snapshot,

@@ -57,6 +57,11 @@ class Tape:
         """Number of instants."""
         return int(self.tables.instants.shape[0])
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its tables."""
+        return sum(table.nbytes for table in (*self.tables, self.bars_of))
+
     def cuts(self, batch_rows: int) -> Iterator[int]:
         """Yield where batches end: each takes whole instants, and as many as hold at most ``batch_rows`` bars."""
         if batch_rows < 1:

@@ -16,10 +16,14 @@ from farm.kernels.tapes import CLOSE, OPEN, OVERLAP, fill_bars, fill_openings, t
 from farm.market.actions import LATE, actions_of_panel
 from farm.market.panel import Market, Panel
 from farm.market.tape import Tape, own_sessions, price_fault, time_fault
+from farm.shard.plan import ReadPlan
 from farm.values.arrays import I64, readonly
 
-TAPE_ROW_BYTES = 208
-"""Bytes that the tables of a tape take for a daily bar, in round numbers: the bar, its print, and two instants."""
+BAR_BYTES = 320
+"""Bytes that a bar takes in a panel (13 columns of eight bytes, and a day) and in the tables of a tape (the bar, its
+print, two instants), in round numbers."""
+TILE_BYTES = 24 * 1024 * 1024
+"""What is loaded at once. Larger tables come from pages that the system gives anew each time: twice the time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +163,19 @@ def make_tapes(panel: Panel, chosen: Sequence[int] | npt.NDArray[np.integer] | N
         payment_start=readonly(payment_start),
         _counting=readonly(np.arange(rows.max(initial=0))),
     )
+
+
+def tiles(plan: ReadPlan, bytes_max: int = TILE_BYTES) -> list[range]:
+    """Return the positions of the instruments of ``plan`` in parts, in order, whose panels and tapes take about
+    ``bytes_max`` bytes each; one instrument at least."""
+    end = np.cumsum(plan.rows) * BAR_BYTES
+    parts: list[range] = []
+    first, done = 0, 0
+    while first < end.size:
+        last = max(first + 1, int(np.searchsorted(end, done + bytes_max, side="right")))
+        parts.append(range(first, last))
+        first, done = last, int(end[last - 1])
+    return parts
 
 
 def _starts(counts: I64) -> I64:

@@ -4,7 +4,8 @@ One context serves every thread that works on the study. Whatever does not depen
 thread that wants it first, and is read-only after:
 
     trial                -> resolved spec, program
-    instrument           -> market with the longest history that any trial needs, its tape, benchmark returns
+    instrument           -> market with the longest history that any trial needs, its tape, benchmark returns; those of
+                            many instruments at once, as slices of a panel
     (expression, series) -> indicator values, in the series store
 
 A longer history than a trial needs changes no bit of it: indicators find their own anchors (domain.md 2.4).
@@ -13,8 +14,8 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,14 +28,16 @@ from farm.engine.trials import Stage, stack, stage
 from farm.kernels.trials import TrialRows
 from farm.market.adjust import doubtful_splits
 from farm.market.benchmark import benchmark_returns
-from farm.market.load import load_market, prefetch
-from farm.market.panel import Market
+from farm.market.load import load_panel, prefetch
+from farm.market.panel import Market, Panel
 from farm.market.tape import Tape, make_tape
+from farm.market.tapes import TILE_BYTES, Tapes, make_tapes, tiles
 from farm.program.program import Program
 from farm.program.template import compile_study
 from farm.results.measure import rf_per_session
 from farm.results.record import CellResult, Header, cell_result
 from farm.shard.dataset import Dataset
+from farm.shard.plan import ReadPlan
 from farm.shard.snapshot import Snapshot
 from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
@@ -60,12 +63,26 @@ class CellMarket:
     benchmark: F64 | None
     doubtful_splits: int
 
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """What the markets of some positions are slices of: instruments that are traded alone, each on its tape, with those
+    that every market has ``beside`` them; or the universe, on one tape.
+
+    markets: those that were asked for so far, by position.
+    """
+
+    panel: Panel
+    tape: Tapes | Tape
+    beside: Panel | None
+    benchmark: F64 | None
+    doubtful_splits: I64
+    markets: dict[int, CellMarket] = field(default_factory=dict)
+
     @property
     def bytes(self) -> int:
         """Bytes of its arrays, without the calendars, which all markets share."""
-        parts = [self.benchmark, *vars(self.tape).values(), *self.tape.tables]
-        parts += [value for series in self.market.series for value in vars(series).values()]
-        return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+        return self.panel.bytes + self.tape.bytes + (0 if self.beside is None else self.beside.bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,15 +96,16 @@ class Scored:
 class Memory:
     """What the studies of a process keep, each kind within one budget for all of them.
 
-    A market above the whole budget is kept all the same, alone: each of its cells asks for it more than once.
+    Markets are kept by the tile. One above the whole budget is kept all the same, alone: each of its cells asks for it
+    more than once.
     """
 
     def __init__(self, columns: ColumnCache, settings: CacheSettings) -> None:
-        market_bytes_max = settings.market_bytes_max
+        self.market_bytes_max = market_bytes_max = settings.market_bytes_max
         self.columns = columns
         self.series = SeriesStore(settings.series_bytes_max)
-        self.markets: Shared[tuple[str, int], CellMarket] = Shared(
-            market_bytes_max, size_of=lambda market: min(market.bytes, market_bytes_max)
+        self.tiles: Shared[tuple[str, tuple[int, ...]], Tile] = Shared(
+            market_bytes_max, size_of=lambda tile: min(tile.bytes, market_bytes_max)
         )
         self.programs: Shared[tuple[str, int], tuple[ResolvedTrial, Program]] = Shared(settings.programs_max)
 
@@ -105,6 +123,10 @@ class StudyContext:
         self._compiled = compile_study(self.spec)
         self.buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
+        benchmark = self.spec.run.benchmark
+        self._benchmark = (self.dataset.resolve(benchmark, "run.benchmark"),) if benchmark else ()
+        self._lock = threading.Lock()
+        self._tile_of: dict[int, tuple[int, ...]] = {}
         self._threads = threading.local()
 
     def has_data(self, position: int) -> bool:
@@ -112,15 +134,36 @@ class StudyContext:
         return bool(self.study.round.reads.bars[position])
 
     def fetch(self, positions: set[int]) -> None:
-        """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it."""
+        """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it; their markets
+        will be loaded some at once."""
+        wanted = {position for position in positions if self.has_data(position)}
+        prefetch(self.dataset, self._memory.columns, self._read_plan(wanted))
+        with self._lock:
+            fresh = sorted(wanted - self._tile_of.keys())
+            own = {str(self.study.cell_instruments[position]): position for position in fresh}
+            if self.study.instruments is not None and fresh:
+                plan = self._plan_of({name: self._first_day([position]) for name, position in own.items()})
+                for part in tiles(plan, min(TILE_BYTES, self._memory.market_bytes_max)):
+                    tile = tuple(own[plan.ids[at]] for at in part)
+                    self._tile_of.update(dict.fromkeys(tile, tile))
+
+    def _first_day(self, positions: Iterable[int]) -> int:
+        """Return the first day that any trial reads of what the cells at ``positions`` look at."""
+        return self.study.first_day(list(positions))
+
+    def _plan_of(self, first_day: Mapping[str, int]) -> ReadPlan:
+        start_day = self.spec.run.start_day
+        since = {name: min(day, start_day) for name, day in first_day.items()}
+        return self.dataset.read_plan(since, self.spec.run.end_day, self.study.columns)
+
+    def _read_plan(self, positions: Iterable[int]) -> ReadPlan:
+        """Return what the cells at ``positions`` read."""
         first_day: dict[str, int] = {}
         for position in positions:
-            if self.study.round.reads.bars[position]:
-                since = self.study.first_day([position])
-                for name in self._names(self.study.cell_instruments[position]):
-                    first_day[name] = min(since, first_day.get(name, since))
-        plan = self.dataset.read_plan(first_day, self.spec.run.end_day, self.study.columns)
-        prefetch(self.dataset, self._memory.columns, plan)
+            since = self._first_day([position])
+            for name in (*self._names(self.study.cell_instruments[position]), *self._benchmark):
+                first_day[name] = min(since, first_day.get(name, since))
+        return self._plan_of(first_day)
 
     def bytes_fetched(self) -> int:
         """Return the bytes that have come over the wire and were not told yet: each is told once.
@@ -131,7 +174,23 @@ class StudyContext:
 
     def market(self, position: int) -> CellMarket:
         """Return the market of the cells at ``position`` among a trial's cells."""
-        return self._memory.markets.get((self.study.name, position), lambda: self._load(position))
+        tile = self.tile(position)
+        found = tile.markets.get(position)
+        if found is None:
+            found = tile.markets.setdefault(position, self._cell(tile, position))
+        return found
+
+    def tile(self, position: int) -> Tile:
+        """Return the tile that holds the market at ``position``.
+
+        A thread holds the one that it asked for last: it goes on to the next cell with it, whatever others load.
+        """
+        positions = self._tile_of.get(position, (position,))
+        held: tuple[tuple[int, ...], Tile] | None = getattr(self._threads, "held", None)
+        if held is None or held[0] != positions:
+            tile = self._memory.tiles.get((self.study.name, positions), lambda: self._load(positions))
+            held = self._threads.held = positions, tile
+        return held[1]
 
     def program(self, trial: int) -> tuple[ResolvedTrial, Program]:
         """Return the resolved spec and the program of a trial."""
@@ -141,19 +200,42 @@ class StudyContext:
         resolved = self._resolver.trial(self.study.params(trial))
         return resolved, self._compiled.one(self.study.table, trial)
 
-    def _load(self, position: int) -> CellMarket:
-        study, run = self.study, self.spec.run
-        first_day = study.first_day([position])
-        instrument = study.cell_instruments[position]
-        market = self._load_market(self._names(instrument), first_day)
-        benchmark = None
-        if run.benchmark:
-            name = self.dataset.resolve(run.benchmark, "run.benchmark")
-            series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
-            benchmark = benchmark_returns(series, market.calendar.day)
-        traded = self._traded(market, instrument)
-        tape = make_tape(market, traded)
-        place = {market.series[index].symbol: asset for asset, index in enumerate(traded)}
+    def _load(self, positions: tuple[int, ...]) -> Tile:
+        """Return the markets at these positions: one alone, or instruments of an ``each`` study."""
+        since = self._first_day(positions)
+        benchmark, beside = None, None
+        if self._benchmark:
+            [name] = self._benchmark
+            alone = self._panel({name: since})
+            benchmark = benchmark_returns(alone.series(0), alone.calendar.day)
+        if self.study.instruments is None:
+            panel = self._panel(dict.fromkeys(self._names(None), since))
+            market = panel.market()
+            _, program = self.program(0)
+            tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
+            traded = {market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers}
+            return Tile(panel, make_tape(market, sorted(traded)), None, benchmark, doubtful_splits(panel))
+        if self._fixed:
+            beside = self._panel(dict.fromkeys(self._fixed, since))
+        panel = self._panel({str(self.study.cell_instruments[at]): self._first_day([at]) for at in positions})
+        return Tile(panel, make_tapes(panel), beside, benchmark, doubtful_splits(panel))
+
+    def _panel(self, first_day: Mapping[str, int]) -> Panel:
+        run = self.spec.run
+        plan = self._plan_of(first_day)
+        return load_panel(self.dataset, self._memory.columns, plan, calendar_name=run.calendar, start_day=run.start_day)
+
+    def _cell(self, tile: Tile, position: int) -> CellMarket:
+        run = self.spec.run
+        if isinstance(tile.tape, Tape):
+            tape = tile.tape
+            doubtful = tile.doubtful_splits[list(tape.traded)]
+        else:
+            at = tile.panel.index[str(self.study.cell_instruments[position])]
+            tape = tile.tape.tape(at, tile.panel.market((at,), tile.beside))
+            doubtful = tile.doubtful_splits[at : at + 1]
+        market = tape.market
+        place = {market.series[index].symbol: asset for asset, index in enumerate(tape.traded)}
         sleeves = self._program_of(0, position).sleeves
         held = [(w, at) for w, one in enumerate(sleeves) for at in sorted(place[ticker] for ticker in one.universe)]
         return CellMarket(
@@ -165,44 +247,23 @@ class StudyContext:
                 held,
                 buckets=np.array(self.buckets.stretches, np.int64),
                 rf_p=rf_per_session(run.rf, run.ann),
-                benchmark=benchmark,
+                benchmark=tile.benchmark,
             ),
             header=Header(
                 cash_micro=run.cash_micro,
                 session_day=market.calendar.day,
                 sleeves=tuple(sleeve.id for sleeve in sleeves),
-                instruments=tuple(market.series[index].id for index in traded),
+                instruments=tuple(market.series[index].id for index in tape.traded),
             ),
-            benchmark=benchmark,
-            doubtful_splits=sum(doubtful_splits(market.series[index], market.start_day) for index in traded),
+            benchmark=tile.benchmark,
+            doubtful_splits=int(doubtful.sum()),
         )
-
-    def _traded(self, market: Market, instrument: str | None) -> tuple[int, ...]:
-        """Return the positions in the market of what the cell trades; the rest is only looked at."""
-        if instrument is not None:
-            return (market.index[instrument],)
-        _, program = self.program(0)
-        tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
-        return tuple(sorted(market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers))
 
     def _names(self, instrument: str | None) -> tuple[str, ...]:
         """Return the ids of the cell's instruments: its own, and those that expressions name."""
         if instrument is None:
             return tuple(sorted(self.study.symbols, key=str.encode))
         return tuple(sorted(self._fixed | {instrument}, key=str.encode))
-
-    def _load_market(self, names: tuple[str, ...], first_day: int, columns: frozenset[str] | None = None) -> Market:
-        run = self.spec.run
-        return load_market(
-            self.dataset,
-            self._memory.columns,
-            names,
-            calendar_name=run.calendar,
-            start_day=run.start_day,
-            end_day=run.end_day,
-            first_day=dict.fromkeys(names, first_day),
-            columns=columns if columns is not None else frozenset(self.study.columns),
-        )
 
     def trial_rows(self, trials: Sequence[int], position: int) -> tuple[TrialRows, I64]:
         """Return the rules and signals of trials on the instruments of a cell, and how often each was ``SILENT``:
