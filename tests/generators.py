@@ -244,7 +244,14 @@ def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
                 made[head] = [expression(part) for part in body] if isinstance(body, list) else expression(body)
         return made
 
+    numbers, truths = (make(syms, 1, options.get("bars_max", 6)) for make in (numeric_expressions, truth_expressions))
     for sleeve in document["strategy"]["sleeves"]:
+        if draw(st.booleans()):
+            sleeve["order"] = {"type": "limit", "limit": expression(draw(numbers)), "ttl": "2d"}
+        if draw(st.booleans()):
+            sleeve["add"] = {"max": hole("count", 2), "when": expression(draw(truths))}
+        if draw(st.booleans()):
+            sleeve["stops"] = [{"type": "stop", "level": expression(draw(numbers))}, {"type": "time", "bars": 3}]
         for key in ("enter", "exit", "enter_short", "exit_short", "prefer"):
             if key in sleeve:
                 sleeve[key] = expression(sleeve[key])
