@@ -13,6 +13,7 @@ trials.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +79,7 @@ class Demand:
         self.store = store
         self.host = OwnBars(market, market.series[instrument], warmup, store)
         self._warmup = warmup
-        self._lookback = LookBack(warmup, table)
+        self._lookback = LookBack(warmup, _Periods(table))
         self._fixed: dict[str, OwnBars] = {}
         self._wanted: dict[tuple[Node, OwnBars], Requests] = {}
         self._heights: list[list[Requests]] = []
@@ -118,7 +119,7 @@ class Demand:
         return self.table.numbers(value.name)[wanted.trial]
 
     def name(self, wanted: Requests) -> tuple[Any, ...]:
-        """Return what the answers to a node's requests depend on, data aside."""
+        """Return what the answers to a node's requests depend on, the bars of its instrument aside."""
         at = [self.table.names.index(name) for name in wanted.node.names]
         values = tuple(self.table.values[k] for k in at)
         codes = tuple(self.table.codes[k][wanted.trial].tobytes() for k in at)
@@ -180,6 +181,25 @@ class Demand:
             codes = [self.table.codes[self.table.names.index(name)].astype(np.int64) for name in names]
             self._ids[names] = key_of(*codes) if codes else np.zeros(self.table.trials, np.int64)
         return self._ids[names]
+
+
+class _Periods(Mapping[str, I64]):
+    """The periods of each trial (t,), by parameter."""
+
+    def __init__(self, table: ParamTable) -> None:
+        self._table = table
+        self._found: dict[str, I64] = {}
+
+    def __getitem__(self, name: str) -> I64:
+        if name not in self._found:
+            self._found[name] = self._table.numbers(name).astype(np.int64)
+        return self._found[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.names)
+
+    def __len__(self) -> int:
+        return len(self._table.names)
 
 
 def key_of(*columns: I64) -> I64:

@@ -92,7 +92,7 @@ class Answers:
         found = self._numbers.get(wanted)
         if found is None:
             if wanted.node.op in INDICATORS or (wanted.node.args and not wanted.node.names):
-                name = ("rows", *self._demand.name(wanted), *wanted.bars.whole, *self._demand.host.whole)
+                name = ("rows", *self._demand.name(wanted), *wanted.bars.whole)
                 entry = self._demand.store.get(name, lambda: _kept(self._make_numbers(wanted)))
                 found = Numbers(entry.arrays[0], entry.arrays[1])
             else:

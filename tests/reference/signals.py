@@ -116,6 +116,8 @@ class _Scopes:
                 return readonly(np.full(host.rows, np.nan))
             return readonly(nan_padded(host.part(node, host.start, is_joint=False, anchors=anchors), host.rows))
 
+        add = None if sleeve.add is None else mask(sleeve.add.when)
+        limit = None if sleeve.limit is None else numeric(sleeve.limit)
         return Signals(
             instrument=self.index,
             enter=mask(sleeve.enter),
@@ -124,10 +126,10 @@ class _Scopes:
             exit_short=mask(sleeve.exit_short),
             prefer=None if sleeve.prefer is None else numeric(sleeve.prefer),
             stop_levels=tuple(numeric(level) for level in sleeve.levels),
-            anchors={label: iso(day) for label, day in sorted(anchors.items())},
-            add=None if sleeve.add is None else mask(sleeve.add.when),
-            limit=None if sleeve.limit is None else numeric(sleeve.limit),
+            add=add,
+            limit=limit,
             is_enter_known=not known.isdisjoint((sleeve.enter, sleeve.enter_short)),
+            anchors={label: iso(day) for label, day in sorted(anchors.items())},
         )
 
 
