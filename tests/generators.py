@@ -192,13 +192,20 @@ _KINDS_OF_SCALARS: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+GAPS = ({"op": "div", "a": ["close", "volume"]}, {"i": "ret", "n": 2, "of": "volume"})
+"""Expressions that are unknown here and there: days without volume."""
+
+
 @st.composite
 def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
-    """A document as ``specs`` makes it, some of its scalars replaced by parameters: at most five, of few values."""
+    """A document as ``specs`` makes it, with parameters for some scalars (at most five, of few values), and two lets for
+    some numbers: one that is unknown now and then, and one that looks back.
+    """
     document = draw(specs(**options))
     syms = options.get("syms", ())
     params: dict[str, Any] = {}
     kinds: dict[str, str] = {}
+    lets: dict[str, Any] = {}
 
     def hole(kind: str, value: Any) -> Any:
         if draw(st.integers(0, 2)):
@@ -220,7 +227,7 @@ def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
         if isinstance(value, int | float):
             return hole("number", value)
         if isinstance(value, str):
-            return hole("field", value)
+            return hole("field", value) if draw(st.integers(0, 2)) or not lets else f"@{draw(st.sampled_from('gp'))}"
         made = dict(value)
         if "f" in value:
             made["f"] = hole("field", value["f"])
@@ -244,7 +251,18 @@ def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
                 made[head] = [expression(part) for part in body] if isinstance(body, list) else expression(body)
         return made
 
+    looks_back = {"i": "sma", "n": 3, "of": "close"}
+    made = {"g": expression(draw(st.sampled_from(GAPS))), "p": expression(draw(st.sampled_from((*GAPS, looks_back))))}
+    lets |= made
+    document["strategy"]["let"] = lets
+    numbers, truths = (make(syms, 1, options.get("bars_max", 6)) for make in (numeric_expressions, truth_expressions))
     for sleeve in document["strategy"]["sleeves"]:
+        if draw(st.booleans()):
+            sleeve["order"] = {"type": "limit", "limit": expression(draw(numbers)), "ttl": "2d"}
+        if draw(st.booleans()):
+            sleeve["add"] = {"max": hole("count", 2), "when": expression(draw(truths))}
+        if draw(st.booleans()):
+            sleeve["stops"] = [{"type": "stop", "level": expression(draw(numbers))}, {"type": "time", "bars": 3}]
         for key in ("enter", "exit", "enter_short", "exit_short", "prefer"):
             if key in sleeve:
                 sleeve[key] = expression(sleeve[key])

@@ -4,12 +4,14 @@
 - *settle*: for a recursive indicator, the bars after which its start no longer shows (domain.md 2.4);
 - *reach*: bars needed before a bar to know the node there, settling included: an upper bound.
 
-Counts are int64 (t,) where they depend on a parameter, and one integer where they do not.
+Counts are one integer where they depend on no parameter; else int64 arrays that fit the periods that were given: (t,)
+for the trials of a table, or one axis for each parameter, so that all trials of a grid cost no more than its axes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TypeAlias
 
 import numpy as np
@@ -21,22 +23,24 @@ from farm.values.arrays import I64
 from farm.values.indicators import INDICATORS
 
 BarCount: TypeAlias = int | I64
-"""A count of bars: one for all trials, or int64 (t,)."""
+"""A count of bars: one for all trials, or an int64 array."""
 
 MONTH_BARS_MAX = 31
 """Most daily bars in a calendar month: an anchor may move that far when it snaps to the month's first session."""
+
+PERIODIC = frozenset((*INDICATORS, "lag", "diff", "for", "within"))
+"""Operations that were given a number of bars."""
 
 NO_PARAMETERS = ParamTable((), (), (), 1)
 """The table of a study without parameters: one trial."""
 
 
 class LookBack:
-    """Look-back of nodes for the trials of ``table``, of which each is found once."""
+    """Look-back of nodes, of which each is found once. ``periods``: of each parameter that is one, int64."""
 
-    def __init__(self, warmup: Warmup, table: ParamTable = NO_PARAMETERS) -> None:
+    def __init__(self, warmup: Warmup, periods: Mapping[str, I64] = MappingProxyType({})) -> None:
         self._warmup = warmup
-        self._table = table
-        self._periods: dict[str, I64] = {}
+        self._periods = periods
         self._settled: dict[Node, BarCount] = {}
         self._whole: dict[Node, BarCount] = {}
 
@@ -45,8 +49,6 @@ class LookBack:
         value = node.values[0]
         if not isinstance(value, Slot):
             return int(value)
-        if value.name not in self._periods:
-            self._periods[value.name] = self._table.numbers(value.name).astype(np.int64)
         return self._periods[value.name]
 
     def own_lookback(self, node: Node) -> BarCount:
@@ -91,6 +93,12 @@ class LookBack:
         if node not in self._whole:
             self._whole[node] = self.own(node) + _most(node, self.whole)
         return self._whole[node]
+
+
+def periods_of(node: Node) -> frozenset[str]:
+    """Return the parameters that a node or its parts have as a period."""
+    own = {node.values[0].name} if node.op in PERIODIC and isinstance(node.values[0], Slot) else set()
+    return frozenset(own).union(*map(periods_of, node.args))
 
 
 def greatest(a: BarCount, b: BarCount) -> BarCount:

@@ -11,6 +11,7 @@ are slots of nodes. So the work follows the expressions and the choices of words
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from farm.program.compile import (
     truth_node,
 )
 from farm.program.expr import Expressions, Node
-from farm.program.lookback import BarCount, LookBack, greatest
+from farm.program.lookback import BarCount, LookBack, greatest, periods_of
 from farm.program.program import Program
 from farm.spec.grammar import SIDES, SIZES
 from farm.spec.params import check_params, check_table
@@ -41,6 +42,7 @@ from farm.values.arrays import F64, I32, I64, U8
 SIZE_MODES = tuple(SIZES)
 """Modes of sizes, in the order of their codes."""
 _WORDS = ("f", "i", "op", "sym")
+_GRID_MAX = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,14 +171,16 @@ class StudyProgram:
     def history(self, table: ParamTable) -> BarsNeeded:
         """Return how far back each trial reads. Errors: SpecError as ``check``."""
         self.check(table)
-        bars = np.zeros(table.trials, np.int64)
-        syms: dict[str, I64] = {}
-        reach = LookBack(self.run.warmup, table)
-        for node, trials in self._nodes(table):
-            _raise(bars, trials, reach.whole(node))
+        nodes = list(self._nodes(table))
+        names = sorted(frozenset().union(*(periods_of(node) for node, _ in nodes)))
+        grid = _Grid(table, names)
+        reach = LookBack(self.run.warmup, grid.periods)
+        bars = grid.counts([(reach.whole(node), trials) for node, trials in nodes])
+        found: dict[str, list[tuple[BarCount, I64]]] = {}
+        for node, trials in nodes:
             for sym, needed in sym_history([node], reach).items():
-                _raise(syms.setdefault(sym, np.zeros(table.trials, np.int64)), trials, needed)
-        return BarsNeeded(bars, dict(sorted(syms.items())))
+                found.setdefault(sym, []).append((needed, trials))
+        return BarsNeeded(bars, {sym: grid.counts(needed) for sym, needed in sorted(found.items())})
 
     def columns(self, table: ParamTable) -> frozenset[str]:
         """Return the bar columns that some trial of the table reads."""
@@ -250,10 +254,42 @@ def _with_words(document: Any, words: Mapping[str, Value]) -> Any:
     return document
 
 
-def _raise(counts: I64, trials: I64, bars: BarCount) -> None:
-    """Let the counts of some trials be at least ``bars``, which are of all trials."""
-    found = greatest(counts, bars)
-    counts[trials] = found[trials] if isinstance(found, np.ndarray) else found
+class _Grid:
+    """Counts for all values of some parameters, an axis for each, and for the trials of a table.
+
+    ``periods``: of each parameter its values along its axis; where the whole grid is far larger than the table, the
+    trials are the one axis.
+    """
+
+    def __init__(self, table: ParamTable, names: list[str]) -> None:
+        at = [table.names.index(name) for name in names]
+        self._trials = table.trials
+        self._shape: tuple[int, ...] = tuple(len(table.values[k]) for k in at)
+        self._codes: tuple[Any, ...] = tuple(table.codes[k] for k in at)
+        if math.prod(self._shape) > _GRID_MAX + table.trials:
+            self._shape, self._codes = (table.trials,), (np.arange(table.trials),)
+            self.periods = {name: table.numbers(name).astype(np.int64) for name in names}
+        else:
+            axes = np.ix_(*(np.array(table.values[k], np.float64).astype(np.int64) for k in at)) if at else ()
+            self.periods = dict(zip(names, axes, strict=True))
+
+    def counts(self, of_trials: list[tuple[BarCount, I64]]) -> I64:
+        """Return the greatest count of each trial (t,), of counts that are each of some trials."""
+        shared: BarCount = 0
+        for count, trials in of_trials:
+            if trials.shape[0] == self._trials:
+                shared = greatest(shared, count)
+        found = self._gathered(shared, slice(None))
+        for count, trials in of_trials:
+            if trials.shape[0] < self._trials:
+                found[trials] = np.maximum(found[trials], self._gathered(count, trials))
+        return found
+
+    def _gathered(self, count: BarCount, trials: I64 | slice) -> I64:
+        if not isinstance(count, np.ndarray):
+            return np.full(self._trials, count, np.int64)[trials]
+        found: I64 = np.broadcast_to(count, self._shape)[tuple(codes[trials] for codes in self._codes)]
+        return found
 
 
 def _columns(sleeve: JsonObject, table: ParamTable) -> RulesColumns:

@@ -75,6 +75,7 @@ def test_different_expressions_have_different_keys() -> None:
     assert len({one.key for one in nodes}) == len({id(one) for one in nodes}) == len(expressions)
     assert node({"i": "sma", "n": 5.0, "of": {"f": "close"}}, table) is node({"i": "sma", "n": 5}, table)
     assert node(1.0, table) is node(1, table)
+    assert node(-0.0).key == node(0).key
 
 
 @pytest.mark.parametrize("name", ["sma", "ema", "rsi", "roc", "stddev", "max", "min"])
