@@ -105,10 +105,7 @@ def stage_of(
 def rows_of(programs: Sequence[Program], said: Sequence[Sequence[Sequence[Signals]]], stage: engine.Stage) -> TrialRows:
     """Rows of trials whose programs and signals were drawn one by one."""
     groups = [
-        [
-            _side_by_side(list(ones))
-            for ones in zip(*(sorted(of_trial[w], key=_instrument) for of_trial in said), strict=True)
-        ]
+        [_side_by_side(list(ones)) for ones in zip(*(_in_order(of_trial[w]) for of_trial in said), strict=True)]
         for w in range(len(said[0]))
     ]
     rules = [columns_of(program) for program in programs]
