@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+import numpy as np
+
 from farm.values.arrays import I32, U8
 
 
@@ -31,6 +33,13 @@ class Axes:
     history: I32
     subjects: tuple[str, ...]
     read: U8
+
+    def take(self, trials: I32 | slice, subjects: I32 | slice) -> Axes:
+        """Return the axes of these trials and subjects, with the history classes that occur."""
+        classes, history = np.unique(self.history[trials], return_inverse=True)
+        places = np.arange(len(self.subjects))[subjects]
+        names = tuple([self.subjects[place] for place in places.tolist()])
+        return Axes(self.trial[trials], history.astype(np.int32), names, self.read[classes][:, places])
 
     def cell_key(self, trial: int, subject: int) -> bytes:
         """Return the key of a cell, 32 bytes."""

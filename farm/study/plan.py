@@ -31,6 +31,7 @@ from farm.study.reads import ACTIONS, BARS, Reads
 from farm.study.space import grid
 from farm.study.split import chronological
 from farm.study.trials import OF_SNAPSHOT, Read, Study, study_name
+from farm.values.arrays import BOOL, I32
 from farm.values.canon import fingerprint
 from farm.values.errors import DataError, SpecError
 from farm.values.units import iso
@@ -41,20 +42,32 @@ BAR_COST_NS = 60
 """Expected work of a cell: so much, and so much per bar. It shapes blocks and estimates, never a result."""
 
 
+class Gaps(Protocol):
+    """Cells that are missing; ``lookup.Missing`` is one."""
+
+    @property
+    def groups(self) -> I32:
+        """Of each trial, its group, (t,)."""
+
+    @property
+    def rows(self) -> BOOL:
+        """The subjects that the trials of a group miss, (groups, s)."""
+
+
 class Places(Protocol):
-    """Where cells were found; ``catalog.Found`` is one."""
+    """Where cells were found; ``lookup.Found`` is one."""
 
     @property
     def segments(self) -> tuple[str, ...]: ...
     @property
-    def place(self) -> Any: ...
+    def missing(self) -> Gaps: ...
 
 
 class Lookup(Protocol):
     """What planning asks of the catalog."""
 
-    def lookup(self, family: str, keys: Sequence[bytes]) -> Places:
-        """Return which of the cells are stored in the family."""
+    def lookup_study(self, study: Study) -> Places:
+        """Return which of a study's cells are stored, with all that it wants of them."""
 
 
 @dataclass(frozen=True)
@@ -345,16 +358,15 @@ def _read(
 def _with_blocks(study: Study, dataset: Dataset, spec: StudySpec, catalog: Lookup) -> Study:
     """Return the study with blocks over the cells that the catalog lacks."""
     names = study.cell_instruments
-    width = len(names)
     missing: dict[int, list[str]] = {}
     segments: tuple[str, ...] = ()
     if study.fresh:
         missing = {trial: [name or "" for name in names] for trial in range(study.trials)}
     else:
-        found = catalog.lookup(study.family, study.keys)
+        found = catalog.lookup_study(study)
         segments = found.segments
-        for cell in (found.place < 0).nonzero()[0].tolist():
-            missing.setdefault(cell // width, []).append(names[cell % width] or "")
+        absent = [[names[at] or "" for at in row.nonzero()[0].tolist()] for row in found.missing.rows]
+        missing = {trial: absent[group] for trial, group in enumerate(found.missing.groups.tolist()) if absent[group]}
     costs: dict[str, int] = {}
     for read in study.reads:
         name = read.instrument or ""

@@ -11,19 +11,27 @@ microsecond each. Equal submissions against one snapshot have one id, whatever t
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from farm.spec.table import ParamTable
+from farm.study.axes import Axes
 from farm.study.block import Block
 from farm.study.coverage import Coverage, counts_of
-from farm.study.keys import KeyPrefix, trial_key
-from farm.values.canon import canonical_json, sha256_hex
+from farm.values.arrays import I64
+from farm.values.canon import canonical_json, fingerprint, sha256_hex
 from farm.values.errors import DataError
+from farm.values.formats import check_format
+from farm.values.metrics import BUCKETS, METRIC_NAMES
 
 FORMAT = "farm-study-1"
+HINT = "delete this object and submit the study again; finished cells are kept in the catalog"
 FRESH = "-fresh"
 OF_SNAPSHOT: Mapping[str, str] = {"no_dividends": "dividends", "no_splits": "splits"}
 """Assumptions that are true of a snapshot without rows of a kind, whatever a cell reads of it."""
@@ -123,28 +131,59 @@ class Study:
         return tuple(counts_of(self.coverage, name) for name in self.cell_instruments)
 
     @cached_property
+    def table(self) -> ParamTable:
+        """The parameters of the trials as columns."""
+        values, codes = [], []
+        for at in range(len(self.names)):
+            # By type too: 1, 1.0 and true are equal, and mean different things.
+            column = [(type(row[at]), row[at]) for row in self.values]
+            place = {value: code for code, value in enumerate(dict.fromkeys(column))}
+            values.append(tuple(value for _, value in place))
+            codes.append(np.array([place[value] for value in column], np.int32))
+        return ParamTable(self.names, tuple(values), tuple(codes), self.trials)
+
+    @cached_property
+    def axes(self) -> Axes:
+        """Identity of the study's cells."""
+        trial = b"".join(hashlib.sha256(self.params_text(number).encode()).digest() for number in range(self.trials))
+        digests = [bytes.fromhex(fingerprint(self.read_parts(read))) for read in self.reads]
+        read = b"".join(digests[index] for indexes in self.reads_of for index in indexes)
+        return Axes(
+            trial=np.frombuffer(trial, np.uint8).reshape(-1, 32),
+            history=np.array(self.windows, np.int32),
+            subjects=tuple(name or "" for name in self.cell_instruments),
+            read=np.frombuffer(read, np.uint8).reshape(len(self.reads_of), -1, 32),
+        )
+
+    def read_parts(self, read: Read) -> list[Any]:
+        """Return what a read digest is the hash of."""
+        split = None if self.split is None else dict(self.split)
+        return ["read", self.family, split, read.instrument, None, read.read_set, read.sessions]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics that are stored of each cell."""
+        return METRIC_NAMES
+
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """What they are measured over."""
+        return tuple(BUCKETS) if self.split is not None else ("full",)
+
+    @property
+    def proof(self) -> I64 | None:
+        """The cells (trial x cells per trial + position, ascending) that have digests; None: all."""
+        return None
+
+    @cached_property
     def keys(self) -> list[bytes]:
         """Cell keys, 32 bytes each, in the order trial, instrument."""
-        prefixes = [
-            KeyPrefix(self.family, self.split, read.instrument, read.read_set, read.sessions) for read in self.reads
-        ]
-        rows = [[prefixes[index] for index in indexes] for indexes in self.reads_of]
-        keys: list[bytes] = []
-        for trial, window in enumerate(self.windows):
-            parameters = self.params_text(trial).encode()
-            keys += [prefix.key(parameters) for prefix in rows[window]]
-        return keys
-
-    def key_parts(self, trial: int, position: int) -> list[Any]:
-        """Return what the key of a cell is the hash of, as ``keys`` has it."""
-        read = self.read(trial, position)
-        split = None if self.split is None else dict(self.split)
-        return ["cell", self.family, split, read.instrument, read.read_set, read.sessions, self.params(trial)]
+        width = len(self.cell_instruments)
+        return [self.axes.cell_key(*divmod(cell, width)) for cell in range(self.cells)]
 
     def trial_key(self, trial: int) -> str:
         """Return the key of a trial, hex."""
-        width = len(self.cell_instruments)
-        return trial_key(self.keys[trial * width : (trial + 1) * width])
+        return self.axes.trial_key(trial).hex()
 
     def cells_of(self, block: Block) -> list[int]:
         """Return the cell numbers (trial x cells per trial + position) of a block, in the order of its segment."""
@@ -208,18 +247,17 @@ def study_from_bytes(data: bytes, place: str) -> Study:
     try:
         if data != _head(body) + body + b"}":
             raise ValueError("its content is not what was written")
-        return _from_json(json.loads(body))
+        return _from_json(json.loads(body), place)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise DataError(
             f"study record cannot be read ({type(error).__name__}: {error})",
             place=place,
-            hint="delete this object and submit the study again; finished cells are kept in the catalog",
+            hint=HINT,
         ) from error
 
 
-def _from_json(value: Mapping[str, Any]) -> Study:
-    if value["format"] != FORMAT:
-        raise ValueError(f"format {value['format']!r}, not {FORMAT!r}")
+def _from_json(value: Mapping[str, Any], place: str) -> Study:
+    check_format(value["format"], FORMAT, "study record", place, HINT)
     trials = value["trials"]
     return Study(
         id=value["id"],

@@ -90,6 +90,10 @@ class DataError(FarmError):
     exit_code = 4
 
 
+class OtherFormat(DataError):
+    """An object of the farm that an older or a newer version has written."""
+
+
 class StoreError(FarmError):
     """The object store did not do what was asked. ``retryable``: the same idempotent call may well succeed later."""
 

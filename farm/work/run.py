@@ -25,12 +25,13 @@ import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
-from farm.results.catalog import Catalog
+from farm.results.catalog import Catalog, StoredCell
 from farm.results.document import FarmStats, document
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
+from farm.results.record import CellResult
 from farm.results.results import Ranking, Results, ranking
 from farm.results.rows import BlockRows
-from farm.results.segment import Segment
+from farm.results.segment import Segment, metric_column
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
@@ -41,8 +42,9 @@ from farm.store.base import Store
 from farm.store.wrap import Metered
 from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
 from farm.study.trials import Study, study_name
+from farm.values.canon import canonical_array_bytes
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
-from farm.values.metrics import METRIC_NAMES
+from farm.values.metrics import BUCKETS, METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
 from farm.work.context import Memory, Scored, StudyContext
@@ -329,19 +331,27 @@ class BlockRunner:
         """
         context = self.context(study)
         scored = context.score(context.simulate(trial, position), trial, position)
-        cell = trial * len(context.study.cell_instruments) + position
-        found = self.catalog.lookup(context.study.family, [context.study.keys[cell]])
-        if found.count:
-            [segment] = self.catalog.read_segments(found.segments)
-            row = int(found.row[0])
-            stored = segment.ledger[row].tobytes().hex(), segment.stats[row].tobytes().hex()
-            if stored != (scored.result.ledger, scored.result.stats):
-                raise ResultConflict(
-                    f"computed again, the cell gives stats {scored.result.stats[:16]}, stored is {stored[1][:16]}",
-                    place=f"{_cell_name(context.study, trial, position)}, {found.segments[0]}",
-                    hint="determinism is broken between two machines or versions",
-                )
+        stored = self.catalog.find_cell(context.study, trial, position)
+        if stored is not None:
+            _check_same(scored.result, stored, _cell_name(context.study, trial, position))
         return scored
+
+
+def _check_same(made: CellResult, stored: StoredCell, place: str) -> None:
+    """Raise ResultConflict when what was computed again differs from what is stored: in a digest, or in a metric."""
+    found = [(name, stored.cells.digest(name, 0, 0), getattr(made, name)) for name in ("stats", "ledger")]
+    differs = [f"{name} {new[:16]}, stored is {old[:16]}" for name, old, new in found if old not in (None, new) and old]
+    for bucket, vector in zip(BUCKETS, made.vectors, strict=True):
+        for at, name in enumerate(METRIC_NAMES):
+            old = stored.cells.columns.get(metric_column(bucket, name))
+            if old is not None and vector is not None and old.tobytes() != canonical_array_bytes(vector[at : at + 1]):
+                differs.append(f"{bucket}.{name} {vector[at]}, stored is {old[0, 0]}")
+    if differs:
+        raise ResultConflict(
+            f"computed again, the cell gives {differs[0]}",
+            place=f"{place}, {stored.segment}",
+            hint="determinism is broken between two machines or versions",
+        )
 
 
 def _of_cell(error: FarmError, study: Study, trial: int, position: int) -> FarmError:
