@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from farm.results.compare import compare_pieces, conflict
+from farm.results.compare import compare_patches, conflict
 from farm.results.extent import (
     Extent,
     StoredAxes,
@@ -35,7 +35,7 @@ from farm.results.extent import (
     encode_extent,
     extent_of,
 )
-from farm.results.lookup import Found, Piece, look_up
+from farm.results.lookup import Found, Patch, look_up
 from farm.results.results import Cells, Results, add_of_study, gather
 from farm.results.segment import Array, Segment, SegmentFile, damaged, encode
 from farm.shard.layout import (
@@ -85,6 +85,10 @@ class _Decoded(Generic[T]):
 
     size: int
     value: T | DataError
+
+
+class _Gone(DataError):
+    """An object that was there when it was looked for, and has been deleted since."""
 
 
 class Catalog:
@@ -194,23 +198,34 @@ class Catalog:
         )
 
     def files(self, keys: Sequence[str]) -> Iterator[SegmentFile]:
-        """Yield the segments under ``keys``, in order, a few at a time. Errors: NotFound; DataError for one that is
-        damaged."""
+        """Yield the segments under ``keys``, in order, a few at a time. Errors: DataError for one that is
+        damaged or gone."""
         for start in range(0, len(keys), READS_IN_FLIGHT):
             some = keys[start : start + READS_IN_FLIGHT]
             found = self._segments.get_many(some, lambda absent: dict(zip(absent, self._fetch(absent), strict=True)))
             for key in some:
                 yield SegmentFile(found[key], key)
 
+    def file_of(self, patch: Patch) -> SegmentFile:
+        """Return the segment that a patch lies in; DataError."""
+        return _meant(next(self.files([patch.key])), patch)
+
     def _fetch(self, keys: Sequence[str]) -> Iterator[bytes]:
         if len(keys) <= 1:
-            yield from map(self.store.get, keys)
+            yield from map(self._get, keys)
             return
         with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
-            yield from pool.map(self.store.get, keys)
+            yield from pool.map(self._get, keys)
+
+    def _get(self, key: str) -> bytes:
+        try:
+            return self.store.get(key)
+        except NotFound as error:
+            raise _Gone("it was deleted a moment ago", place=key, hint="run the same command again") from error
 
     def _read_extents(self, keys: Sequence[str]) -> dict[str, Extent | DataError]:
-        """Return the extents of the segments under ``keys``, or why one cannot be used; NotFound."""
+        """Return the extents of the segments under ``keys``, or why one cannot be used; DataError for one that is
+        gone."""
         shared: dict[bytes, I32] = {}
 
         def decode(absent: Sequence[str]) -> dict[str, _Decoded[Extent]]:
@@ -304,8 +319,8 @@ class Catalog:
         if owner is None or named[1] >= len(owner.blocks):
             raise error
         extent = _planned_extent(owner, owner.blocks[named[1]])
-        pieces = look_up(found.axes, [(key, extent)], {"": owner.axes}, (), (), None).pieces
-        if any(found.missing.has(piece.trials, piece.subjects) for piece in pieces):
+        patches = look_up(found.axes, [(key, extent)], {"": owner.axes}, (), (), None).patches
+        if any(found.missing.has(patch.trials, patch.subjects) for patch in patches):
             raise error
 
     def results(self, study: Study) -> Results:
@@ -315,8 +330,8 @@ class Catalog:
         deleted), or a segment is damaged; ResultConflict when two segments disagree about a cell.
         """
         source = _Source(self, study)
-        counts = {name for piece in source.found.pieces for name in piece.extent.counts}
-        assumptions = {name for piece in source.found.pieces for name in piece.extent.assumptions}
+        counts = {name for patch in source.found.patches for name in patch.extent.counts}
+        assumptions = {name for patch in source.found.patches for name in patch.extent.assumptions}
         results = Results(study, counts, assumptions, source.read)
         if results.fits:
             results.stored(())
@@ -330,7 +345,7 @@ class Catalog:
             keys = (*study.segments, *own)
             wanted = study.metrics, study.buckets, study.proof
             found = self._locate(study.family, keys, study.axes, *wanted)
-        except (NotFound, DataError):
+        except DataError:
             # A segment was deleted or damaged, or a block is not finished; the cells may well be in others.
             return self.find_elsewhere(study, ())
         return found if not found.missing.count else self.find_elsewhere(study, ())
@@ -354,19 +369,19 @@ class Catalog:
     def find_cell(self, study: Study, trial: int, subject: int) -> StoredCell | None:
         """Return what is stored of one cell, with digests if some segment has them; None for a cell that is not."""
         one = study.axes.take(np.array([trial]), np.array([subject]))
-        pieces = sorted(self.lookup(study.family, one).pieces, key=lambda piece: not piece.has_all_proof)
-        if not pieces:
+        patches = sorted(self.lookup(study.family, one).patches, key=lambda patch: not patch.has_all_proof)
+        if not patches:
             return None
-        columns = next(self.files([pieces[0].key])).read()
-        place = np.ix_(pieces[0].rows, pieces[0].columns)
+        columns = self.file_of(patches[0]).read()
+        place = np.ix_(patches[0].rows, patches[0].columns)
         found = {name: array[place] for name, array in columns.items()}
         add_of_study(found, study, [subject])
-        return StoredCell(pieces[0].key, Cells(np.array([trial]), found))
+        return StoredCell(patches[0].key, Cells(np.array([trial]), found))
 
     def check_overlaps(self, study: Study) -> None:
         """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""
         found = self.lookup(study.family, study.axes)
-        compare_pieces(study, found.pieces, lambda key: next(self.files([key])), is_damage_ignored=True)
+        compare_patches(study, found.patches, self.file_of, is_damage_ignored=True)
 
 
 class _Source:
@@ -380,43 +395,41 @@ class _Source:
         self._is_compared = False
 
     def read(self, names: Sequence[str], trials: I64 | None) -> dict[str, Array]:
-        """Return columns by name, of all trials or of some; see ``results.Read``."""
+        """Return columns by name, of all trials or of some; see ``results.ReadColumns``."""
         while True:
             try:
                 if not self._is_compared:
                     self._compare()
                 shape = len(self.found.axes.trial), len(self.found.axes.subjects)
                 return gather(shape, self._study.proof, self._parts(names, trials), names, trials)
-            except NotFound as error:
-                self._leave_out(DataError("result segment is gone", place=error.place, hint="run the study again"))
             except DataError as error:
                 self._leave_out(error)
 
     def _compare(self) -> None:
-        if sum(piece.cells for piece in self.found.pieces) > self.found.count:
-            compare_pieces(self._study, self.found.pieces, lambda key: next(self._catalog.files([key])))
+        if sum(patch.cells for patch in self.found.patches) > self.found.count:
+            compare_patches(self._study, self.found.patches, self._catalog.file_of)
         self._is_compared = True
 
     def _leave_out(self, error: DataError) -> None:
         if parse_segment_key(error.place) is None or error.place in self._bad:
             raise error
         self._bad[error.place] = error
-        self.found = self._catalog.find_elsewhere(self._study, self._bad.keys(), error)
+        self.found = self._catalog.find_elsewhere(
+            self._study, self._bad.keys(), None if isinstance(error, _Gone) else error
+        )
         self._is_compared = False
 
-    def _parts(self, names: Sequence[str], trials: I64 | None) -> Iterator[tuple[list[Piece], dict[str, Array]]]:
+    def _parts(self, names: Sequence[str], trials: I64 | None) -> Iterator[tuple[list[Patch], dict[str, Array]]]:
         wanted = np.ones(len(self.found.axes.trial), np.bool_)
         if trials is not None:
             wanted[:] = False
             wanted[trials] = True
-        pieces: dict[str, list[Piece]] = {}
-        for piece in self.found.pieces:
-            if trials is None or wanted[piece.trials].any():
-                pieces.setdefault(piece.key, []).append(piece)
-        for file in self._catalog.files(list(pieces)):
-            if file.content != pieces[file.place][0].extent.content:
-                raise damaged(file.place, "is not the one that its extent names")
-            yield pieces[file.place], file.read(file.names.intersection(names))
+        patches: dict[str, list[Patch]] = {}
+        for patch in self.found.patches:
+            if trials is None or wanted[patch.trials].any():
+                patches.setdefault(patch.key, []).append(patch)
+        for file in self._catalog.files(list(patches)):
+            yield patches[file.place], _meant(file, patches[file.place][0]).read(file.names.intersection(names))
 
 
 def _planned_extent(owner: Study, block: Block) -> Extent:
@@ -424,6 +437,13 @@ def _planned_extent(owner: Study, block: Block) -> Extent:
     places = {name: place for place, name in enumerate(owner.axes.subjects)}
     subjects = np.array([places[name] for name in block.instruments or ("",)], np.int32)
     return Extent("", np.array(block.trials, np.int32), subjects, (), (), (), (), True, "")
+
+
+def _meant(file: SegmentFile, patch: Patch) -> SegmentFile:
+    """Return the segment, if it is the one that its extent means; DataError."""
+    if file.content != patch.extent.content:
+        raise damaged(file.place, "is not the one that its extent means")
+    return file
 
 
 def _in_the_way(read: Callable[[], T]) -> T:

@@ -9,33 +9,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from farm.results.lookup import Piece
+from farm.results.lookup import Patch
 from farm.results.segment import DIGESTS, Array, Segment, SegmentFile
 from farm.study.trials import Study
 from farm.values.arrays import BOOL
 from farm.values.errors import DataError, ResultConflict
 
-PAIRS_AT_ONCE = 4096
 _NUMERICS = (
     "one of them was computed on a machine whose numerics differ, or by changed code with the same semantics version"
 )
 
 
-def compare_pieces(
-    study: Study, pieces: Sequence[Piece], file_of: Callable[[str], SegmentFile], *, is_damage_ignored: bool = False
+def compare_patches(
+    study: Study, patches: Sequence[Patch], file_of: Callable[[Patch], SegmentFile], *, is_damage_ignored: bool = False
 ) -> None:
-    """Raise ResultConflict when two pieces disagree about a cell that both have.
+    """Raise ResultConflict when two patches disagree about a cell that both have.
 
     Errors: DataError for a damaged segment, unless that ``is_damage_ignored``.
     """
     read: dict[str, Mapping[str, Array]] = {}
-    for first, second in _overlaps(pieces):
+    for first, second in _overlaps(patches):
         for key in [key for key in read if key != first.key]:
             del read[key]
         try:
-            for piece in (first, second):
-                if piece.key not in read:
-                    read[piece.key] = file_of(piece.key).read()
+            for patch in (first, second):
+                if patch.key not in read:
+                    read[patch.key] = file_of(patch).read()
         except DataError:
             if is_damage_ignored:
                 continue
@@ -43,13 +42,13 @@ def compare_pieces(
         _compare(study, first, read[first.key], second, read[second.key])
 
 
-def _overlaps(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Piece]]:
-    """Yield the pairs of pieces, of two segments, that have trials and subjects in common."""
+def _overlaps(patches: Sequence[Patch]) -> Iterator[tuple[Patch, Patch]]:
+    """Yield the pairs of patches, of two segments, that have trials and subjects in common."""
     bounds = np.array(
         [
-            (piece.trials.min(), piece.trials.max(), piece.subjects.min(), piece.subjects.max())
-            for piece in pieces
-            if piece.cells
+            (patch.trials.min(), patch.trials.max(), patch.subjects.min(), patch.subjects.max())
+            for patch in patches
+            if patch.cells
         ],
         np.int64,
     ).reshape(-1, 4)
@@ -57,7 +56,7 @@ def _overlaps(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, Piece]]:
         rest = bounds[at + 1 :]
         near = (rest[:, 0] <= high) & (rest[:, 1] >= low) & (rest[:, 2] <= right) & (rest[:, 3] >= left)
         for other in (np.flatnonzero(near) + at + 1).tolist():
-            first, second = pieces[at], pieces[other]
+            first, second = patches[at], patches[other]
             axes = (first.trials, second.trials), (first.subjects, second.subjects)
             if first.key != second.key and all(len(_common(*pair)[0]) for pair in axes):
                 yield first, second
@@ -69,7 +68,7 @@ def _common(first: Array, second: Array) -> tuple[Array, Array]:
     return here, there
 
 
-def _compare(study: Study, first: Piece, ours: Mapping[str, Array], second: Piece, theirs: Mapping[str, Array]) -> None:
+def _compare(study: Study, first: Patch, ours: Mapping[str, Array], second: Patch, theirs: Mapping[str, Array]) -> None:
     rows, other_rows = _common(first.trials, second.trials)
     columns, other_columns = _common(first.subjects, second.subjects)
     here = np.ix_(first.rows[rows], first.columns[columns])

@@ -3,8 +3,8 @@
 1. Trials are matched by digest, once per stored axes; subjects by name. For each pair of history classes that meet,
    the subjects are kept whose read digests are equal: two cells are one where trial digest and read digest agree.
 2. An extent picks some trials and subjects of its axes, so what it has of the study is a rectangle, or one for each
-   way in which its trials agree about subjects: a ``Piece``.
-3. Trials are grouped by the pieces that cover them, a group by its missing subjects: ``Missing``.
+   way in which its trials agree about subjects: a ``Patch``.
+3. Trials are grouped by the patches that cover them, a group by its missing subjects: ``Missing``.
 
 So the cost is the sum of the lengths of axes, plus groups x subjects, whatever the number of cells. An extent without
 a wanted metric or bucket has nothing of the study; a wanted digest may come from any extent that has the cell.
@@ -25,7 +25,7 @@ from farm.values.arrays import BOOL, I32, I64, U8
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class Patch:
     """Cells of a study in one segment: its ``rows`` x ``columns`` are the study's ``trials`` x ``subjects``, int32."""
 
     key: str
@@ -80,7 +80,7 @@ class Found:
     """What is stored of a study, and what is missing."""
 
     axes: Axes
-    pieces: tuple[Piece, ...]
+    patches: tuple[Patch, ...]
     missing: Missing
 
     @property
@@ -91,7 +91,7 @@ class Found:
     @property
     def segments(self) -> tuple[str, ...]:
         """Keys of the segments that hold something of it, in bytewise order."""
-        return tuple(sorted({piece.key for piece in self.pieces}))
+        return tuple(sorted({patch.key for patch in self.patches}))
 
 
 @dataclass(frozen=True)
@@ -134,18 +134,18 @@ def look_up(
     metrics, buckets = frozenset(metrics), frozenset(buckets)
     match = _Match(axes)
     matched: dict[str, _Matched] = {}
-    pieces: list[Piece] = []
+    patches: list[Patch] = []
     for key, extent in stored:
         if not (metrics <= set(extent.metrics) and buckets <= set(extent.buckets)):
             continue
         if extent.axes not in matched:
             matched[extent.axes] = match.against(stored_axes[extent.axes])
-        for piece in _pieces(key, extent, matched[extent.axes]):
-            pieces += [piece] if proof is not None or extent.proof is True else _with_proof(piece)
-    missing = _missing(axes, pieces)
+        for patch in _patches(key, extent, matched[extent.axes]):
+            patches += [patch] if proof is not None or extent.proof is True else _with_proof(patch)
+    missing = _missing(axes, patches)
     if proof is not None and len(proof):
-        missing = _without_proof(missing, pieces, proof)
-    return Found(axes, tuple(pieces), missing)
+        missing = _without_proof(missing, patches, proof)
+    return Found(axes, tuple(patches), missing)
 
 
 class _Match:
@@ -186,51 +186,51 @@ def _heads(digests: U8) -> Any:
     return np.ascontiguousarray(digests[:, :8]).view("<u8").ravel()
 
 
-def _pieces(key: str, extent: Extent, matched: _Matched) -> list[Piece]:
+def _patches(key: str, extent: Extent, matched: _Matched) -> list[Patch]:
     found = []
     for mask, rows, trials in matched.pick(extent.trials):
         columns = np.flatnonzero(matched.masks[mask][extent.subjects]).astype(np.int32)
         if len(columns):
-            found.append(Piece(key, extent, rows, trials, columns, matched.subject[extent.subjects[columns]]))
+            found.append(Patch(key, extent, rows, trials, columns, matched.subject[extent.subjects[columns]]))
     return found
 
 
-def _with_proof(piece: Piece) -> list[Piece]:
-    """Return the parts of a piece that have digests."""
-    proof = piece.extent.proof
+def _with_proof(patch: Patch) -> list[Patch]:
+    """Return the parts of a patch that have digests."""
+    proof = patch.extent.proof
     if not isinstance(proof, np.ndarray):
-        return [piece] if proof else []
-    has = proof[np.ix_(piece.rows, piece.columns)]
+        return [patch] if proof else []
+    has = proof[np.ix_(patch.rows, patch.columns)]
     kinds, kind_of = np.unique(has, axis=0, return_inverse=True)
     found = []
     for kind, columns in enumerate(kinds):
         if columns.any():
             rows = np.flatnonzero(kind_of.ravel() == kind)
             found.append(
-                Piece(
-                    *(piece.key, piece.extent, piece.rows[rows], piece.trials[rows]),
-                    *(piece.columns[columns], piece.subjects[columns]),
+                Patch(
+                    *(patch.key, patch.extent, patch.rows[rows], patch.trials[rows]),
+                    *(patch.columns[columns], patch.subjects[columns]),
                 )
             )
     return found
 
 
-def _missing(axes: Axes, pieces: Sequence[Piece]) -> Missing:
-    """Return what no piece covers.
+def _missing(axes: Axes, patches: Sequence[Patch]) -> Missing:
+    """Return what no patch covers.
 
     The partition of trials is refined by one strip of subjects after the other: of each group, those that the strip
     covers part from those that it does not.
     """
     trials, subjects = len(axes.trial), len(axes.subjects)
-    strips: dict[bytes, list[Piece]] = {}
-    for piece in pieces:
-        strips.setdefault(piece.subjects.tobytes(), []).append(piece)
+    strips: dict[bytes, list[Patch]] = {}
+    for patch in patches:
+        strips.setdefault(patch.subjects.tobytes(), []).append(patch)
     groups = np.zeros(trials, np.int64)
     sizes = np.array([trials])
     covered: list[tuple[I32, Any]] = []
     for strip in strips.values():
         is_covered = np.zeros(trials, np.bool_)
-        for array in {id(piece.trials): piece.trials for piece in strip}.values():
+        for array in {id(patch.trials): patch.trials for patch in strip}.values():
             is_covered[array] = True
         touched = np.flatnonzero(is_covered)
         counts = np.bincount(groups[touched], minlength=len(sizes))
@@ -260,14 +260,14 @@ def _merged(groups: I32, rows: BOOL) -> Missing:
     return Missing(renamed[groups], rows[[first[kind] for kind in range(len(kinds))]])
 
 
-def _without_proof(missing: Missing, pieces: Sequence[Piece], proof: I64) -> Missing:
+def _without_proof(missing: Missing, patches: Sequence[Patch], proof: I64) -> Missing:
     """Return what is missing when the cells in ``proof`` need digests too."""
     trials, subjects = len(missing.groups), missing.rows.shape[1]
     has = np.zeros(len(proof), np.bool_)
-    for piece in pieces:
-        if piece.extent.proof is not False:
-            at, rows, columns = piece.places(trials, subjects, proof)
-            has[at] |= piece.extent.has_proof(rows, columns)
+    for patch in patches:
+        if patch.extent.proof is not False:
+            at, rows, columns = patch.places(trials, subjects, proof)
+            has[at] |= patch.extent.has_proof(rows, columns)
     lacking = proof[~has]
     where, starts = np.unique(lacking // subjects, return_index=True)
     if not len(where):

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from farm.results.lookup import Piece
+from farm.results.lookup import Patch
 from farm.results.segment import VERDICTS, Array, metric_column
 from farm.study.ranking import over_cells, rank
 from farm.study.trials import Study
@@ -24,7 +24,7 @@ from farm.values.arrays import BOOL, F64, I64
 RESULTS_BYTES_MAX = 512 * 1024 * 1024
 BASE = ("verdict", "equity_end_micro")
 DIGESTS = ("ledger", "stats", "proof")
-Read: TypeAlias = Callable[[Sequence[str], I64 | None], dict[str, Array]]
+ReadColumns: TypeAlias = Callable[[Sequence[str], I64 | None], dict[str, Array]]
 """Columns by name, of all trials or of some -> arrays (trials, subjects)."""
 
 
@@ -88,7 +88,7 @@ class Results:
     """Every cell of a study. ``metrics`` and ``buckets`` are those that it stores; counts and assumptions, all that
     occur."""
 
-    def __init__(self, study: Study, counts: Iterable[str], assumptions: Iterable[str], read: Read) -> None:
+    def __init__(self, study: Study, counts: Iterable[str], assumptions: Iterable[str], read: ReadColumns) -> None:
         self.study = study
         self.metrics = study.metrics
         self.buckets = study.buckets
@@ -204,13 +204,13 @@ def ranking(results: Results, *, metric: str, bucket: str, over: str, direction:
 def gather(
     shape: tuple[int, int],
     proof: I64 | None,
-    parts: Iterable[tuple[Sequence[Piece], Mapping[str, Array]]],
+    parts: Iterable[tuple[Sequence[Patch], Mapping[str, Array]]],
     names: Sequence[str],
     trials: I64 | None,
 ) -> dict[str, Array]:
     """Return columns by name, (trials, subjects) of a study of this ``shape``, or of some of its trials.
 
-    ``parts``: the pieces of a segment, and its columns, those of ``names`` that it has; ``proof``: the cells whose
+    ``parts``: the patches of a segment, and its columns, those of ``names`` that it has; ``proof``: the cells whose
     digests are shown. Digests are (trials, subjects, 32), zeros outside ``proof``.
     """
     count, subjects = shape if trials is None else (len(trials), shape[1])
@@ -219,14 +219,14 @@ def gather(
     if trials is not None:
         place = np.full(shape[0], -1, np.int64)
         place[trials] = np.arange(count)
-    for pieces, columns in parts:
-        for piece in pieces:
-            rows: Array = piece.rows
-            here: Array = piece.trials
+    for patches, columns in parts:
+        for patch in patches:
+            rows: Array = patch.rows
+            here: Array = patch.trials
             if place is not None:
                 kept = place[here] >= 0
                 rows, here = rows[kept], place[here[kept]]
-            source, target = grid(rows, piece.columns), grid(here, piece.subjects)
+            source, target = grid(rows, patch.columns), grid(here, patch.subjects)
             for name in names:
                 values = columns.get(name)
                 if values is None:

@@ -245,7 +245,8 @@ def _is_repeated(name: str, array: Array) -> bool:
 def _named(codes: I32, names: list[str | None]) -> Any:
     """Return the text of each code as a dictionary column; None is null."""
     is_null = np.array([name is None for name in names], np.bool_)[codes]
-    return pa.DictionaryArray.from_arrays(from_numpy(codes.astype(np.int32, copy=False), is_null), from_texts(names))
+    texts = from_texts([name or "" for name in names])
+    return pa.DictionaryArray.from_arrays(from_numpy(codes.astype(np.int32, copy=False), is_null), texts)
 
 
 def _parameter(values: tuple[Any, ...], codes: I32) -> Any:

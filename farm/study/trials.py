@@ -226,9 +226,14 @@ class Study:
         }
 
     def to_bytes(self) -> bytes:
-        """Return the record as it is stored: JSON, ``{"sha256": of the study's bytes, "study": {...}}``."""
-        body = canonical_json(self.to_json())
-        return _head(body) + body + b"}"
+        """Return the record as it is stored."""
+        return record_bytes(self.to_json())
+
+
+def record_bytes(value: Mapping[str, Any]) -> bytes:
+    """Return a record as it is stored: JSON, ``{"sha256": of the study's bytes, "study": value}``."""
+    body = canonical_json(value)
+    return _head(body) + body + b"}"
 
 
 def study_name(study_id: str, fresh: bool) -> str:

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
 from farm.results.catalog import Catalog, StoredCell
-from farm.results.document import FarmStats, document
+from farm.results.document import FarmStats, document, trial_objects
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.record import CellResult
 from farm.results.results import Ranking, Results, ranking
@@ -48,6 +49,7 @@ from farm.values.metrics import BUCKETS, METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
 from farm.work.context import Memory, Scored, StudyContext
+from farm.work.names import find_trial
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
 __all__ = [
@@ -110,9 +112,17 @@ class Outcome:
     ranking: Ranking | None
     stats: FarmStats
 
-    def document(self) -> dict[str, Any]:
-        """Return the document that ``farm run --json`` prints."""
-        return document(self.results, self.ranking, self.stats)
+    def document(self, *, trials: bool = False, cells: bool = False) -> dict[str, Any]:
+        """Return the document that ``farm run --json`` prints; ``trials``, ``cells``: all, however many there are."""
+        return document(self.results, self.ranking, self.stats, trials=trials, cells=cells)
+
+    def trial(self, name: str) -> dict[str, Any]:
+        """Return one trial as the document has it, with its number and its cells, or the one cell that ``name`` means:
+        TRIAL[/INSTRUMENT], TRIAL a number or digits of its trial digest. Errors: UsageError."""
+        trial, position = find_trial(self.study, name)
+        [found] = trial_objects(self.results, self.ranking, np.array([trial]), with_cells=True)
+        cells = found["cells"] if position is None else [found["cells"][position]]
+        return {"study": self.study.id, "trial": trial, **found, "cells": cells}
 
     def table(self) -> pa.Table:
         """Return one row per cell; see ``study.tables.cell_table``."""

@@ -1,8 +1,8 @@
-"""The catalog: found by key whoever computed it; written once; damage and disagreement are loud."""
+"""The catalog: found by axes whoever computed it; written once; damage and disagreement are loud."""
 
 from __future__ import annotations
 
-import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,13 +12,14 @@ import pytest
 
 from farm.results.catalog import Catalog, block_name
 from farm.results.document import FarmStats, document
+from farm.results.extent import StoredAxes
 from farm.results.results import ranking
-from farm.results.segment import Segment, encode
-from farm.shard.layout import segment_key, study_key
+from farm.results.segment import DIGESTS, Segment, encode
+from farm.shard.layout import axes_key, extent_key, segment_key, study_key
 from farm.store.base import Store
-from farm.study.trials import Study
-from farm.values.errors import DataError, ResultConflict, UsageError
-from tests.study.support import cross, made_up_rows, planned, sample_store
+from farm.study.trials import Study, record_bytes
+from farm.values.errors import DataError, OtherFormat, ResultConflict, UsageError
+from tests.study.support import cross, drop, made_up_rows, planned, put_over, sample_store, stored_segment
 
 
 @pytest.fixture
@@ -40,6 +41,11 @@ def key_of(study: Study, block: int) -> str:
     return segment_key(study.family, block_name(study.name, block))
 
 
+def copy_as(store: Store, study: Study, block: int, name: str) -> None:
+    for key in (segment_key(study.family, name), extent_key(segment_key(study.family, name))):
+        store.put_if_absent(key, store.get(key.replace(name, block_name(study.name, block))))
+
+
 def changed(segment: Segment, row: int) -> Segment:
     """The same block with one other result."""
     stats = segment.stats.copy()
@@ -47,20 +53,70 @@ def changed(segment: Segment, row: int) -> Segment:
     return replace(segment, stats=stats)
 
 
+def metrics_only(segment: Segment, metrics: tuple[str, ...], *, proof: bool = False) -> Segment:
+    """The same cells with some of their metrics, without digests unless told."""
+    places = [segment.metrics.index(name) for name in metrics]
+    some = replace(segment, metrics=metrics, values=segment.values[:, places])
+    if proof:
+        return some
+    none = np.empty((0, 32), np.uint8)
+    return replace(some, proof=np.zeros(segment.shape, np.bool_), ledger=none, stats=none)
+
+
+def same(expected: object, actual: object) -> bool:
+    """Whether two results hold the same bits."""
+    pairs = zip(*(results.stored(results.names).items() for results in (expected, actual)), strict=True)  # type: ignore[attr-defined]
+    return all(name == other and one.tobytes() == two.tobytes() for (name, one), (other, two) in pairs)
+
+
 def test_results_come_back_in_cell_order(finished: tuple[Catalog, Study], store: Store) -> None:
     catalog, study = finished
     assert len(study.blocks) > 1
     results = Catalog(store).results(study)
+    cells = results.cells(range(study.trials))
+    width = len(study.cell_instruments)
     for block in study.blocks:
-        rows, cells = made_up_rows(study, block.index), study.cells_of(block)
-        assert (results.full[cells] == rows.full).all()
-        assert (results.stats[cells] == rows.stats).all()
-        for cell, stored in zip(cells, rows.counts, strict=True):
-            of_study = dict(study.cell_counts[cell % len(study.cell_instruments)])
-            assert json.loads(results.counts[cell]) == json.loads(stored) | of_study
-    found = catalog.lookup(study.family, study.keys)
-    assert found.count == study.cells
-    assert catalog.lookup(study.family, [bytes(32)]).count == 0
+        rows, places = made_up_rows(study, block.index), study.cells_of(block)
+        for at, bucket in enumerate(rows.buckets):
+            for name, values in zip(rows.metrics, rows.values[at], strict=True):
+                assert (results.column(name, bucket).ravel()[places] == values.ravel()).all()
+        assert (cells.columns["stats"].reshape(-1, 32)[places] == rows.stats).all()
+        stored = rows.counts[rows.count_names.index("unfilled")].ravel().tolist() if rows.count_names else [0]
+        for cell, count in zip(places, stored, strict=True):
+            of_study = dict(study.cell_counts[cell % width])
+            assert cells.counts(*divmod(cell, width)) == {**({"unfilled": count} if count else {}), **of_study}
+    assert catalog.lookup_study(study).count == study.cells
+    others = planned(cross(fast=(41, 45)), store)
+    assert catalog.lookup_study(others).count == 0
+
+
+@pytest.mark.parametrize("trials", [[0], [3, 1], [39, 0, 7]])
+def test_some_trials_are_those_rows_of_all(
+    finished: tuple[Catalog, Study], store: Store, trials: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept in memory or read for each ask, whatever the order of trials."""
+    _, study = finished
+    everything = Catalog(store).results(study).cells(range(study.trials))
+    for budget in (0, 1 << 30):
+        monkeypatch.setattr("farm.results.results.RESULTS_BYTES_MAX", budget)
+        some = Catalog(store).results(study).cells(trials)
+        assert set(everything.columns) == set(some.columns)
+        for name, values in everything.columns.items():
+            assert values[trials].tobytes() == some.columns[name].tobytes(), name
+
+
+def test_beyond_the_budget_nothing_is_kept(
+    finished: tuple[Catalog, Study], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, study = finished
+    kept = Catalog(store).results(study)
+    monkeypatch.setattr("farm.results.results.RESULTS_BYTES_MAX", 0)
+    results = Catalog(store).results(study)
+    assert not results.fits and not results._kept
+    assert same(kept, results)
+    merits = [ranking(one, metric="sharpe", bucket="is", over="median", direction="max") for one in (kept, results)]
+    assert (merits[0].trials == merits[1].trials).all()
+    assert document(kept, merits[0], FarmStats(1, 0, 1)) == document(results, merits[1], FarmStats(1, 0, 1))
 
 
 def test_the_first_record_decides(finished: tuple[Catalog, Study]) -> None:
@@ -72,16 +128,16 @@ def test_the_first_record_decides(finished: tuple[Catalog, Study]) -> None:
     assert catalog.finished_blocks(study) == frozenset(range(len(study.blocks)))
 
 
-def test_the_same_rows_twice_are_fine_whoever_wrote_them(finished: tuple[Catalog, Study], store: Store) -> None:
+def test_the_same_values_twice_are_fine_whoever_wrote_them(finished: tuple[Catalog, Study], store: Store) -> None:
     _, study = finished
-    before = store.get(key_of(study, 0))
+    before = [store.get(key_of(study, 0)), store.get(extent_key(key_of(study, 0)))]
     with ThreadPoolExecutor(4) as pool:
         news = list(pool.map(lambda _: Catalog(store).put_segment(study, 0, made_up_rows(study, 0)), range(8)))
     assert not any(news)
-    assert before == store.get(key_of(study, 0))
+    assert before == [store.get(key_of(study, 0)), store.get(extent_key(key_of(study, 0)))]
 
 
-def test_other_rows_for_a_block_are_a_conflict_and_the_stored_ones_stay(finished: tuple[Catalog, Study]) -> None:
+def test_other_values_for_a_block_are_a_conflict_and_the_stored_ones_stay(finished: tuple[Catalog, Study]) -> None:
     catalog, study = finished
     before = catalog.store.get(key_of(study, 0))
     with pytest.raises(ResultConflict, match=r"trial \d+, instrument [A-Z]+: the stored result differs"):
@@ -89,61 +145,242 @@ def test_other_rows_for_a_block_are_a_conflict_and_the_stored_ones_stay(finished
     assert before == catalog.store.get(key_of(study, 0))
 
 
+class TestCrash:
+    """Between segment and extent: the block is not there, nothing is lost, and it is written to its end later."""
+
+    def test_a_segment_without_its_extent_is_not_there(self, finished: tuple[Catalog, Study], store: Store) -> None:
+        catalog, study = finished
+        expected = catalog.results(study)
+        store.delete(extent_key(key_of(study, 0)))
+        assert 0 not in Catalog(store).finished_blocks(study)
+        assert Catalog(store).lookup_study(study).missing.count == study.blocks[0].cells
+        with pytest.raises(DataError, match="cells have no stored result"):
+            Catalog(store).results(study)
+        assert Catalog(store).put_segment(study, 0, made_up_rows(study, 0))
+        assert same(expected, Catalog(store).results(study))
+        assert made_up_rows(study, 0).content == stored_segment(store, study, 0).content
+
+    def test_it_is_compared_when_it_is_written_again(self, finished: tuple[Catalog, Study], store: Store) -> None:
+        _, study = finished
+        store.delete(extent_key(key_of(study, 0)))
+        with pytest.raises(ResultConflict, match=r"the stored result differs"):
+            Catalog(store).put_segment(study, 0, changed(made_up_rows(study, 0), 3))
+
+    def test_an_extent_whose_segment_was_deleted_is_not_there(
+        self, finished: tuple[Catalog, Study], store: Store
+    ) -> None:
+        _, study = finished
+        store.delete(key_of(study, 0))
+        assert 0 not in Catalog(store).finished_blocks(study)
+        assert Catalog(store).lookup_study(study).missing.count == study.blocks[0].cells
+        with pytest.raises(ResultConflict, match=r"\.extent: the extent of this block names other values"):
+            Catalog(store).put_segment(study, 0, changed(made_up_rows(study, 0), 3))
+
+    @pytest.mark.parametrize("kind", ["axes", "parquet", "extent"])
+    def test_the_writer_dies_before_each_object(self, store: Store, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Killed before it writes axes, segment or extent, the next writer ends what it began."""
+        study = planned(cross(fast=(1, 4)), store)
+        rows = made_up_rows(study, 0)
+        put = type(store).put_if_absent
+
+        def die(self: Store, key: str, data: bytes) -> None:
+            if f"/{kind}/" in key or key.endswith(f".{kind}"):
+                raise KeyboardInterrupt
+            put(self, key, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(store), "put_if_absent", die)
+            with pytest.raises(KeyboardInterrupt):
+                Catalog(store).put_segment(study, 0, rows)
+        assert not Catalog(store).finished_blocks(study)
+        assert Catalog(store).lookup_study(study).count == 0
+        assert Catalog(store).put_segment(study, 0, rows)
+        assert Catalog(store).lookup_study(study).count == study.blocks[0].cells
+
+    def test_axes_are_written_once_by_a_process(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        study = planned(cross(fast=(1, 40)), store)
+        keys: list[str] = []
+        lock = threading.Lock()
+        put = type(store).put_if_absent
+
+        def note(self: Store, key: str, data: bytes) -> None:
+            with lock:
+                keys.append(key)
+            put(self, key, data)
+
+        monkeypatch.setattr(type(store), "put_if_absent", note)
+        catalog = Catalog(store)
+        for block in study.blocks:
+            catalog.put_segment(study, block.index, made_up_rows(study, block.index))
+        assert sum("/axes/" in key for key in keys) == 1 and "/axes/" in keys[0]
+        assert len(keys) == 1 + 2 * len(study.blocks)
+
+
 def test_two_segments_that_disagree_about_a_cell(finished: tuple[Catalog, Study], store: Store) -> None:
-    """Every reader of the union compares digests of overlaps."""
+    """Look-ups read no values; who reads results, or computes them afresh, compares what several segments hold."""
     _, study = finished
     rows = made_up_rows(study, 0)
-    store.put_if_absent(segment_key(study.family, "other-000000"), encode(rows))
-    assert Catalog(store).lookup(study.family, study.keys).count == study.cells
-    store.put_if_absent(segment_key(study.family, "zother-000000"), encode(changed(rows, 2)))
-    with pytest.raises(ResultConflict, match=rows.key[2].tobytes().hex()):
-        Catalog(store).lookup(study.family, study.keys)
-    with pytest.raises(ResultConflict):
+    put_over(store, study, "other-000000", rows)
+    assert Catalog(store).lookup_study(study).count == study.cells
+    Catalog(store).check_overlaps(study)
+    put_over(store, study, "zother-000000", changed(rows, 2))
+    trial, subject = study.cells_of(study.blocks[0])[2] // 5, study.cells_of(study.blocks[0])[2] % 5
+    with pytest.raises(ResultConflict, match=study.axes.cell_key(trial, subject).hex()) as caught:
         Catalog(store).check_overlaps(study)
+    assert "zother-000000" in caught.value.place
+    wider = replace(study, segments=(segment_key(study.family, "zother-000000"),))
+    with pytest.raises(ResultConflict, match=r"two different results: stats"):
+        Catalog(store).results(wider)
+    Catalog(store).results(study)  # it has its own segments, and needs no others
+
+
+class TestPartialMetrics:
+    """A stored cell that lacks a wanted metric or digest counts as missing, and agrees in what both have."""
+
+    @pytest.fixture
+    def some(self, store: Store) -> tuple[Store, Study, Segment]:
+        study = planned(cross(fast=(1, 4)), store)
+        assert len(study.blocks) == 1
+        rows = made_up_rows(study, 0)
+        put_over(store, study, "some-000000", metrics_only(rows, ("sharpe", "max_dd", "trades")))
+        catalog = Catalog(store)
+        catalog._put_axes(study)
+        return store, study, rows
+
+    def test_what_lacks_a_wanted_metric_is_missing(self, some: tuple[Store, Study, Segment]) -> None:
+        store, study, _ = some
+        catalog = Catalog(store)
+        assert catalog.lookup(study.family, study.axes, ("sharpe", "trades"), study.buckets).missing.count == 0
+        assert catalog.lookup(study.family, study.axes, ("sharpe", "cagr"), ("full",)).count == 0
+        assert catalog.lookup(study.family, study.axes, ("sharpe",), ("fold 1",)).count == 0
+
+    def test_what_lacks_a_wanted_digest_is_missing(self, some: tuple[Store, Study, Segment]) -> None:
+        store, study, rows = some
+        catalog = Catalog(store)
+        assert catalog.lookup(study.family, study.axes, ("sharpe",), ("full",), None).count == 0
+        wanted = np.array([3, 7])
+        found = catalog.lookup(study.family, study.axes, ("sharpe",), ("full",), wanted)
+        assert np.flatnonzero(found.missing.rows[found.missing.groups]).tolist() == [3, 7]
+        proof = np.zeros(rows.shape, np.bool_)
+        proof.ravel()[[3, 8]] = True
+        proven = replace(rows, proof=proof, ledger=rows.ledger[[3, 8]], stats=rows.stats[[3, 8]])
+        put_over(store, study, "proven-000000", proven)
+        found = catalog.lookup(study.family, study.axes, ("sharpe",), ("full",), wanted)
+        assert np.flatnonzero(found.missing.rows[found.missing.groups]).tolist() == [7]
+
+    @pytest.mark.parametrize("bucket", [0, 2])
+    def test_computed_again_it_agrees_in_what_both_have(self, some: tuple[Store, Study, Segment], bucket: int) -> None:
+        store, study, rows = some
+        put_over(store, study, "again-000000", rows)
+        Catalog(store).check_overlaps(study)
+        values = rows.values.copy()
+        values[bucket, rows.metrics.index("cagr"), 1, 2] += 1.0  # of which only one has a value
+        put_over(store, study, "else-000000", metrics_only(replace(rows, values=values), ("cagr", "vol")))
+        with pytest.raises(ResultConflict, match=rf"{rows.buckets[bucket]}\.cagr .* and "):
+            Catalog(store).check_overlaps(study)
+        drop(store, segment_key(study.family, "again-000000"))
+        Catalog(store).check_overlaps(study)
+
+    def test_results_are_put_together(self, some: tuple[Store, Study, Segment]) -> None:
+        """Metrics from one segment and digests from another."""
+        store, study, rows = some
+
+        class Wanting(Study):
+            metrics = ("sharpe", "max_dd", "trades")
+            proof = np.array([3, 8])
+
+        proof = np.zeros(rows.shape, np.bool_)
+        proof.ravel()[[3, 8]] = True
+        put_over(
+            store,
+            study,
+            "proven-000000",
+            replace(
+                metrics_only(rows, Wanting.metrics), proof=proof, ledger=rows.ledger[[3, 8]], stats=rows.stats[[3, 8]]
+            ),
+        )
+        wanting = Wanting(**{name: getattr(study, name) for name in Study.__dataclass_fields__ if name[0] != "_"})
+        cells = Catalog(store).results(wanting).cells(range(study.trials))
+        assert np.flatnonzero(cells.columns["proof"]).tolist() == [3, 8]
+        assert (cells.columns["stats"].reshape(-1, 32)[[3, 8]] == rows.stats[[3, 8]]).all()
+        assert (cells.metric("sharpe", "is") == rows.values[1, rows.metrics.index("sharpe")]).all()
+        assert np.isnan(cells.metric("cagr")).all()
+        made = document(Catalog(store).results(wanting), None, FarmStats(20, 0, 20))
+        digests = [cell["fingerprint"]["stats"] for trial in made["trials"] for cell in trial["cells"]]
+        assert [at for at, digest in enumerate(digests) if digest] == [3, 8]
+        assert [trial["fingerprint"] for trial in made["trials"]] == [None] * study.trials
+        assert set(made["trials"][0]["cells"][0]["metrics"]["full"]) == {"sharpe", "max_dd", "trades"}
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "stranger"])
 def test_a_damaged_segment_is_named(finished: tuple[Catalog, Study], store: Store, damage: str) -> None:
     _, study = finished
-    key = key_of(study, 1)
-    data = store.get(key)
-    middle = bytearray(data)
-    middle[len(data) // 2] ^= 4
-    store.put(key, {"flip": bytes(middle), "cut": data[:-9], "empty": b"", "stranger": b"PAR1" * 99}[damage])
-    with pytest.raises(DataError, match=f"^{key}: result segment"):
-        Catalog(store).results(study)
-    with pytest.raises(DataError, match=f"^{key}: result segment"):
-        Catalog(store).lookup(study.family, study.keys)
+    for key in (key_of(study, 1), extent_key(key_of(study, 1))):
+        data = store.get(key)
+        middle = bytearray(data)
+        middle[len(data) // 2] ^= 4
+        store.put(key, {"flip": bytes(middle), "cut": data[:-9], "empty": b"", "stranger": b"PAR1" * 99}[damage])
+        with pytest.raises(DataError, match=f"^{key}: (extent of a )?result segment"):
+            Catalog(store).results(study)
+    with pytest.raises(DataError, match=f"^{key}: extent of a result segment"):
+        Catalog(store).lookup_study(study)
 
 
 def damage(store: Store, key: str) -> None:
     store.put(key, store.get(key)[:-9])
 
 
-def test_a_damaged_segment_stops_who_needs_it_and_nobody_else(finished: tuple[Catalog, Study], store: Store) -> None:
-    """The record of its study tells which cells it held."""
+@pytest.mark.parametrize("what", ["extent", "axes", "no axes"])
+def test_a_damaged_extent_stops_who_needs_it_and_nobody_else(
+    finished: tuple[Catalog, Study], store: Store, what: str
+) -> None:
+    """The record of its study tells which cells it named."""
     _, study = finished
-    damage(store, key_of(study, 1))
+    broken = extent_key(key_of(study, 1))
+    if what != "extent":
+        broken = axes_key(study.family, StoredAxes(study.axes, study.table).digest)
+    if what == "no axes":
+        store.delete(broken)
+    else:
+        damage(store, broken)
     others = planned(cross(fast=(41, 45)), store)
     assert others.family == study.family
-    assert Catalog(store).lookup(study.family, others.keys).count == 0
-    intact = [study.keys[cell] for cell in study.cells_of(study.blocks[0])]
-    assert Catalog(store).lookup(study.family, intact).count == len(intact)
-    lost = study.keys[study.cells_of(study.blocks[1])[0]]
-    with pytest.raises(DataError, match=f"^{key_of(study, 1)}: result segment .*--fresh, or delete this object"):
-        Catalog(store).lookup(study.family, [*others.keys, lost])
+    assert Catalog(store).lookup_study(others).count == 0
+    with pytest.raises(DataError, match=f"^{broken}: .*hint: run with --fresh"):
+        Catalog(store).lookup_study(study)
     store.delete(study_key(study.name))  # now nobody knows what it held
-    with pytest.raises(DataError, match=f"^{key_of(study, 1)}: result segment"):
-        Catalog(store).lookup(study.family, others.keys)
-    assert Catalog(store).lookup(study.family, intact).count == len(intact)
+    with pytest.raises(DataError, match=f"^{broken}: "):
+        Catalog(store).lookup_study(others)
 
 
-def test_cells_of_a_damaged_segment_may_lie_in_another(finished: tuple[Catalog, Study], store: Store) -> None:
+def test_cells_beside_a_damaged_extent_are_found(finished: tuple[Catalog, Study], store: Store) -> None:
+    _, study = finished
+    damage(store, extent_key(key_of(study, 1)))
+    block = study.blocks[0]
+    subjects = [study.cell_instruments.index(name) for name in block.instruments]
+    intact = study.axes.take(np.array(block.trials), np.array(subjects))
+    assert Catalog(store).lookup(study.family, intact).count == block.cells
+    store.delete(study_key(study.name))
+    assert Catalog(store).lookup(study.family, intact).count == block.cells
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "extent"])
+def test_cells_of_a_damaged_segment_may_lie_in_another(
+    finished: tuple[Catalog, Study], store: Store, suffix: str
+) -> None:
     _, study = finished
     expected = Catalog(store).results(study)
-    store.put_if_absent(segment_key(study.family, "copy-000000"), store.get(key_of(study, 1)))
-    damage(store, key_of(study, 1))
-    assert (expected.stats == Catalog(store).results(study).stats).all()
+    copy_as(store, study, 1, "copy-000000")
+    damage(store, key_of(study, 1).replace("parquet", suffix))
+    assert same(expected, Catalog(store).results(study))
+
+
+def test_a_segment_that_its_extent_does_not_mean_is_no_result(finished: tuple[Catalog, Study], store: Store) -> None:
+    """Intact, under the right name, and not what was written there."""
+    _, study = finished
+    store.put(key_of(study, 0), encode(changed(made_up_rows(study, 0), 3)))
+    with pytest.raises(DataError, match="is not the one that its extent means"):
+        Catalog(store).results(study)
 
 
 def test_a_damaged_segment_in_the_way_is_named(finished: tuple[Catalog, Study], store: Store) -> None:
@@ -156,18 +393,19 @@ def test_a_damaged_segment_in_the_way_is_named(finished: tuple[Catalog, Study], 
 def test_strangers_in_the_folder_of_a_family_are_ignored(finished: tuple[Catalog, Study], store: Store) -> None:
     _, study = finished
     expected = Catalog(store).results(study)
-    names = ("notes.txt", "x.parquet", "copy-12.parquet", "copy-000000.parquet.part", "old/copy-000000.parquet")
+    names = ("notes.txt", "x.parquet", "copy-12.parquet", "copy-000000.parquet.part", "old/copy-000000.parquet",
+             "copy-000000.extent", "axes/notes.arrow", "axes/copy-000000.parquet")  # fmt: skip
     for name in (*names, f"{study.name}-000000.parquet.bak"):
         store.put(f"results/{study.family}/{name}", b"not ours")
     catalog = Catalog(store)
-    assert catalog.lookup(study.family, [bytes(32), *study.keys]).count == study.cells
-    assert (expected.stats == catalog.results(study).stats).all()
+    assert catalog.lookup_study(study).count == study.cells
+    assert same(expected, catalog.results(study))
     assert catalog.finished_blocks(study) == frozenset(range(len(study.blocks)))
 
 
 def test_a_missing_segment_waits_again_and_is_no_result(finished: tuple[Catalog, Study], store: Store) -> None:
     _, study = finished
-    store.delete(key_of(study, 1))
+    drop(store, key_of(study, 1))
     catalog = Catalog(store)
     assert 1 not in catalog.finished_blocks(study)
     with pytest.raises(DataError, match="cells have no stored result"):
@@ -181,9 +419,21 @@ def test_reused_cells_may_move(finished: tuple[Catalog, Study], store: Store) ->
     for block in wider.blocks:
         Catalog(store).put_segment(wider, block.index, made_up_rows(wider, block.index))
     expected = Catalog(store).results(wider)
-    store.put_if_absent(segment_key(first.family, "copy-000000"), store.get(key_of(first, 0)))
-    store.delete(key_of(first, 0))
-    assert (expected.stats == Catalog(store).results(wider).stats).all()
+    copy_as(store, first, 0, "copy-000000")
+    drop(store, key_of(first, 0))
+    assert same(expected, Catalog(store).results(wider))
+
+
+def test_one_cell_is_found_by_its_axes(finished: tuple[Catalog, Study], store: Store) -> None:
+    _, study = finished
+    everything = Catalog(store).results(study).cells(range(study.trials))
+    found = Catalog(store).find_cell(study, 17, 3)
+    assert found is not None
+    for name in DIGESTS:
+        assert everything.digest(name, 17, 3) == found.cells.digest(name, 0, 0)
+    assert everything.counts(17, 3) == found.cells.counts(0, 0)
+    assert everything.assumptions(17, 3) == found.cells.assumptions(0, 0)
+    assert Catalog(store).find_cell(planned(cross(fast=(41, 45)), store), 0, 0) is None
 
 
 def test_unknown_studies_are_refused(finished: tuple[Catalog, Study]) -> None:
@@ -192,6 +442,18 @@ def test_unknown_studies_are_refused(finished: tuple[Catalog, Study]) -> None:
         catalog.read_study("nothing-here")
     with pytest.raises(UsageError, match="no such study"):
         catalog.read_study(study.id[:4])
+
+
+@pytest.mark.parametrize(("found", "age"), [("farm-study-0", "an older"), ("farm-study-12", "a newer")])
+def test_a_record_of_another_format_is_named(
+    finished: tuple[Catalog, Study], store: Store, found: str, age: str
+) -> None:
+    """Before anything else of it is believed: its body is read by its own version only."""
+    catalog, study = finished
+    body = study.to_json() | {"format": found}
+    store.put(study_key(study.name), record_bytes(body))
+    with pytest.raises(OtherFormat, match=f"study record of {age} format: {found}, and this version reads farm-study"):
+        catalog.read_study(study.name)
 
 
 def test_a_damaged_record_stops_everything(finished: tuple[Catalog, Study], store: Store) -> None:
@@ -209,8 +471,8 @@ def test_the_document_has_every_cell_in_order(finished: tuple[Catalog, Study]) -
     made = document(results, order, FarmStats(study.cells, 0, study.cells))
     cells = [cell for trial in made["trials"] for cell in trial["cells"]]
     assert [key.hex() for key in study.keys] == [cell["key"] for cell in cells]
-    sharpe = results.metrics.index("sharpe")
-    assert results.full[:, sharpe].tolist() == [cell["metrics"]["full"]["sharpe"] for cell in cells]
+    sharpe = results.column("sharpe").ravel().tolist()
+    assert sharpe == [cell["metrics"]["full"]["sharpe"] for cell in cells]
     medians = np.median(results.column("sharpe", "is"), axis=1)
     assert medians.tolist() == [trial["objective"] for trial in made["trials"]]
     assert [study.trial_key(trial) for trial in range(study.trials)] == [trial["key"] for trial in made["trials"]]

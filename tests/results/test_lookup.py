@@ -72,13 +72,13 @@ def by_cell(
     return is_stored, has_proof
 
 
-def check_pieces(found: Found, family: dict[str, Axes]) -> None:
-    """Each cell of each piece is the cell that it is said to be."""
-    for piece in found.pieces:
-        theirs = family[piece.extent.axes]
-        for row, trial in zip(piece.rows, piece.trials, strict=True):
-            for column, subject in zip(piece.columns, piece.subjects, strict=True):
-                stored = theirs.cell_key(piece.extent.trials[row], piece.extent.subjects[column])
+def check_patches(found: Found, family: dict[str, Axes]) -> None:
+    """Each cell of each patch is the cell that it is said to be."""
+    for patch in found.patches:
+        theirs = family[patch.extent.axes]
+        for row, trial in zip(patch.rows, patch.trials, strict=True):
+            for column, subject in zip(patch.columns, patch.subjects, strict=True):
+                stored = theirs.cell_key(patch.extent.trials[row], patch.extent.subjects[column])
                 assert stored == found.axes.cell_key(trial, subject)
 
 
@@ -107,7 +107,7 @@ def test_equals_a_look_at_every_cell(
     assert sorted(set(found.missing.groups.tolist()), key=found.missing.groups.tolist().index) == list(
         range(len(found.missing.rows))
     )
-    check_pieces(found, known)
+    check_patches(found, known)
 
 
 @pytest.mark.parametrize("share", [1, 2, 3])
@@ -123,4 +123,4 @@ def test_a_grid_that_overlaps_another(share: int) -> None:
     found = look_up(axes, strips, {"a": there}, METRICS, BUCKETS, None)
     assert found.missing.count == (600 - len(there.trial)) * len(SUBJECTS)
     assert (found.missing.rows[found.missing.groups].any(axis=1) == (np.arange(600) % share > 0)).all()
-    assert len(found.pieces) == len(SUBJECTS)
+    assert len(found.patches) == len(SUBJECTS)

@@ -179,7 +179,7 @@ def test_axes_read_back() -> None:
     assert (axes.digest, axes.axes.subjects) == (read.digest, read.axes.subjects)
     assert (axes.axes.read == read.axes.read).all() and (axes.axes.history == read.axes.history).all()
     assert [axes.params.row(at) for at in range(9)] == [read.params.row(at) for at in range(9)]
-    with pytest.raises(DataError, match="key: axes of results cannot be read .*its name is not that of its content"):
+    with pytest.raises(DataError, match=r"key: axes of results cannot be read .*its name is not that of its content"):
         decode_axes(encode_axes(axes), "0" * 64, "key")
 
 
@@ -202,7 +202,7 @@ def test_no_flipped_bit_of_axes_goes_unnoticed(what: str) -> None:
             noticed += 1
     assert noticed > 150
     for length in (0, 9, len(data) // 2):
-        with pytest.raises(DataError, match="^key: "):
+        with pytest.raises(DataError, match=r"^key: "):
             decode_axes(data[:length], axes.digest, "key")
-        with pytest.raises(DataError, match="^key: "):
+        with pytest.raises(DataError, match=r"^key: "):
             decode_extent(data[:length], "key")

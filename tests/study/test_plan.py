@@ -72,12 +72,13 @@ class TestTrials:
 
 class TestKeys:
     def test_key_is_the_hash_of_its_parts(self) -> None:
-        """The words of keys.py, spelled out: anybody can compute a key from the record."""
+        """The words of axes.py, spelled out: anybody can compute a key from the record."""
         study = planned(cross(), sample_store())
-        read = study.read(4, 2)
-        parts = ["cell", study.family, study.split, "GOOG", read.read_set, read.sessions, study.params(4)]
-        assert hashlib.sha256(canonical_json(parts)).digest() == study.keys[4 * 5 + 2]
-        assert hashlib.sha256(b"".join(study.keys[20:25])).hexdigest() == study.trial_key(4)
+        trial = hashlib.sha256(canonical_json(study.params(4))).digest()
+        read = [hashlib.sha256(canonical_json(study.read_parts(study.read(4, at)))).digest() for at in range(5)]
+        assert study.read(4, 2).instrument == "GOOG" and "GOOG" in study.read_parts(study.read(4, 2))
+        assert hashlib.sha256(read[2] + trial).digest() == study.keys[4 * 5 + 2]
+        assert hashlib.sha256(trial + b"".join(read)).hexdigest() == study.trial_key(4)
 
     def test_keys_are_distinct(self) -> None:
         study = planned(cross(), sample_store())
