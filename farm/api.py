@@ -212,8 +212,9 @@ def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None)
 def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
     """Return the datasets and studies of the store, or one study with its blocks, as JSON values.
 
-    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects
-    among refs and studies whose names no farm gives.
+    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``other_formats`` counts the
+    studies that an older or newer version has recorded, ``strangers`` the objects among refs and studies whose names no
+    farm gives.
     """
     from farm.results.overview import store_status, study_status
 

@@ -427,6 +427,9 @@ def status_text(status: Mapping[str, Any]) -> str:
     for one in status["studies"]:
         if "error" in one:
             lines += [f"study {one['study'][:16]}", *_error_lines(one["error"])]
+    if status.get("other_formats"):
+        studies = counted(status["other_formats"], "study").replace("studys", "studies")
+        lines.append(f"passed over: {studies}, recorded by an older or a newer version")
     if status.get("strangers"):
         lines.append(
             f"passed over: {counted(status['strangers'], 'object')} in refs/ and studies/ whose names no farm gives"

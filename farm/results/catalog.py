@@ -11,7 +11,7 @@ finished when both its segment and its extent are there: what a crash leaves of 
 catalog of a family is the union of its segments; a look-up reads extents and axes, never values. Cells that several
 segments hold are compared when results are read, and by a fresh study. A damaged object is a ``DataError`` that names
 it for whoever needs it, never a cell that is silently computed again: the record of its study tells which cells a
-damaged extent named. What has another name than these is not looked at.
+damaged extent named. What another version wrote, and what has another name than these, is not looked at.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from farm.study.axes import Axes
 from farm.study.block import Block
 from farm.study.trials import FRESH, Study, study_from_bytes
 from farm.values.arrays import I32, I64, readonly
-from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
+from farm.values.errors import AlreadyExists, DataError, NotFound, OtherFormat, ResultConflict, UsageError
 from farm.values.shared import Shared
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
@@ -297,6 +297,8 @@ class Catalog:
         unusable: dict[str, DataError] = {}
         for key, extent in extents.items():
             broken = extent if isinstance(extent, DataError) else of_axes[extent.axes]
+            if isinstance(broken, OtherFormat):
+                continue  # another version's, which is not damage: what it has is computed in this one too
             if isinstance(broken, DataError):
                 unusable[key] = broken
             elif isinstance(extent, Extent):
@@ -358,8 +360,10 @@ class Catalog:
         found = self.lookup_study(study, without=without)
         if not found.missing.count:
             return found
-        if because is not None:
-            raise because
+        own = self._listed(f"{results_prefix(study.family)}{study.name}-")
+        others = [one for one in self._read_extents(own).values() if isinstance(one, OtherFormat)]
+        if because is not None or others:
+            raise because or others[0]
         raise DataError(
             f"{found.missing.count} of {study.cells} cells have no stored result",
             place=f"study {study.name}",

@@ -261,6 +261,7 @@ def quantiles(values: F64) -> tuple[dict[str, F64], I64]:
     known = np.isfinite(values)
     count = known.sum(axis=1)
     ordered = np.sort(np.where(known, values, np.inf), axis=1)
+    ordered[np.isinf(ordered)] = 0.0  # unknown ones are last, and nobody looks at them
     last = np.maximum(count, 1) - 1
     found: dict[str, F64] = {}
     for label, percent in QUANTILES.items():

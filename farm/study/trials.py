@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -142,10 +142,20 @@ class Study:
             codes.append(np.array([place[value] for value in column], np.int32))
         return ParamTable(self.names, tuple(values), tuple(codes), self.trials)
 
+    def _params_texts(self) -> Iterator[str]:
+        """Yield the canonical JSON of the parameters of each trial, made of one text per value."""
+        order = sorted(range(len(self.names)), key=lambda at: self.names[at].encode("utf-16-be"))
+        columns = []
+        for at in order:
+            head = canonical_json(self.names[at]).decode() + ":"
+            texts = [head + canonical_json(value).decode() for value in self.table.values[at]]
+            columns.append([texts[code] for code in self.table.codes[at].tolist()])
+        return ("{" + ",".join(row) + "}" for row in (zip(*columns, strict=True) if columns else [()] * self.trials))
+
     @cached_property
     def axes(self) -> Axes:
         """Identity of the study's cells."""
-        trial = b"".join(hashlib.sha256(self.params_text(number).encode()).digest() for number in range(self.trials))
+        trial = b"".join(hashlib.sha256(text.encode()).digest() for text in self._params_texts())
         digests = [bytes.fromhex(fingerprint(self.read_parts(read))) for read in self.reads]
         read = b"".join(digests[index] for indexes in self.reads_of for index in indexes)
         return Axes(

@@ -13,9 +13,11 @@ import pytest
 from farm.results.catalog import Catalog, block_name
 from farm.results.document import FarmStats, document
 from farm.results.extent import StoredAxes
+from farm.results.overview import store_status
 from farm.results.results import ranking
 from farm.results.segment import DIGESTS, Segment, encode
 from farm.shard.layout import axes_key, extent_key, segment_key, study_key
+from farm.show import status_text
 from farm.store.base import Store
 from farm.study.trials import Study, record_bytes
 from farm.values.errors import DataError, OtherFormat, ResultConflict, UsageError
@@ -476,3 +478,35 @@ def test_the_document_has_every_cell_in_order(finished: tuple[Catalog, Study]) -
     medians = np.median(results.column("sharpe", "is"), axis=1)
     assert medians.tolist() == [trial["objective"] for trial in made["trials"]]
     assert [study.trial_key(trial) for trial in range(study.trials)] == [trial["key"] for trial in made["trials"]]
+
+
+class TestOtherVersions:
+    """What an older or a newer version wrote is neither damage nor ours: named where it is in the way, else skipped."""
+
+    @pytest.fixture
+    def newer(self, finished: tuple[Catalog, Study], store: Store, monkeypatch: pytest.MonkeyPatch) -> Study:
+        """The study, of which one extent is of a newer version."""
+        _, study = finished
+        store.delete(extent_key(key_of(study, 1)))
+        with monkeypatch.context() as patch:
+            patch.setattr("farm.results.extent.EXTENT_FORMAT", "farm-extent-2")
+            Catalog(store).put_segment(study, 1, made_up_rows(study, 1))
+        return study
+
+    def test_its_cells_are_missing(self, newer: Study, store: Store) -> None:
+        assert Catalog(store).lookup_study(newer).missing.count == newer.blocks[1].cells
+
+    def test_who_reads_it_is_told(self, newer: Study, store: Store) -> None:
+        match = rf"^{extent_key(key_of(newer, 1))}: extent of a result segment of a newer format: farm-extent-2"
+        with pytest.raises(OtherFormat, match=match):
+            Catalog(store).results(newer)
+        with pytest.raises(OtherFormat, match=match):
+            Catalog(store).put_segment(newer, 1, made_up_rows(newer, 1))
+
+    def test_status_skips_and_counts_records(self, finished: tuple[Catalog, Study], store: Store) -> None:
+        _, study = finished
+        for at, found in enumerate(("farm-study-0", "farm-study-99")):
+            store.put(study_key(f"{at}" * 64), record_bytes(study.to_json() | {"format": found}))
+        status = store_status(store)
+        assert ([one["study"] for one in status["studies"]], status["other_formats"]) == ([study.id], 2)
+        assert "passed over: 2 studies, recorded by an older or a newer version" in status_text(status)
