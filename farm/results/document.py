@@ -159,9 +159,9 @@ def cell_objects(results: Results, cells: Cells) -> list[dict[str, Any]]:
             "instrument": instrument,
             "equity_end": equity[cell],
             "metrics": {
-                "full": dict(zip(names, full[cell], strict=True)),
-                "is": dict(zip(names, in_sample[cell], strict=True)) if in_sample else None,
-                "oos": dict(zip(names, out_of_sample[cell], strict=True)) if out_of_sample else None,
+                "full": dict(zip(names, full[cell], strict=False)),
+                "is": dict(zip(names, in_sample[cell], strict=False)) if in_sample else None,
+                "oos": dict(zip(names, out_of_sample[cell], strict=False)) if out_of_sample else None,
             },
             "fingerprint": {"ledger": ledger[cell], "stats": stats[cell]},
             "assumptions": [*assumptions[cell]],
@@ -233,10 +233,15 @@ def _rows(cells: Cells, results: Results, bucket: str) -> list[tuple[Any, ...]]:
 
 
 def _column(values: F64, name: str) -> list[Any]:
-    absent = np.isnan(values)
+    absent = values != values
+    some = np.count_nonzero(absent)
+    if some == len(values):
+        return [None] * some
     if METRICS[name].is_count:
-        return _nulls(np.where(absent, 0.0, values).astype(np.int64).tolist(), absent)
-    return _nulls(values.tolist(), absent)
+        whole = np.where(absent, 0.0, values).astype(np.int64).tolist() if some else values.astype(np.int64).tolist()
+    else:
+        whole = values.tolist()
+    return _nulls(whole, absent) if some else whole
 
 
 def _quantiles(results: Results, cells: Cells) -> list[dict[str, Any]]:

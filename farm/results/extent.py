@@ -231,7 +231,8 @@ def _encode(head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> 
     columns = [pa.array([array.tobytes()], pa.large_binary()) for array in arrays.values()]
     schema = pa.schema([(name, pa.large_binary()) for name in arrays]).with_metadata({"head": json.dumps(head)})
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(compression="lz4")) as writer:
+    options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
     stream = bytes(sink.getvalue())
     return stream + hashlib.sha256(stream).digest()
@@ -242,7 +243,7 @@ def _decode(data: bytes, form: str, what: str, place: str) -> tuple[dict[str, An
     stream, digest = memoryview(data)[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if hashlib.sha256(stream).digest() != digest:
         raise ValueError("its content is not what was written")
-    with pa.ipc.open_stream(pa.BufferReader(stream)) as reader:
+    with pa.ipc.open_stream(pa.BufferReader(stream), options=pa.ipc.IpcReadOptions(use_threads=False)) as reader:
         batch = reader.read_next_batch()
     metadata = {name.decode(): value.decode() for name, value in (batch.schema.metadata or {}).items()}
     head = json.loads(metadata["head"])

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from farm.results.lookup import Patch
-from farm.results.segment import VERDICTS, Array, metric_column
+from farm.results.segment import VERDICTS, Array, dtype_of, metric_column, width_of
 from farm.study.ranking import over_cells, rank
 from farm.study.trials import Study
 from farm.values.arrays import BOOL, F64, I64
@@ -214,7 +214,7 @@ def gather(
     digests are shown. Digests are (trials, subjects, 32), zeros outside ``proof``.
     """
     count, subjects = shape if trials is None else (len(trials), shape[1])
-    out = {name: np.zeros((count, subjects, *_width(name)), _dtype(name)) for name in names}
+    out = {name: np.zeros((count, subjects, *width_of(name)), dtype_of(name)) for name in names}
     place: I64 | None = None
     if trials is not None:
         place = np.full(shape[0], -1, np.int64)
@@ -261,15 +261,3 @@ def _slice(places: Any) -> slice | None:
     if len(places) and int(places[-1]) - int(places[0]) + 1 == len(places) and (np.diff(places) == 1).all():
         return slice(int(places[0]), int(places[-1]) + 1)
     return None
-
-
-def _width(name: str) -> tuple[int, ...]:
-    return (32,) if name in ("ledger", "stats") else ()
-
-
-def _dtype(name: str) -> Any:
-    if name in ("verdict", "ledger", "stats"):
-        return np.uint8
-    if name == "proof" or name.startswith("assumptions."):
-        return np.bool_
-    return np.int64 if name == "equity_end_micro" or name.startswith("counts.") else np.float64

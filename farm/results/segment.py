@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from farm.shard.arrow import from_numpy, from_texts, is_valid, raw_numpy, to_numpy, validity_buffer
+from farm.shard.arrow import from_numpy, from_texts, is_valid, validity_buffer
 from farm.spec.table import ParamTable
 from farm.study.axes import Axes
 from farm.values.arrays import BOOL, F64, I32, I64, U8
@@ -152,20 +152,23 @@ def encode(segment: Segment) -> bytes:
         "checksums": json.dumps(segment.checksums),
         "content": segment.content,
     }
-    table = pa.table(columns).replace_schema_metadata(metadata)
+    fields = [pa.field(name, values.type, values.null_count > 0) for name, values in columns.items()]
+    table = pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
     for_people = [name for name in columns if name not in segment.columns]
     repeated = {*for_people, *constant}
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         sink,
-        row_group_size=max(1, segment.rows),
+        table.schema,
         # What is never twice the same does not get shorter, only slower to read.
         compression={name: "lz4" if name in repeated else "none" for name in columns},
         use_dictionary=sorted(repeated),
         write_statistics=False,
         write_page_checksum=True,
-    )
+        store_schema=False,  # that of Arrow, which whoever opens the file would read beside that of Parquet
+    ) as writer:
+        writer.write_table(table, max(1, segment.rows))
+        writer.add_key_value_metadata(metadata)
     return bytes(sink.getvalue())
 
 
@@ -206,13 +209,11 @@ class SegmentFile:
             physical = [name for name in wanted if name != "proof"]
             if DIGESTS[0] in physical or "proof" in wanted:
                 physical += [DIGESTS[1]] * (DIGESTS[1] not in physical)
-            table = self._file.read(columns=physical, use_threads=False)
-            for name in physical:
-                chunks = table.column(name).chunks
-                values = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
-                if name == "stats":
+            columns = self._file.read(columns=physical, use_threads=False).combine_chunks().to_batches()
+            for name, values in zip(physical, columns[0].columns if columns else (), strict=True):
+                if name == DIGESTS[1]:
                     found["proof"] = is_valid(values).reshape(self.shape)
-                found[name] = _column(values).reshape(*self.shape, *((32,) if name in DIGESTS else ()))
+                found[name] = _column(name, values).reshape(*self.shape, *width_of(name))
             for name, array in found.items():
                 if _checksum(array) != self._checksums[name]:
                     raise damaged(self.place, f"holds other content than was written (column {name})")
@@ -230,7 +231,7 @@ def damaged(place: str, what: str) -> DataError:
 
 
 def _checksum(values: Array) -> str:
-    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).view(np.uint8).data)
+    return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(values).data)
 
 
 def _is_repeated(name: str, array: Array) -> bool:
@@ -270,15 +271,36 @@ def _binary(digests: U8, is_null: BOOL) -> Any:
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(32), len(is_null), [validity_buffer(is_null), data])
 
 
-def _column(values: Any) -> Array:
+def _column(name: str, values: Any) -> Array:
     """Return a stored column as numpy, what is null as zeros."""
-    if values.type == pa.bool_():
-        bits = np.unpackbits(np.frombuffer(values.buffers()[1], np.uint8), bitorder="little")
+    dtype = dtype_of(name)
+    validity, data = values.buffers()
+    if dtype == np.bool_:
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         return bits[values.offset : values.offset + len(values)].astype(np.bool_)
-    if values.type == pa.binary(32):
-        rows = np.frombuffer(values.buffers()[1], np.uint8, len(values) * 32, values.offset * 32).reshape(-1, 32)
-        return rows if values.null_count == 0 else np.where(is_valid(values)[:, None], rows, np.uint8(0))
-    if values.null_count:
-        return np.where(is_valid(values), raw_numpy(values), np.int64(0))
-    found = to_numpy(values)
-    return found.view(np.uint8) if values.type == pa.int8() else found
+    width = 32 if name in DIGESTS else 1
+    found = np.frombuffer(data, dtype, len(values) * width, values.offset * width * dtype.itemsize)
+    if validity is None or not values.null_count:
+        return found
+    return np.where(np.repeat(is_valid(values), width), found, np.zeros(1, dtype))
+
+
+_OF_KIND: Mapping[str, np.dtype[Any]] = {"counts": np.dtype(np.int64), "assumptions": np.dtype(np.bool_)}
+_OF_COLUMN: Mapping[str, np.dtype[Any]] = {
+    "verdict": np.dtype(np.uint8),
+    "equity_end_micro": np.dtype(np.int64),
+    "ledger": np.dtype(np.uint8),
+    "stats": np.dtype(np.uint8),
+    "proof": np.dtype(np.bool_),
+}
+_METRIC: np.dtype[Any] = np.dtype(np.float64)
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """Return the type of the values of a column."""
+    return _OF_COLUMN.get(name) or _OF_KIND.get(name.partition(".")[0], _METRIC)
+
+
+def width_of(name: str) -> tuple[int, ...]:
+    """Return what a value of a column is, beyond a number."""
+    return (32,) if name in DIGESTS else ()
