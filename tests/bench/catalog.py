@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 
@@ -35,6 +34,7 @@ from farm.study.trials import Study
 from farm.values.settings import GIB, FarmSettings
 from farm.work.run import run_in_process
 from tests.bench.harness import Row, repeat
+from tests.bench.studies import demo_spec
 
 FAST, SLOW = 80, 250
 """Values of the two parameters: 20,000 trials on five instruments are 100,000 cells."""
@@ -72,8 +72,10 @@ def drawn(study: Study, block: int, seed: int = 0) -> Segment:
     )
 
 
-def from_catalog(settings: FarmSettings, repeats: int, spec: dict[str, Any]) -> Row:
+def many_cells(settings: FarmSettings, repeats: int) -> Row:
     """100,000 cells that are all stored: submit, look-up, gather, compare, rank."""
+    spec = demo_spec()
+    spec["run"]["cash"] = 12_345  # a family of its own: drawn values are not those of other rows
     spec["strategy"]["params"] = {"fast": {"int": [1, FAST]}, "slow": {"int": [101, 100 + SLOW]}}
     store = api.store_of(settings)
     parsed, dataset = load_study(spec), Dataset(store, read_head(store, "main"))
@@ -151,7 +153,7 @@ import sys, time
 from farm.results.catalog import Catalog
 from farm.store.open import open_store
 from tests.bench.catalog import family_axes
-from tests.bench.harness import forget_peak, peak_bytes
+from tests.bench.harness import peak_bytes
 
 url, family, trials, subjects = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 axes, _ = family_axes(0, 1, trials, subjects)
@@ -162,7 +164,7 @@ print(time.perf_counter() - start, peak_bytes(), found.count, len(found.missing.
 
 
 def in_a_family(repeats: int, shape: tuple[int, int], trials: int, subjects: int, segments: int) -> Row:
-    """A study whose every other trial is stored, looked up by a fresh process among ``segments`` blocks of ``shape``."""
+    """A study whose every other trial is stored, looked up by a fresh process among ``segments`` of ``shape``."""
     with TemporaryDirectory(prefix="farm-bench-") as folder:
         url = str(Path(folder) / "store")
         cells = write_family(url, "f" * 64, shape, segments, trials, subjects)
@@ -186,6 +188,6 @@ SHAPES: Sequence[tuple[int, int]] = ((100, 1000), (1000, 100), (50_000, 2))
 """Blocks of 1e5 cells: one read of few subjects, or many trials on few columns."""
 
 
-def in_families(repeats: int, scale: int) -> list[Row]:
-    """Look-ups for blocks of several shapes; ``scale``: of segments, 1 is the whole family."""
-    return [in_a_family(repeats, shape, TRIALS, SUBJECTS, FAMILY_SEGMENTS // scale) for shape in SHAPES]
+def in_families(settings: FarmSettings, repeats: int) -> list[Row]:
+    """Look-ups of half a study of 1e8 cells, for blocks of several shapes."""
+    return [in_a_family(repeats, shape, TRIALS, SUBJECTS, FAMILY_SEGMENTS) for shape in SHAPES]
