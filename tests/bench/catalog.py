@@ -20,7 +20,6 @@ from farm import api
 from farm.columns.cache import ColumnCache
 from farm.results.catalog import Catalog
 from farm.results.extent import Extent, StoredAxes, encode_axes, encode_extent
-from farm.results.segment import Segment
 from farm.shard.dataset import Dataset
 from farm.shard.layout import axes_key, extent_key, segment_key
 from farm.shard.snapshot import read_head
@@ -30,46 +29,16 @@ from farm.store.open import open_store
 from farm.study.axes import Axes
 from farm.study.block import cut
 from farm.study.plan import plan_study
-from farm.study.trials import Study
 from farm.values.settings import GIB, FarmSettings
 from farm.work.run import run_in_process
 from tests.bench.harness import Row, repeat
 from tests.bench.studies import demo_spec
+from tests.results.rectangles import drawn
 
 FAST, SLOW = 80, 250
 """Values of the two parameters: 20,000 trials on five instruments are 100,000 cells."""
 TRIALS, SUBJECTS = 100_000, 1_000
 FAMILY_SEGMENTS = 1_000
-
-
-def drawn(study: Study, block: int, seed: int = 0) -> Segment:
-    """Return a segment of a block that nobody computed."""
-    wanted = study.blocks[block]
-    trials = np.array(wanted.trials, np.int32)
-    places = {name: at for at, name in enumerate(study.axes.subjects)}
-    subjects = np.array([places[name] for name in wanted.instruments or ("",)], np.int32)
-    chance, shape = np.random.default_rng([seed, block]), (len(trials), len(subjects))
-    values = chance.normal(size=(len(study.buckets), len(study.metrics), *shape))
-    for name in ("trades", "fills", "orders"):
-        values[:, study.metrics.index(name)] = chance.integers(0, 200, shape)
-    cells = wanted.cells
-    return Segment(
-        trials=trials,
-        params=study.table.take(trials.astype(np.int64)),
-        axes=study.axes.take(trials, subjects),
-        metrics=study.metrics,
-        buckets=study.buckets,
-        values=values,
-        equity_end_micro=chance.integers(1, 2**40, shape),
-        verdict=np.zeros(shape, np.uint8),
-        count_names=("lapsed", "scaled"),
-        counts=chance.integers(0, 2, (2, *shape)),
-        assumption_names=("fixed_universe",),
-        assumptions=np.ones((1, *shape), np.bool_),
-        proof=np.ones(shape, np.bool_),
-        ledger=chance.integers(0, 256, (cells, 32), np.uint8),
-        stats=chance.integers(0, 256, (cells, 32), np.uint8),
-    )
 
 
 def many_cells(settings: FarmSettings, repeats: int) -> Row:

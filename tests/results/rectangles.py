@@ -10,6 +10,7 @@ import numpy as np
 from farm.results.segment import NO_DATA, Segment
 from farm.spec.table import ParamTable
 from farm.study.axes import Axes
+from farm.study.trials import Study
 
 METRICS = ("total_return", "max_dd", "trades")
 
@@ -72,4 +73,34 @@ def make_segment(
         proof=has_proof,
         ledger=ledger,
         stats=chance.integers(0, 256, (int(has_proof.sum()), 32), np.uint8),
+    )
+
+
+def drawn(study: Study, block: int, seed: int = 0) -> Segment:
+    """Return a segment of a block that nobody computed."""
+    wanted = study.blocks[block]
+    trials = np.array(wanted.trials, np.int32)
+    places = {name: at for at, name in enumerate(study.axes.subjects)}
+    subjects = np.array([places[name] for name in wanted.instruments or ("",)], np.int32)
+    chance, shape = np.random.default_rng([seed, block]), (len(trials), len(subjects))
+    values = chance.normal(size=(len(study.buckets), len(study.metrics), *shape))
+    for name in ("trades", "fills", "orders"):
+        values[:, study.metrics.index(name)] = chance.integers(0, 200, shape)
+    cells = wanted.cells
+    return Segment(
+        trials=trials,
+        params=study.table.take(trials.astype(np.int64)),
+        axes=study.axes.take(trials, subjects),
+        metrics=study.metrics,
+        buckets=study.buckets,
+        values=values,
+        equity_end_micro=chance.integers(1, 2**40, shape),
+        verdict=np.zeros(shape, np.uint8),
+        count_names=("lapsed", "scaled"),
+        counts=chance.integers(0, 2, (2, *shape)),
+        assumption_names=("fixed_universe",),
+        assumptions=np.ones((1, *shape), np.bool_),
+        proof=np.ones(shape, np.bool_),
+        ledger=chance.integers(0, 256, (cells, 32), np.uint8),
+        stats=chance.integers(0, 256, (cells, 32), np.uint8),
     )

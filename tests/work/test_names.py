@@ -86,7 +86,7 @@ def test_what_no_study_has(catalog: Catalog, study: Study, name: str) -> None:
 
 
 def test_a_trial_is_not_a_cell(catalog: Catalog, study: Study) -> None:
-    with pytest.raises(UsageError, match="trial 4 has a cell per instrument.*4/INSTRUMENT"):
+    with pytest.raises(UsageError, match=r"trial 4 has a cell per instrument.*4/INSTRUMENT"):
         find_cell(catalog, "4", study.id)
     with pytest.raises(UsageError, match="in which study is trial 4"):
         find_cell(catalog, "4/AAPL", None)

@@ -102,7 +102,8 @@ class TestDocument:
             [*cell, "equity_end"],
             ["extra"],
         ]
-        paths += [[*cell, "metrics", "oos"], [*cell, "metrics", "full", "sharpe"], [*cell, "fingerprint", "ledger"]]
+        paths += [[*cell, "metrics", "oos"], [*cell, "metrics", "full", "extra"], [*cell, "fingerprint", "ledger"]]
+        paths += [["trials", 0, "cells"], ["trials", 0, "fingerprint"], [*cell, "fingerprint", "stats"]]
         paths += [["extra"], [*cell, "extra"], ["trials", 0, "extra"], ["farm", "extra"], ["farm", "bytes", "needed"]]
         for path in paths:
             assert not validator.is_valid(broken(path)), path
