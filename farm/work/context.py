@@ -276,9 +276,10 @@ class StudyContext:
         rows = trial_rows(self._compiled.sleeves, rules, signals, shared.stage, self.spec.run)
         return rows, silent_trials(shared.market, rules, signals)
 
-    def assumptions(self, trial: int) -> tuple[str, ...]:
-        """Return what the spec of a trial assumes."""
-        return self.program(trial)[1].assumptions
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the spec assumes."""
+        return self._compiled.assumptions
 
     def spec_hash(self, trial: int, position: int) -> str:
         """Return the hash of the resolved spec of a cell."""
