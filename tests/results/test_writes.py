@@ -15,7 +15,8 @@ from farm.results.segment import Segment
 from farm.shard.layout import extent_key, segment_key, study_key
 from farm.show import status_text
 from farm.store.base import Store
-from farm.study.trials import Study, record_bytes
+from farm.study.stored import to_bytes
+from farm.study.trials import Study
 from farm.values.errors import DataError, OtherFormat, ResultConflict
 from tests.results.stored import changed, key_of, metrics_only, same
 from tests.study.support import cross, drop, made_up_rows, planned, put_over, stored_segment
@@ -196,7 +197,8 @@ class TestOtherVersions:
     def test_status_skips_and_counts_records(self, finished: tuple[Catalog, Study], store: Store) -> None:
         _, study = finished
         for at, found in enumerate(("farm-study-0", "farm-study-99")):
-            store.put(study_key(f"{at}" * 64), record_bytes(study.to_json() | {"format": found}))
+            record = to_bytes(study)
+            store.put(study_key(f"{at}" * 64), found.encode() + record[record.index(b"\n") :])
         status = store_status(store)
         assert ([one["study"] for one in status["studies"]], status["other_formats"]) == ([study.id], 2)
         assert "passed over: 2 studies, recorded by an older or a newer version" in status_text(status)
