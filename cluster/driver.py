@@ -42,7 +42,7 @@ from cluster.messages import (
     WorkerLost,
 )
 from cluster.outbox import PROMPT_S, Outbox
-from cluster.state import State, machine_away_s, next_wake_s
+from cluster.state import State, machine_away_s, next_wake_s, overdue
 from cluster.submission import BlockSet, Submission
 from farm.values.errors import DataError, FarmError, UsageError
 
@@ -74,6 +74,8 @@ GRACE_S: Final = 5.0
 LOOK_S: Final = 2.0
 LOOK_SHARE: Final = 20.0
 """What is stored is looked up every ``LOOK_S`` and at most for one part in so many of the time."""
+CHECK_SHARE: Final = 20.0
+"""The invariants look at everything there is, which takes at most one part in so many of the time."""
 
 
 class Driver:
@@ -107,7 +109,7 @@ class Driver:
         self._observe = observe
         self._stored = stored
         self._found: dict[str, BlockSet] = {}
-        self._look_s = 0.0
+        self._look_s = self._check_s = 0.0
         self._seen_s = self._awake_s = self._clock_s = backend.now_s()
         self._graced_s = self._awake_s
 
@@ -161,22 +163,32 @@ class Driver:
         events = self.backend.events(wait_s)
         self._now_s(wait_s)
         self._take(events)
-        while self._overdue() and (events := self.backend.events(0)):
+        while overdue(self.state, self._clock_s) and (events := self.backend.events(0)):
             self._take(events)  # what has come is an answer, however late it is looked at
         self._look()
         self.outbox.pump(self._awake_s)
         found, self._found = self._found, {}
-        self.feed(Tick(self._now_s(), found, self._stored is None or self._overdue() <= found.keys()))
+        self.feed(
+            Tick(self._now_s(), found, self._stored is None or overdue(self.state, self._clock_s) <= found.keys())
+        )
         if self._observe is not None:
             self._observe(self.state, self.tally)
 
     def feed(self, event: Event) -> None:
         """Take one event."""
         self.state, commands = step(self.state, event)
-        invariants.check(self.state)
+        self._check()
         for command in commands:
             _EXECUTE[type(command)](self, command)
         self.outbox.pump(self._awake_s)
+
+    def _check(self) -> None:
+        """Check what must hold: after every step, or where that takes long, as often as it may."""
+        began_s = self.backend.now_s()
+        if began_s >= self._check_s:
+            invariants.check(self.state)
+            now_s = self.backend.now_s()
+            self._check_s = now_s + CHECK_SHARE * (now_s - began_s)
 
     def close(self, timeout_s: float = inf) -> None:
         """Wait until all records are written, at most ``timeout_s``."""
@@ -192,8 +204,9 @@ class Driver:
                 self.feed(WorkerFailing(self._clock_s, worker.name))
         for event in sorted(events, key=lambda event: isinstance(event, (WorkerLost, LeaseCrashed))):
             if isinstance(event, (WorkerLost, LeaseCrashed)) and self._stored is not None:
-                runs = [held.run for held in self.state.leases.values() if held.run.worker == event.worker]
-                self._ask(f"death of {event.worker}", {run.study for run in runs}, partial(self._mourn, event))
+                leases = self.state.workers[event.worker].leases if event.worker in self.state.workers else ()
+                studies = {self.state.leases[name].run.study for name in leases}
+                self._ask(f"death of {event.worker}", studies, partial(self._mourn, event))
             else:
                 self.feed(replace(event, now_s=self._clock_s))
 
@@ -205,13 +218,9 @@ class Driver:
         names, stored = sorted(studies), self._stored
         self.outbox.add(lane, lambda: {name: stored(name) for name in names}, then)
 
-    def _overdue(self) -> set[str]:
-        """Return the studies of leases past their deadline."""
-        return {held.run.study for held in self.state.leases.values() if held.run.deadline_s <= self._clock_s}
-
     def _look(self) -> None:
         """Look up what is stored: of overdue leases before they expire, of all now and then."""
-        studies = self._overdue() - self._found.keys()
+        studies = overdue(self.state, self._clock_s) - self._found.keys()
         if self._awake_s >= self._look_s:
             studies |= self.state.studies.keys()
         if self._stored is not None and studies and not self.outbox.has("look"):

@@ -320,4 +320,12 @@ class Witness:
 
 def home(key: str, workers: list[str]) -> str:
     """Return the rendezvous home of a pile, computed anew: what the scheduler says is what is in question."""
-    return max((blake2b(f"{key}/{worker}".encode(), digest_size=8).digest(), worker) for worker in workers)[1]
+
+    def weight(worker: str) -> int:
+        key_seed, seed = (
+            int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") for name in (key, worker)
+        )
+        mixed = (key_seed ^ seed) * 0x9E3779B97F4A7C15 % 2**64
+        return (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 % 2**64
+
+    return max((weight(worker), worker) for worker in workers)[1]

@@ -18,7 +18,7 @@ ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "cell": studies.cell_overhead,
     "workers": studies.on_workers,
     "catalog": studies.from_catalog,
-    "scheduler": scheduler.events,
+    "scheduler": scheduler.rows,
     "kernels": processes.kernels,
     "process": processes.fresh_process,
     "help": processes.help_time,

@@ -7,20 +7,20 @@ would say that the fault was planted badly. Beside each stands what the first wo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster import affinity, driver, lease, machine, queue, scale, sim
-from cluster.affinity import Offer, WorkerView
+from cluster.affinity import Choice, Piles
 from cluster.driver import Driver
 from cluster.inbox import Attempts, Inbox
 from cluster.lease import BlockCosts
 from cluster.machine import _Draft
-from cluster.messages import EndStudy, LeaseCrashed, LeaseEnded, RefuseStudy, RunLease, Submitted, WorkerReady
-from cluster.queue import QueuedStudy
+from cluster.messages import EndStudy, LeaseCrashed, LeaseEnded, Reason, RefuseStudy, RunLease, Submitted, WorkerReady
+from cluster.queue import Group, QueuedStudy, Turns
 from cluster.sim_cluster import SimStudy
 from cluster.sim_store import SimStore
 from farm.shard.layout import inbox_key
@@ -76,8 +76,8 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @fault("suspects are not tried alone", "under suspicion")
 def _(patch: pytest.MonkeyPatch) -> None:
     send = _Draft.send
-    patch.setattr(_Draft, "send", lambda self, study, pile, blocks, worker, reason, alone=False: send(
-        self, study, pile, blocks, worker, reason))  # fmt: skip
+    patch.setattr(_Draft, "send", lambda self, study, place, blocks, worker, reason, alone=False: send(
+        self, study, place, blocks, worker, reason))  # fmt: skip
 
 
 @fault("studies end while blocks are in flight", "of no study|is not all of|of what is")
@@ -295,23 +295,30 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("nobody is ever overdue", "starves")
 def _(patch: pytest.MonkeyPatch) -> None:
-    turns = queue.turns
-
-    def patient(*arguments: Any) -> Iterator[tuple[list[QueuedStudy], bool]]:
-        return (group for group in turns(*arguments) if not group[1])
-
-    patch.setattr(queue, "turns", patient)
+    patch.setattr(Turns, "overdue", nothing)
 
 
 @fault("priority is ignored", "more urgent")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(queue, "turns", lambda waiting, *others: iter([(list(waiting), False)]))
+    patch.setattr(Turns, "groups", lambda self, studies, *_: iter([(_Everybody(studies), None)]))
+
+
+class _Everybody:
+    def __init__(self, studies: Mapping[str, QueuedStudy]) -> None:
+        self._studies = studies
+
+    def __contains__(self, study: QueuedStudy) -> bool:
+        return study.is_served
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, study in self._studies.items() if study.is_served)
 
 
 @fault("fairness is ignored", "apart is fair")
 def _(patch: pytest.MonkeyPatch) -> None:
-    turns = queue.turns
-    patch.setattr(queue, "turns", lambda waiting, served_s, *others: turns(waiting, {}, *others))
+    groups = Turns.groups
+    patch.setattr(Turns, "groups", lambda self, studies, now_s, limits: groups(
+        self, studies, now_s, replace(limits, fair_s=1e9)))  # fmt: skip
 
 
 @fault("sleeping earns credit", "apart is fair")
@@ -321,34 +328,63 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("service is not metered", "apart is fair")
 def _(patch: pytest.MonkeyPatch) -> None:
-    freeze = _Draft.freeze
-    patch.setattr(_Draft, "freeze", lambda self: replace(freeze(self), served_s=dict.fromkeys(self.served_s, 0.0)))
+    patch.setattr(_Draft, "serve", nothing)
 
 
 @fault("all piles are at home on one worker", "is at home on|passes over")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(affinity, "home", lambda key, workers: max(workers))
+    patch.setattr(affinity, "_weight", lambda key, worker: 0)
 
 
 @fault("affinity is ignored", "holders of its pile|holds what others wait for|passes over")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def choose(worker: WorkerView, offers: Sequence[Offer], workers: object) -> tuple[Offer, str] | None:
-        return (offers[0], "backlog") if offers else None
-
-    patch.setattr(affinity, "choose", choose)
+    patch.setattr(affinity, "choose", _first("backlog"))
 
 
 @fault("affinity is ignored and says otherwise", "holders of its pile|is warm and fetched")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def choose(worker: WorkerView, offers: Sequence[Offer], workers: object) -> tuple[Offer, str] | None:
-        return (offers[0], "warm") if offers else None
+    patch.setattr(affinity, "choose", _first("warm"))
 
-    patch.setattr(affinity, "choose", choose)
+
+def _first(reason: Reason) -> Callable[..., Choice | None]:
+    def choose(worker: str, group: Group, studies: object, piles: Piles, costs: object) -> Choice | None:
+        study = next(iter(group), None)
+        return None if study is None else Choice(study, piles.backlogs[study].waiting_places[0], reason)
+
+    return choose
 
 
 @fault("replicas are free", "is a replica for")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BlockCosts, "load_seconds", lambda self, bytes_needed: 1e-9)
+
+
+# What is kept instead of being looked for
+
+
+@fault("a worker that holds a pile is not counted", "the index has|is held by")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Piles, "_count", nothing)
+
+
+@fault("a pile keeps its home when the worker is gone", "the index has|passes over|is at home on")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def leave(self: Piles, worker: str) -> None:
+        self.at_home.pop(worker, None)
+        leave_(self, worker)
+
+    leave_ = Piles._leave
+    patch.setattr(Piles, "_leave", leave)
+
+
+@fault("meters stand where they stood when a study came", "the index has|apart is fair")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Turns, "move", nothing)
+
+
+@fault("whoever found nothing once is not asked again", "left alive|not at an end|starves")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_Draft, "is_anything", nothing)
 
 
 # The test itself
