@@ -379,8 +379,8 @@ class _Draft:
 
     def scale(self) -> None:
         present = self.index.count("starting", "ready")
-        backlog_s = self.index.backlog_ns / 1e9
-        count = scale.wanted(backlog_s, self.index.unfinished, self.limits)
+        is_apart = self.index.waiting > 0 and bool(self.index.suspects or self.index.alone)
+        count = scale.wanted(self.index.backlog_ns / 1e9, self.index.unfinished, self.limits, 1 + is_apart)
         if count >= present:
             self.surplus_since_s = None
         for _ in range(count - present):
@@ -411,37 +411,53 @@ class _Draft:
         self.surplus_since_s = None
 
     def place_suspects(self) -> None:
-        """Give each group under suspicion an empty worker; keep workers that empty themselves for the others."""
-        if not self.index.suspects:
+        """Give each group under suspicion an empty worker, as far as there are workers for them."""
+        if not self.index.suspects or self.is_turn_of_others():
             return
-        there = [self.studies[name] for name in self.index.suspects]
-        studies = sorted(there, key=lambda study: (study.since_s, study.place))  # in turns
-        groups = [(study, group) for study in studies if study.paused_s is None for group in study.suspects]
+        studies = sorted(self.suspected(), key=lambda study: (study.since_s, study.place))  # in turns
+        groups = [(study, group) for study in studies for group in study.suspects]
         if self.is_solo():
             solo = [(study, group) for study, group in groups if group & study.submission.solo]
             groups = [] if self.leases else solo[:1]
         empty = [name for name in self.index.in_order(self.index.roomy) if not self.workers[name].leases]
-        for (before, group), worker in zip(groups, empty, strict=False):
+        for (before, group), worker in zip(groups, empty[: self.workers_apart()], strict=False):
             name = before.submission.study
             rest = tuple(each for each in self.studies[name].suspects if each != group)
             self.change(name, suspects=rest)
             place = before.submission.pile_of[next(members(group))]
             self.send(self.studies[name], place, group, worker, "retry", alone=True)
 
-    def is_solo(self) -> bool:
-        """Whether a block waits or runs that must have no neighbours in the farm: it may bring all of them down."""
+    def suspected(self) -> list[QueuedStudy]:
+        return [study for study in map(self.studies.__getitem__, self.index.suspects) if study.paused_s is None]
+
+    def workers_apart(self) -> int:
+        """Return how many workers more may be kept for suspects: of several, one goes on with what others wait for."""
+        ready, others = self.index.count("ready"), bool(self.index.turns.ranks)
+        return ready - len(self.index.alone) - (others and ready > 1)
+
+    def is_turn_of_others(self) -> bool:
+        """Whether suspects, which may each hold a worker until a deadline, have to let somebody else go first, where
+        they cannot be kept apart: a study whose turn it is, and that got its last lease before any of theirs."""
+        suspected, is_one = self.suspected(), self.index.count("ready") == 1
+        if not suspected or not (is_one or self.is_solo()):
+            return False
+        since_s = self.index.turns.longest_wait_s(self.studies, self.limits)
+        return since_s is not None and since_s < min(study.since_s for study in suspected)
+
+    def is_solo(self, *, flying: bool = False) -> bool:
+        """Whether a block waits or runs (``flying``: runs) that must have no neighbours in the farm: it may bring all
+        of them down."""
         for study in [self.studies[name] for name in self.index.solos]:
-            groups = study.suspects if study.paused_s is None else ()
+            groups = study.suspects if study.paused_s is None and not flying else ()
             held = [self.leases[name] for name in self.index.leases_of.get(study.submission.study, ())]
-            if any(
-                group & study.submission.solo for group in (*groups, *(each.run.blocks for each in held if each.alone))
-            ):
+            alone = [each.run.blocks for each in held if each.alone]
+            if any(group & study.submission.solo for group in (*groups, *alone)):
                 return True
         return False
 
     def fill(self) -> None:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""
-        if self.is_solo():
+        if self.is_solo(flying=True) or (self.is_solo() and not self.is_turn_of_others()):
             return
         ready, is_all = self.candidates()
         heap = [(self.load(name), order, name) for order, name in enumerate(ready)]
@@ -462,17 +478,12 @@ class _Draft:
     def candidates(self) -> tuple[list[str], bool]:
         """Return the workers that may take a lease, and whether all are among them for whom that can have changed."""
         roomy, stirred = self.index.roomy, self.index.stirred
-        waits = sum(
-            [
-                len(study.suspects)
-                for study in map(self.studies.__getitem__, self.index.suspects)
-                if study.paused_s is None
-            ]
-        )
-        if waits:
-            # The emptiest workers are let run empty for the suspects; of several workers one goes on with the rest.
-            ready = sorted(self.index.in_order(roomy), key=lambda name: len(self.workers[name].leases))
-            return ready[max(1, min(waits, len(ready) - 1)) :], False
+        waits = sum(len(study.suspects) for study in self.suspected())
+        if waits and not self.is_turn_of_others():
+            # The emptiest workers are let run empty for the suspects.
+            there = [name for name in self.index.of_status("ready") if name not in self.index.alone]
+            there.sort(key=lambda name: len(self.workers[name].leases))
+            return [name for name in there[min(waits, self.workers_apart()) :] if name in roomy], False
         some = [name for name in stirred.workers if name in roomy]
         if len(some) < len(roomy) and self.is_anything():
             return self.index.in_order(roomy), True

@@ -218,6 +218,14 @@ class Turns:
                 return studies[wait.study] if len(list(islice(level, 2))) > 1 else None
         return None
 
+    def longest_wait_s(self, studies: Mapping[str, QueuedStudy], limits: Limits) -> float | None:
+        """Return since when somebody waits whose turn it is; None when nobody waits."""
+        if not self.ranks:
+            return None
+        rank = self.ranks[max(self.ranks)]
+        level = Group(rank, -inf, rank.meters[0][0] + limits.fair_s)
+        return next(wait.since_s for wait in rank.waits if studies[wait.study] in level)
+
 
 def _wait(study: QueuedStudy) -> Wait:
     return Wait(study.since_s, study.place, study.submission.study)

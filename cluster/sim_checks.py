@@ -115,7 +115,9 @@ class Witness:
         elif isinstance(event, WorkerLost):
             self._worker_lost(event)
         elif isinstance(event, WorkerReady):
-            self.vain = self.vain_in_all = 0
+            worker = self.state.workers.get(event.worker)
+            if worker is not None and worker.status == "starting":  # not one of an earlier scheduler, nor told twice
+                self.vain = self.vain_in_all = 0
         elif isinstance(event, Submitted):
             self.vain = 0  # whoever submits may know that workers come up now
 

@@ -207,7 +207,9 @@ def test_two_submitters_get_the_same_share_though_one_has_the_warm_cache() -> No
     ("backlog_s", "unfinished", "count"), [(0.0, 0, 0), (1.0, 9, 1), (25.0, 9, 3), (25.0, 2, 2), (999.0, 9, 4)]
 )
 def test_wanted_workers(backlog_s: float, unfinished: int, count: int) -> None:
-    assert wanted(backlog_s, unfinished, replace(LIMITS, backlog_s_per_worker=10.0)) == count
+    limits = replace(LIMITS, backlog_s_per_worker=10.0)
+    assert wanted(backlog_s, unfinished, limits) == count
+    assert wanted(backlog_s, unfinished, limits, least=2) == min(max(count, 2), unfinished)
 
 
 def test_the_least_valuable_cache_is_drained_first() -> None:

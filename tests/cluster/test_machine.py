@@ -285,7 +285,7 @@ def test_failures_of_an_earlier_scheduler_count() -> None:
 
 def test_suspects_of_an_earlier_scheduler_run_alone_and_what_is_feared_alone_in_the_farm() -> None:
     play = Play(workers_max=2, lease_s=10.0)
-    play.submit(replace(study(blocks=8, done=0b1), suspects=(0b11, 0b100, 0b1000), solo=0b100))
+    play.submit(replace(study(blocks=4, done=0b1), suspects=(0b11, 0b100, 0b1000), solo=0b100))
     assert play.state.studies["s"].suspects == (0b10, 0b100, 0b1000), "what is done is no suspect"
     [run] = runs(play.ready("e-w0"))
     assert (blocks_of(run), run.reason) == ([2], "retry")
@@ -311,6 +311,44 @@ def test_studies_with_suspects_take_turns() -> None:
         play.now_s += 1.0
         run = next(iter(runs(play.end(run))), None)  # type: ignore[assignment]
     assert "".join(order) == "ababa"
+
+
+def test_suspects_that_hang_hold_up_nobody_else() -> None:
+    """On a single worker, others have their turn between two suspects, each of which may take until its deadline."""
+    play = Play(workers_max=1, ahead_per_slot=1, lease_blocks_max=1, deadline_s=100.0, deadline_factor=0.0)
+    play.submit(replace(study("hangs", blocks=4), suspects=(0b1, 0b10, 0b100, 0b1000)))
+    play.now_s = 0.5
+    play.submit(study("well", blocks=3))
+    play.now_s = 1.0
+    order: list[str] = []
+    worker = 0
+    [run] = runs(play.ready())
+    while len(order) < 6:
+        order.append(run.study)
+        if run.study == "well":
+            play.now_s += 1.0
+            [run] = runs(play.end(run))
+            continue
+        play.now_s = run.deadline_s
+        play.feed(Tick(play.now_s))
+        play.feed(WorkerLost(play.now_s, run.worker, CRASH))
+        worker += 1
+        [run] = runs(play.ready(f"e-w{worker}"))
+    assert order == ["hangs", "well"] * 3
+
+
+def test_of_several_workers_one_goes_on_with_what_is_not_under_suspicion() -> None:
+    """However many suspects there are; and for the sake of one there are two workers, if so many are allowed."""
+    play = Play(workers_max=3, ahead_per_slot=1, backlog_s_per_worker=1e6)
+    assert play.submit(study("well", blocks=9)) == (StartWorker("e-w0"),)
+    started = play.submit(replace(study("hangs", blocks=4), suspects=(0b1, 0b10, 0b100, 0b1000)))
+    assert started == (StartWorker("e-w1"),)
+    leases = [*runs(play.ready("e-w0")), *runs(play.ready("e-w1"))]
+    assert sorted(run.study for run in leases) == ["hangs", "well"]
+    [well] = [run for run in leases if run.study == "well"]
+    for _ in range(5):
+        [well] = runs(play.end(well, seconds=5.0))
+        assert well.study == "well"
 
 
 def test_a_block_without_attempts_left_is_no_suspect() -> None:
