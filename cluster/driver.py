@@ -5,7 +5,8 @@ once its attempt is recorded. So a store that is away holds up leases and loses 
 commands leaves the bucket as some moment before left it.
 
 The machine's clock stands still while the store is away, and for ``GRACE_S`` after that, and it does not count what
-this process slept through (a stop, a suspended machine): no worker is to blame for either.
+this process slept through (a stop, a suspended machine): no worker is to blame for either. Nor is a block for the end
+of a worker to which its lease was never sent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 from cluster import invariants
 from cluster.backend import Backend
 from cluster.inbox import Entry, Inbox
+from cluster.journal import Journal
 from cluster.lease import Limits
 from cluster.machine import step
 from cluster.messages import (
@@ -105,6 +107,8 @@ class Driver:
         self.ended: dict[str, EndStudy] = {}
         self.refused: dict[str, FarmError] = {}
         self.outbox = Outbox(writer, limits.watchdog_s)
+        self.journal = Journal(self.outbox, inbox, epoch)
+        self._unsent: set[str] = set()
         self._halted = False
         self._observe = observe
         self._stored = stored
@@ -141,10 +145,12 @@ class Driver:
         self.ended.pop(entry.study, None)
         self._halted = False
         self.feed(Submitted(self._now_s(), self.load(entry)))
+        self.outbox.pump(self._awake_s)
 
     def cancel(self, study: str) -> None:
         """Stop a study and end its submission; finished blocks are kept."""
         self.feed(Cancelled(self._now_s(), study))
+        self.outbox.pump(self._awake_s)
 
     def halt(self) -> None:
         """Stop leasing and let every lease end at its next block. Submissions stay in the inbox, to be gone on with."""
@@ -168,19 +174,18 @@ class Driver:
         self._look()
         self.outbox.pump(self._awake_s)
         found, self._found = self._found, {}
-        self.feed(
-            Tick(self._now_s(), found, self._stored is None or overdue(self.state, self._clock_s) <= found.keys())
-        )
+        may_expire = self._stored is None or overdue(self.state, self._clock_s) <= found.keys()
+        self.feed(Tick(self._now_s(), found, may_expire, frozenset(self._unsent)))
+        self.outbox.pump(self._awake_s)
         if self._observe is not None:
             self._observe(self.state, self.tally)
 
     def feed(self, event: Event) -> None:
-        """Take one event."""
+        """Take one event. What the store has to be asked for waits for the end of the turn."""
         self.state, commands = step(self.state, event)
         self._check()
         for command in commands:
             _EXECUTE[type(command)](self, command)
-        self.outbox.pump(self._awake_s)
 
     def _check(self) -> None:
         """Check what must hold: after every step, or where that takes long, as often as it may."""
@@ -207,11 +212,14 @@ class Driver:
                 leases = self.state.workers[event.worker].leases if event.worker in self.state.workers else ()
                 studies = {self.state.leases[name].run.study for name in leases}
                 self._ask(f"death of {event.worker}", studies, partial(self._mourn, event))
+            elif isinstance(event, (WorkerLost, LeaseCrashed)):
+                self._mourn(event, {})
             else:
                 self.feed(replace(event, now_s=self._clock_s))
 
     def _mourn(self, event: WorkerLost | LeaseCrashed, stored: Mapping[str, BlockSet]) -> None:
-        self.feed(replace(event, now_s=self._clock_s, stored=stored))
+        event = replace(event, now_s=self._clock_s, stored=stored)
+        self.feed(replace(event, unsent=frozenset(self._unsent)) if isinstance(event, WorkerLost) else event)
 
     def _ask(self, lane: str, studies: Iterable[str], then: Callable[[dict[str, BlockSet]], None]) -> None:
         assert self._stored is not None, "there is somebody to ask"
@@ -267,11 +275,11 @@ class Driver:
         self.backend.stop(command.worker, command.why)
 
     def _run(self, command: RunLease) -> None:
-        self.outbox.add(
-            command.lease, lambda: self.inbox.record(command), lambda _: self._send(command), group=_group(command)
-        )
+        self._unsent.add(command.lease)
+        self.journal.attempt(command, lambda: self._send(command))
 
     def _send(self, command: RunLease) -> None:
+        self._unsent.discard(command.lease)
         if command.lease not in self.state.leases:
             return  # its worker is gone, or its time was up, before the attempt was recorded
         self.tally.leases[command.reason] += 1
@@ -280,15 +288,12 @@ class Driver:
         elif command.reason != "retry":
             self.tally.affinity_misses += 1
         self.backend.run(command)
-
-    def _cancel(self, command: CancelLease) -> None:
-        def cancel(_: object) -> None:
+        if self.state.studies[command.study].is_cancelled:
             self.backend.cancel(command.worker, command.lease)
 
-        if self.outbox.has(command.lease):  # not sent yet: there is nothing to cancel before
-            self.outbox.add(command.lease, lambda: None, cancel)
-        else:
-            cancel(None)
+    def _cancel(self, command: CancelLease) -> None:
+        if command.lease not in self._unsent:  # else it is cancelled once there is somebody to be told
+            self.backend.cancel(command.worker, command.lease)
 
     def _note(self, command: NoteLease) -> None:
         self.tally.outcomes[command.outcome] += 1
@@ -296,7 +301,7 @@ class Driver:
             self.tally.bytes_fetched += report.bytes_fetched
             self.tally.cells += report.cells if report.error is None else 0
             self.tally.seconds.update(report.stages)
-        self.outbox.add(command.run.lease, lambda: self.inbox.note(command), group=_group(command.run))
+        self.journal.ending(command)
 
     def _end(self, command: EndStudy) -> None:
         def end(_: object) -> None:
@@ -306,19 +311,13 @@ class Driver:
         if self._halted:
             end(None)
         else:
-            group = _group(command)
-            self.outbox.add(group, lambda: self.inbox.finish(command), end, group=group, is_last=True)
+            self.journal.finish(command, end)
 
     def _refuse(self, command: RefuseStudy) -> None:
         self.refused[command.study] = command.error
 
     def _give_up(self, command: GiveUp) -> None:
         raise command.error
-
-
-def _group(of: RunLease | EndStudy) -> str:
-    """Return the group of all calls about a submission: its marker is written last."""
-    return f"{of.study}/{of.nonce}"
 
 
 _EXECUTE: Mapping[type[Command], Callable[[Driver, Any], None]] = {

@@ -227,8 +227,12 @@ class _Draft:
         self.set_worker(event.worker, None)
         held = [self.take_lease(name) for name in names]
         self.tell("lost", worker=event.worker)
+        sent = [each for each in held if each.run.lease not in event.unsent]
         for each in held:
-            self.suspect(each, "crashed", event.error, is_alone=len(held) == 1)
+            if each in sent:
+                self.suspect(each, "crashed", event.error, is_alone=len(sent) == 1)
+            else:
+                self.give_back(each)
 
     def gone(self, event: WorkerLost) -> None:
         self.set_worker(event.worker, None)
@@ -301,7 +305,8 @@ class _Draft:
         blocks = run.blocks & ~self.stored.get(run.study, 0)
         self.change(run.study, done=study.done | (run.blocks & ~blocks))
         groups = () if study.is_cancelled or not blocks else halves(blocks) if is_alone else (blocks,)
-        failed = {blocks.bit_length() - 1: error} if is_alone and groups == (blocks,) else {}
+        # What is left of several may not have been begun: whoever wrote the others fell, or whoever came after.
+        failed = {blocks.bit_length() - 1: error} if is_alone and groups == (run.blocks,) else {}
         for block in failed:
             if self.fail(run.study, block, error):
                 groups = ()
@@ -318,9 +323,9 @@ class _Draft:
             self.quarantine(name, block, error)
         return is_last
 
-    def expire(self) -> None:
+    def expire(self, unsent: frozenset[str]) -> None:
         """Stop workers that hold a lease past its deadline, and those that do not come up."""
-        late = self.index.overdue(self.now_s)
+        late = [each for each in self.index.overdue(self.now_s) if each not in unsent]
         names = {self.leases[each].run.worker: None for each in late}
         for name in self.index.in_order([*names, *self.index.late_starts(self.now_s)]):
             if name in names:
@@ -328,21 +333,23 @@ class _Draft:
                 self.stop(name, "a lease ran past its deadline")
                 error = BlockFailed("ran past the deadline of its lease", place=f"worker {name}")
                 for each in held:
-                    self.give_back(each, error, late, is_alone=len(held) == 1)
+                    if each.run.lease in late:
+                        self.suspect(each, "expired", error, is_alone=len(held) == 1)
+                    else:
+                        self.give_back(each)  # it was only queued behind one
             else:
                 self.stop(name, "did not come up in time")
                 self.start_failures += 1
                 self.give_up_if_vain(CapacityError("no worker came up in time", place=f"worker {name}"))
 
-    def give_back(self, held: Lease, error: FarmError, late: list[str], *, is_alone: bool) -> None:
-        """A lease of a worker that is stopped: suspect if it is late, innocent if it was only queued behind one."""
-        if held.run.lease in late:
-            self.suspect(held, "expired", error, is_alone=is_alone)
-            return
+    def give_back(self, held: Lease) -> None:
+        """A lease of a worker that is gone, which is not to blame: its blocks are where they were before."""
         study = self.studies[held.run.study]
-        if held.alone:
+        if study.is_cancelled:
+            pass
+        elif held.alone:
             self.change(held.run.study, suspects=(*study.suspects, held.run.blocks))
-        elif not study.is_cancelled:
+        else:
             self.change(held.run.study, waiting=study.waiting | held.run.blocks)
         self.commands.append(NoteLease(held.run, "cancelled"))
         self.tell("given back", run=held.run)
@@ -357,7 +364,7 @@ class _Draft:
         for name in [name for name, paused_s in self.index.paused.items() if paused_s <= self.now_s]:
             self.change(name, paused_s=None)
         if event.may_expire:
-            self.expire()
+            self.expire(event.unsent)
 
     def settle(self) -> None:
         self.end_studies()

@@ -1,17 +1,29 @@
-"""How many events a second the scheduler's machine takes, with many workers and users."""
+"""How many events a second the scheduler's machine takes, with many workers and users; what it records, and reads."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+from cluster.inbox import Inbox
+from cluster.journal import Journal
 from cluster.lease import Limits
 from cluster.machine import step
-from cluster.messages import BlockAnswer, Event, LeaseEnded, RunLease, StartWorker, Submitted, WorkerReady
+from cluster.messages import BlockAnswer, Event, LeaseEnded, NoteLease, RunLease, StartWorker, Submitted, WorkerReady
+from cluster.outbox import Outbox
 from cluster.state import State
 from cluster.submission import Submission, make_piles, members
+from farm.store.local import LocalStore
+from farm.store.memory import MemoryStore
+from farm.store.wrap import Around
+from farm.values.errors import BlockFailed
 from farm.values.settings import FarmSettings
-from tests.bench.harness import Row
+from tests.bench.harness import Row, repeat, seconds_of
 from tests.cluster.worlds import Block
 
 SLOTS = 4
@@ -72,7 +84,7 @@ class Farm:
         return events / (time.perf_counter() - start)
 
 
-def rows(settings: FarmSettings, repeats: int) -> list[Row]:
+def events(settings: FarmSettings, repeats: int) -> list[Row]:
     """1,000 workers of 4 slots, 100 users, 100,000 blocks: leases end and are followed by others."""
     farm = Farm(1000, 100, 100_000)
     farm.answer(500)
@@ -91,3 +103,60 @@ def rows(settings: FarmSettings, repeats: int) -> list[Row]:
         Row("scheduler events, cold", "/s", 2000, True, values, note="what they were sent is fetched, and spreads"),
         Row("scheduler events, 1e6", "/s", 2000, True, [farm.answer(2000) for _ in range(repeats)], note="1e6 blocks"),
     ]
+
+
+def recorded(inbox: Inbox, attempts: int) -> None:
+    """Record so many attempts of study "s", nonce "n1", of one block each, and that they ended; some of them badly."""
+    crash = BlockFailed("killed")
+    for first in range(0, attempts, 100):
+        made = [
+            RunLease(f"e-{number:06d}", "s", "n1", f"e-w{number % 9}", 1 << number, 1, "warm", 9.0)
+            for number in range(first, min(first + 100, attempts))
+        ]
+        inbox.journal("s", f"e-{first:08d}", made)
+        answers = [
+            NoteLease(run, "done", (BlockAnswer(run.blocks.bit_length() - 1, 5, 0.1, 9, {"read": 0.1, "run": 0.2}),))
+            for run in made
+        ]
+        if first % 1000 == 0:
+            answers[0] = NoteLease(made[0], "done", (), {first: crash})
+        inbox.journal("s", f"e-{first + 1:08d}", answers)
+
+
+def recovery(settings: FarmSettings, repeats: int) -> Row:
+    """What a scheduler does before it starts: read 100,000 attempts, each sent and ended, from a local store."""
+    with tempfile.TemporaryDirectory() as folder:
+        inbox = Inbox(LocalStore(Path(folder)))
+        recorded(inbox, 100_000)
+        values = repeat(lambda: seconds_of(lambda: inbox.attempts("s", "n1")), repeats)
+    return Row("recovery, 1e5 attempts", "s", 10, False, values, note="2,000 segments of 100 records")
+
+
+def recording(settings: FarmSettings, repeats: int) -> Row:
+    """A scheduler records attempts and ends of one study, as many as come while a write of 20 ms is under way."""
+    return Row("attempts recorded", "/s", 2000, True, repeat(_recorded_per_s, repeats), note="a write takes 20 ms")
+
+
+def _recorded_per_s(attempts: int = 4000) -> float:
+    """Return the attempts per second, of which each is recorded, sent, answered in no time, and noted as ended."""
+    sent: list[RunLease] = []
+    with ThreadPoolExecutor(4) as writer:
+        outbox = Outbox(writer, 10.0)
+        journal = Journal(outbox, Inbox(_Slow(MemoryStore())), "e")
+        start = time.perf_counter()
+        for number in range(attempts):
+            run = RunLease(f"e-{number:06d}", "s", "n1", "e-w0", 1 << number, 1, "warm", 9.0)
+            journal.attempt(run, lambda run=run: sent.append(run))  # type: ignore[misc]
+            if number % 100 == 99:  # as many answers are read in one turn
+                outbox.pump(time.monotonic())
+                while sent:
+                    journal.ending(NoteLease(sent.pop(), "done"))
+        while outbox:
+            outbox.pump(time.monotonic())
+        return attempts / (time.perf_counter() - start)
+
+
+class _Slow(Around):
+    def _do(self, verb: str, key: str, action: Callable[[], Any], *, sent: int = 0, expected: int = 0) -> Any:
+        time.sleep(0.02)
+        return action()

@@ -17,9 +17,21 @@ from cluster import affinity, driver, lease, machine, queue, scale, sim
 from cluster.affinity import Choice, Piles
 from cluster.driver import Driver
 from cluster.inbox import Attempts, Inbox
-from cluster.lease import BlockCosts
+from cluster.lease import BlockCosts, Lease
 from cluster.machine import _Draft
-from cluster.messages import EndStudy, LeaseCrashed, LeaseEnded, Reason, RefuseStudy, RunLease, Submitted, WorkerReady
+from cluster.messages import (
+    Ending,
+    EndStudy,
+    LeaseCrashed,
+    LeaseEnded,
+    NoteLease,
+    Reason,
+    RefuseStudy,
+    RunLease,
+    Submitted,
+    WorkerLost,
+    WorkerReady,
+)
 from cluster.queue import Group, QueuedStudy, Turns
 from cluster.sim_cluster import SimStudy
 from cluster.sim_store import SimStore
@@ -63,7 +75,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Draft, "suspect", nothing)
 
 
-@fault("who was only near a crash is blamed", "quarantined|no result")
+@fault("who was only near a crash is blamed", "is blamed for what it did not do alone")
 def _(patch: pytest.MonkeyPatch) -> None:
     suspect = _Draft.suspect
     patch.setattr(
@@ -80,7 +92,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
         self, study, place, blocks, worker, reason))  # fmt: skip
 
 
-@fault("studies end while blocks are in flight", "of no study|is not all of|of what is")
+@fault("studies end while blocks are in flight", "of no study|is not all of|of what is|in two places")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Draft, "flying", lambda self, study: 0)
 
@@ -163,21 +175,49 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("attempts are not recorded", "was not recorded")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "record", nothing)
+    _journal_only(patch, NoteLease)
 
 
 @fault("attempts are recorded after they were sent", "was not recorded")
 def _(patch: pytest.MonkeyPatch) -> None:
     def run(self: Driver, command: RunLease) -> None:
         self._send(command)
-        self.inbox.record(command)
+        self.journal.attempt(command, lambda: None)
 
     patch.setitem(driver._EXECUTE, RunLease, run)
 
 
 @fault("endings are not recorded", "does not say so")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "note", nothing)
+    _journal_only(patch, RunLease)
+
+
+def _journal_only(patch: pytest.MonkeyPatch, kind: type) -> None:
+    journal = Inbox.journal
+    patch.setattr(Inbox, "journal", lambda self, study, segment, entries: journal(
+        self, study, segment, [entry for entry in entries if isinstance(entry, kind)]))  # fmt: skip
+
+
+@fault("a block is blamed for a worker that its lease never reached", "is blamed for what it did not do alone")
+def _(patch: pytest.MonkeyPatch) -> None:
+    lost = _Draft.lost
+    for status in ("ready", "draining", "failing"):
+        patch.setitem(machine.TABLE, (WorkerLost, status), lambda draft, event: lost(
+            draft, replace(event, unsent=frozenset())))  # fmt: skip
+
+
+@fault("what is left of a group is blamed for it", "is blamed for what it did not do alone")
+def _(patch: pytest.MonkeyPatch) -> None:
+    suspect = _Draft.suspect
+
+    def blame(draft: _Draft, held: Lease, outcome: Ending, error: Any, *, is_alone: bool) -> None:
+        blocks = held.run.blocks & ~draft.stored.get(held.run.study, 0)
+        if is_alone and blocks.bit_count() == 1 and blocks != held.run.blocks:
+            draft.change(held.run.study, done=draft.studies[held.run.study].done | (held.run.blocks & ~blocks))
+            held = replace(held, run=replace(held.run, blocks=blocks))
+        suspect(draft, held, outcome, error, is_alone=is_alone)
+
+    patch.setattr(_Draft, "suspect", blame)
 
 
 @fault("no done marker is written", "has no end")
