@@ -421,8 +421,7 @@ class _Draft:
         """Give each group under suspicion an empty worker, as far as there are workers for them."""
         if not self.index.suspects or self.is_turn_of_others():
             return
-        studies = sorted(self.suspected(), key=lambda study: (study.since_s, study.place))  # in turns
-        groups = [(study, group) for study in studies for group in study.suspects]
+        groups = [(study, group) for study in self.suspected() for group in study.suspects]
         if self.is_solo():
             solo = [(study, group) for study, group in groups if group & study.submission.solo]
             groups = [] if self.leases else solo[:1]
@@ -435,7 +434,13 @@ class _Draft:
             self.send(self.studies[name], place, group, worker, "retry", alone=True)
 
     def suspected(self) -> list[QueuedStudy]:
-        return [study for study in map(self.studies.__getitem__, self.index.suspects) if study.paused_s is None]
+        """Return the studies that have suspects to be tried now, in turns: none of a lower priority than what waits."""
+        there = [self.studies[name] for name in self.index.suspects]
+        least = max(self.index.turns.ranks, default=None)
+        found = [
+            study for study in there if study.paused_s is None and (least is None or study.submission.priority >= least)
+        ]
+        return sorted(found, key=lambda study: (-study.submission.priority, study.since_s, study.place))
 
     def workers_apart(self) -> int:
         """Return how many workers more may be kept for suspects: of several, one goes on with what others wait for."""
@@ -446,21 +451,22 @@ class _Draft:
         """Whether suspects, which may each hold a worker until a deadline, have to let somebody else go first, where
         they cannot be kept apart: a study whose turn it is, and that got its last lease before any of theirs."""
         suspected, is_one = self.suspected(), self.index.count("ready") == 1
-        if not suspected or not (is_one or self.is_solo()):
+        if not suspected or not self.index.turns.ranks or not (is_one or self.is_solo()):
             return False
-        since_s = self.index.turns.longest_wait_s(self.studies, self.limits)
-        return since_s is not None and since_s < min(study.since_s for study in suspected)
+        first = suspected[0]
+        if first.submission.priority > max(self.index.turns.ranks):
+            return False
+        return self.index.turns.longest_wait_s(self.studies, self.limits) < first.since_s
 
     def is_solo(self, *, flying: bool = False) -> bool:
         """Whether a block waits or runs (``flying``: runs) that must have no neighbours in the farm: it may bring all
         of them down."""
-        for study in [self.studies[name] for name in self.index.solos]:
-            groups = study.suspects if study.paused_s is None and not flying else ()
-            held = [self.leases[name] for name in self.index.leases_of.get(study.submission.study, ())]
-            alone = [each.run.blocks for each in held if each.alone]
-            if any(group & study.submission.solo for group in (*groups, *alone)):
-                return True
-        return False
+        if not self.index.solos:
+            return False
+        groups = [(held.run.study, held.run.blocks) for held in self.leases.values() if held.alone]
+        if not flying:
+            groups += [(study.submission.study, group) for study in self.suspected() for group in study.suspects]
+        return any(group & self.studies[name].submission.solo for name, group in groups)
 
     def fill(self) -> None:
         """Give leases to free slots, the emptiest worker first, until nobody can take one."""

@@ -218,10 +218,8 @@ class Turns:
                 return studies[wait.study] if len(list(islice(level, 2))) > 1 else None
         return None
 
-    def longest_wait_s(self, studies: Mapping[str, QueuedStudy], limits: Limits) -> float | None:
-        """Return since when somebody waits whose turn it is; None when nobody waits."""
-        if not self.ranks:
-            return None
+    def longest_wait_s(self, studies: Mapping[str, QueuedStudy], limits: Limits) -> float:
+        """Return since when somebody waits whose turn it is; there has to be one."""
         rank = self.ranks[max(self.ranks)]
         level = Group(rank, -inf, rank.meters[0][0] + limits.fair_s)
         return next(wait.since_s for wait in rank.waits if studies[wait.study] in level)

@@ -168,3 +168,16 @@ def test_a_block_without_attempts_left_is_no_suspect() -> None:
     play = Play()
     play.submit(replace(study(blocks=2, done=0b10, failures={0: (3, "killed")}), suspects=(0b1,)))
     assert play.state.studies == {}
+
+
+def test_suspects_of_a_lower_priority_wait_as_its_other_blocks_do() -> None:
+    play = Play(workers_max=2, ahead_per_slot=1, lease_blocks_max=1)
+    play.submit(replace(study("low", blocks=2), suspects=(0b1, 0b10)))
+    play.submit(study("high", blocks=3, priority=5))
+    flying = [*runs(play.ready("e-w0")), *runs(play.ready("e-w1"))]
+    order = []
+    while flying:
+        run = flying.pop(0)
+        order.append(run.study)
+        flying += runs(play.end(run))
+    assert order == ["high"] * 3 + ["low"] * 2
