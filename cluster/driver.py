@@ -33,6 +33,7 @@ from cluster.messages import (
     Event,
     GiveUp,
     LeaseCrashed,
+    LeaseEnded,
     NoteLease,
     RefuseStudy,
     RunLease,
@@ -44,8 +45,9 @@ from cluster.messages import (
     WorkerLost,
 )
 from cluster.outbox import PROMPT_S, Outbox
+from cluster.queue import QueuedStudy
 from cluster.state import State, machine_away_s, next_wake_s, overdue
-from cluster.submission import BlockSet, Submission
+from cluster.submission import BlockSet, Submission, members
 from farm.values.errors import DataError, FarmError, UsageError
 
 LoadSubmission = Callable[[Entry], Submission]
@@ -57,9 +59,14 @@ LookUp = Callable[[str], BlockSet]
 
 @dataclass
 class Tally:
-    """What the loop has seen, for progress, metrics and the document. Seconds by stage are those of the workers."""
+    """What the loop has seen, for progress, metrics and the document. Seconds by stage are those of the workers.
+
+    ``cells``: of blocks that workers have answered; ``cells_found``: of others that are stored all the same, by another
+    run, or by a worker whose answer did not come in time.
+    """
 
     cells: int = 0
+    cells_found: int = 0
     bytes_fetched: int = 0
     affinity_hits: int = 0
     affinity_misses: int = 0
@@ -182,10 +189,25 @@ class Driver:
 
     def feed(self, event: Event) -> None:
         """Take one event. What the store has to be asked for waits for the end of the turn."""
+        before = {name: self.state.studies[name] for name in self._may_find(event) if name in self.state.studies}
         self.state, commands = step(self.state, event)
         self._check()
+        self._count_found(before, {each.study: each.done for each in commands if isinstance(each, EndStudy)})
         for command in commands:
             _EXECUTE[type(command)](self, command)
+
+    def _may_find(self, event: Event) -> Iterable[str]:
+        """Return the studies of which an event may tell that blocks are done, beside those of a lease that ended."""
+        if isinstance(event, (Tick, WorkerLost, LeaseCrashed)):
+            return event.stored
+        return (event.study,) if isinstance(event, LeaseEnded) and event.lease not in self.state.leases else ()
+
+    def _count_found(self, before: Mapping[str, QueuedStudy], ended: Mapping[str, BlockSet]) -> None:
+        for name, old in before.items():
+            now = self.state.studies.get(name)
+            news = (now.done if now is not None else ended.get(name, old.done)) & ~old.done
+            if news:
+                self.tally.cells_found += sum(old.submission.cells[block] for block in members(news))
 
     def _check(self) -> None:
         """Check what must hold: after every step, or where that takes long, as often as it may."""

@@ -352,6 +352,9 @@ def test_two_runs_of_one_study_share_it() -> None:
     assert [driver.state.studies for driver, _ in runs] == [{}, {}]
     assert len(written) == blocks and sum(backend.count for _, backend in runs) <= 1.2 * blocks
     assert min(backend.count for _, backend in runs) > 0.3 * blocks
+    for driver, backend in runs:
+        assert driver.tally.cells == backend.count, "a block of this study is one cell"
+        assert driver.tally.cells + driver.tally.cells_found == blocks, "what the other has stored is progress too"
     assert inbox.pending() == []
 
 
