@@ -24,6 +24,8 @@ ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "cells": catalog.many_cells,
     "family": catalog.in_families,
     "scheduler": scheduler.events,
+    "recording": scheduler.recording,
+    "recovery": scheduler.recovery,
     "kernels": processes.kernels,
     "process": processes.fresh_process,
     "help": processes.help_time,
