@@ -32,6 +32,12 @@ class SimBlock:
     needs: dict[str, int]
     cost_s: float
     nature: Nature = "good"
+    count: int = 1
+
+    @property
+    def first(self) -> int:
+        """Its index: the queue reads it as a strip of one block."""
+        return self.index
 
 
 @dataclass

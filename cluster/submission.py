@@ -6,7 +6,7 @@ takes 12 kB. The functions here are all that is needed of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
@@ -18,12 +18,12 @@ BlockSet: TypeAlias = int
 
 
 class Needy(Protocol):
-    """What the queue reads of a block of ``farm.study.block``."""
+    """What the queue reads of a strip of ``farm.study.block``: ``count`` blocks from ``first`` on, of equal needs."""
 
     @property
-    def index(self) -> int: ...
+    def first(self) -> int: ...
     @property
-    def cells(self) -> int: ...
+    def count(self) -> int: ...
     @property
     def needs(self) -> Mapping[str, int]: ...
 
@@ -74,14 +74,14 @@ class Submission:
         return frozenset(shard for pile in self.piles for shard in pile.needs)
 
 
-def make_piles(blocks: Sequence[Needy]) -> tuple[Pile, ...]:
-    """Return the piles of ``blocks``, in the order of their first block."""
+def make_piles(strips: Iterable[Needy]) -> tuple[Pile, ...]:
+    """Return the piles of the blocks of ``strips``, in the order of their first block."""
     needs: dict[str, Mapping[str, int]] = {}
     members: dict[str, BlockSet] = {}
-    for block in blocks:
-        key = blake2b(canonical_json(dict(block.needs)), digest_size=16).hexdigest()
-        needs.setdefault(key, dict(block.needs))
-        members[key] = members.get(key, 0) | 1 << block.index
+    for strip in strips:
+        key = blake2b(canonical_json(dict(strip.needs)), digest_size=16).hexdigest()
+        needs.setdefault(key, dict(strip.needs))
+        members[key] = members.get(key, 0) | ((1 << strip.count) - 1) << strip.first
     return tuple(Pile(key, members[key], needs[key], sum(needs[key].values())) for key in needs)
 
 

@@ -27,7 +27,7 @@ from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.open import open_store
 from farm.store.probe import Proven
-from farm.study.space import grid
+from farm.study.space import grid_of
 from farm.values.errors import UsageError, WriteFailed
 from farm.values.settings import FarmSettings, from_environment
 
@@ -128,14 +128,14 @@ def ingest_sample(settings: FarmSettings, *, dataset: str | None = None) -> Inge
 def check_spec(spec: Spec) -> dict[str, Any]:
     """Return what a spec means, without data: template, resolved defaults, parameters, trials. SpecError."""
     parsed = load(spec)
-    points = grid(parsed.strategy.params, parsed.strategy.constraints)
+    points = grid_of(parsed)
     made = template(parsed)
     return {
         "name": parsed.name,
         "template": made.hash,
         "resolved": made.document,
-        "params": list(points.names),
-        "points": len(points.values),
+        "params": list(points.table.names),
+        "points": points.table.trials,
         "excluded": points.excluded,
         "each": parsed.each,
     }

@@ -266,7 +266,7 @@ def plan_text(plan: Mapping[str, Any]) -> str:
 
 
 def reads_text(reads: Sequence[Mapping[str, Any]]) -> str:
-    """Return a table of access plans (``AccessPlan.to_json``): what is kept, and why the rest is not."""
+    """Return a table of the kinds of a read plan (``KindPlan.to_json``): what is kept, and why the rest is not."""
     rows = []
     for read in reads:
         groups = read["row_groups"]

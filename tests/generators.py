@@ -178,6 +178,107 @@ def specs(
     }
 
 
+_KINDS_OF_SCALARS: Mapping[str, tuple[Any, ...]] = {
+    "field": ("open", "high", "low", "close", "volume", "close_raw", "close_tr"),
+    "indicator": ("sma", "ema", "rsi", "roc", "ret", "stddev", "max", "min"),
+    "pair": ("add", "sub", "mul", "div", "min", "max"),
+    "bars": (2, 3, 4, 5.0, 6, 9),
+    "number": (-40, 0, -0.0, 0.02, 15.5, 18, 50, 101),
+    "flag": (True, False),
+    "qty": (0.25, 0.5, 1.0),
+    "pct": (0.01, 0.05, 0.2),
+    "count": (1, 2, 3),
+    "mode": ("qty", "pct_equity"),
+}
+
+
+GAPS = ({"op": "div", "a": ["close", "volume"]}, {"i": "ret", "n": 2, "of": "volume"})
+"""Expressions that are unknown here and there: days without volume."""
+
+
+@st.composite
+def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
+    """A document as ``specs`` makes it, with parameters for some scalars (at most five, of few values), and two lets
+    for some numbers: one that is unknown now and then, and one that looks back.
+    """
+    document = draw(specs(**options))
+    syms = options.get("syms", ())
+    params: dict[str, Any] = {}
+    kinds: dict[str, str] = {}
+    lets: dict[str, Any] = {}
+
+    def hole(kind: str, value: Any) -> Any:
+        if draw(st.integers(0, 2)):
+            return value
+        known = [name for name, other in kinds.items() if other == kind]
+        if known and (draw(st.booleans()) or len(params) == 5):
+            return f"${draw(st.sampled_from(known))}"
+        if len(params) == 5:
+            return value
+        name = "zyxwv"[len(params)]
+        choices = syms if kind == "sym" else _KINDS_OF_SCALARS[kind]
+        picked = draw(st.lists(st.sampled_from(choices), min_size=1, max_size=3))
+        kinds[name], params[name] = kind, {"choice": [one for k, one in enumerate(picked) if one not in picked[:k]]}
+        return f"${name}"
+
+    def expression(value: Any) -> Any:
+        if isinstance(value, bool):
+            return hole("flag", value)
+        if isinstance(value, int | float):
+            return hole("number", value)
+        if isinstance(value, str):
+            return hole("field", value) if draw(st.integers(0, 2)) or not lets else f"@{draw(st.sampled_from('gp'))}"
+        made = dict(value)
+        if "f" in value:
+            made["f"] = hole("field", value["f"])
+            if "sym" in value:
+                made["sym"] = hole("sym", value["sym"])
+        elif "i" in value:
+            made |= {"i": hole("indicator", value["i"]), "n": hole("bars", value["n"])}
+            if "of" in value:
+                made["of"] = expression(value["of"])
+        elif "op" in value:
+            made["a"] = [expression(part) for part in value["a"]]
+            if value["op"] in _KINDS_OF_SCALARS["pair"]:
+                made["op"] = hole("pair", value["op"])
+            if "n" in value:
+                made["n"] = hole("bars", value["n"])
+        else:
+            [(head, body)] = value.items()
+            if head in ("for", "within"):
+                made[head] = [hole("bars", body[0]), expression(body[1])]
+            elif head not in ("dow", "month", "date"):
+                made[head] = [expression(part) for part in body] if isinstance(body, list) else expression(body)
+        return made
+
+    looks_back = {"i": "sma", "n": 3, "of": "close"}
+    made = {"g": expression(draw(st.sampled_from(GAPS))), "p": expression(draw(st.sampled_from((*GAPS, looks_back))))}
+    lets |= made
+    document["strategy"]["let"] = lets
+    numbers, truths = (make(syms, 1, options.get("bars_max", 6)) for make in (numeric_expressions, truth_expressions))
+    for sleeve in document["strategy"]["sleeves"]:
+        if draw(st.booleans()):
+            sleeve["order"] = {"type": "limit", "limit": expression(draw(numbers)), "ttl": "2d"}
+        if draw(st.booleans()):
+            sleeve["add"] = {"max": hole("count", 2), "when": expression(draw(truths))}
+        if draw(st.booleans()):
+            sleeve["stops"] = [{"type": "stop", "level": expression(draw(numbers))}, {"type": "time", "bars": 3}]
+        for key in ("enter", "exit", "enter_short", "exit_short", "prefer"):
+            if key in sleeve:
+                sleeve[key] = expression(sleeve[key])
+        if sleeve["size"]["mode"] in ("qty", "pct_equity"):
+            sleeve["size"] = {"mode": hole("mode", sleeve["size"]["mode"]), "v": hole("qty", 0.5)}
+        for stop in sleeve.get("stops", ()):
+            for unit in stop.keys() & {"pct", "bars"}:
+                stop[unit] = hole("pct" if unit == "pct" else "bars", stop[unit])
+        for key in sleeve.keys() & {"cooldown_bars", "max_positions"}:
+            sleeve[key] = hole("count", sleeve[key])
+    document["strategy"]["params"] = params
+    if draw(st.booleans()):
+        document["study"] = {"each": {"instrument": "u"}}
+    return document
+
+
 def shuffled(draw: st.DrawFn, value: Any) -> Any:
     """Return a copy of a document in which the children of all and any are in another order."""
     if isinstance(value, Mapping):

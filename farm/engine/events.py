@@ -9,37 +9,32 @@ and no file, and the kernel runs without the GIL: threads may share market, tape
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 import numpy as np
 
+from farm.engine.layout import (
+    account_table,
+    by_asset,
+    columns_of,
+    limit_row,
+    number_rows,
+    position_table,
+    sleeve_table,
+    stop_table,
+    structure_table,
+)
 from farm.engine.ledger import CASH, COUNTS, FILL, ORDER, TRADE, Run
+from farm.engine.room import RECORDS_MIN, RecordRoom, grown, overflow
 from farm.kernels import loop, records
 from farm.kernels.records import Table, Tables
-from farm.market.panel import InstrumentSeries, Market
+from farm.market.panel import Market
 from farm.market.tape import Tape, make_tape
-from farm.program.program import Program, RulesProgram, Size
+from farm.program.program import Program
 from farm.signals.evaluate import Signals
-from farm.spec.spec import RunSpec
 from farm.values.arrays import F64, I64, U8, readonly
-from farm.values.errors import CapacityError, DataError, SpecError
-from farm.values.units import MICRO, NS_PER_DAY, iso
-
-EXIT_TTL = 1
-"""Sessions of the instrument's own calendar that an exit works for before it lapses (domain.md 2.3)."""
-_RULES = {"cash": records.IN_CASH, "reg_t": records.REG_T, "linear": records.LINEAR}
-_SIZES = {
-    "qty": records.BY_QTY,
-    "notional": records.BY_NOTIONAL,
-    "pct_equity": records.BY_EQUITY,
-    "equal": records.BY_EQUITY,
-}
-_STOPS = {"stop": records.STOP, "target": records.TARGET, "trail": records.TRAIL}
-_UNITS = {"pct": records.PCT, "abs": records.ABS, "level": records.LEVEL, "r": records.R}
-_GROWING = ("order", "fill", "cash", "trade")
-_RECORDS_MIN = 128
+from farm.values.errors import DataError, SpecError
 
 
 @dataclass(slots=True, eq=False)
@@ -87,33 +82,6 @@ class RunState:
         return whole[: int(self.tables.account[count][0])]
 
 
-class RecordRoom:
-    """What run after run of one thread has no need to make anew: record tables to write into, and the table of assets.
-
-    A run that allots its own records touches fresh memory for each of them, and again each time they grow, which costs
-    as much as the loop.
-    """
-
-    def __init__(self) -> None:
-        self._tables: dict[str, Table] = {}
-        self._assets: tuple[Tape, RunSpec, Table] | None = None
-
-    def assets(self, tape: Tape, run: RunSpec, make: Callable[[], Table]) -> Table:
-        """Return the table of assets of a tape under the rules of a run, a copy of its own."""
-        if self._assets is None or self._assets[0] is not tape or self._assets[1] is not run:
-            self._assets = tape, run, make()
-        return self._assets[2].copy()
-
-    def take(self, name: str, rows: int) -> Table:
-        """Return the table ``name`` with at least ``rows`` rows, whatever stands in them."""
-        found = self._tables.pop(name, None)
-        return found if found is not None and found.shape[0] >= rows else np.empty(rows, records.TABLES[name])
-
-    def give(self, state: RunState) -> None:
-        """Take the tables of a run back, whose books have been copied."""
-        self._tables.update({name: getattr(state.tables, name) for name in _GROWING})
-
-
 class Simulator:
     """One program on one market, ready to be carried over the tape. Read-only after construction.
 
@@ -132,6 +100,7 @@ class Simulator:
         self._asset_of = {index: asset for asset, index in enumerate(traded)}
         self._groups = [sorted(group, key=_instrument) for group in signals]
         self._series = [market.series[index] for index in traded]
+        self._held = [(w, self._asset_of[one.instrument]) for w, group in enumerate(self._groups) for one in group]
         self._check()
         self._signals = self._lay_out_signals()
         self._numbers = self._lay_out_numbers()
@@ -140,19 +109,22 @@ class Simulator:
         """Return the state before the first instant; its records are in ``room``, if there is one."""
         room = RecordRoom() if room is None else room
         sleeves = len(self._groups)
-        positions = self._position_table()
+        rules = columns_of(self.program)
+        structures = structure_table(self._held)
+        positions = position_table(self.program.run, rules, self._held, self._series)
         count, dividends = positions.shape[0], self.tape.dividends
-        rows = _RECORDS_MIN + 16 * count + dividends * sleeves
-        stops = self._stop_table()
-        asset = room.assets(self.tape, self.program.run, self._asset_table)
-        of_asset = _by_asset(positions, asset)
+        rows = RECORDS_MIN + 16 * count + dividends * sleeves
+        stops = stop_table(rules)
+        asset = room.assets(self.tape, self.program.run)
+        of_asset = by_asset(positions, asset)
         return RunState(
             Tables(
-                account=self._account(),
+                account=account_table(self.program.run),
                 tally=np.zeros(1, records.TALLY),
                 asset=asset,
-                sleeve=self._sleeve_table(),
+                sleeve=sleeve_table(self.program.sleeves, rules),
                 stop=stops,
+                structure=structures,
                 position=positions,
                 of_asset=of_asset.view(records.LINK),
                 held=np.zeros(count, records.LINK),
@@ -178,8 +150,8 @@ class Simulator:
             if status == records.DONE:
                 return state
             if status == records.OVERFLOW:
-                raise self._overflow(state)
-            _grow(state)
+                raise overflow(self.tape, state.tables)
+            state.tables = grown(state.tables)
 
     def finish(self, state: RunState) -> Run:
         """Return the books of a state that has seen the whole tape, copied out of it."""
@@ -261,11 +233,9 @@ class Simulator:
 
     def _lay_out_numbers(self) -> F64:
         """Return the numbers (w, rows, bars): preference, stop levels, limit; no bars if no sleeve has any."""
-        last = max(_limit_row(sleeve) for sleeve in self.program.sleeves)
-        is_used = last > 1 or any(sleeve.prefer or sleeve.limit for sleeve in self.program.sleeves)
-        bars = self.tape.tables.bars.shape[0] if is_used else 0
-        numbers = np.full((len(self._groups), 1 + last, bars), np.nan)
-        if is_used:
+        count = number_rows(self.program.sleeves)
+        numbers = np.full((len(self._groups), max(count, 1), self.tape.tables.bars.shape[0] if count else 0), np.nan)
+        if count:
             for w, group in enumerate(self._groups):
                 for one in group:
                     window, rows = self._bars_of(one.instrument)
@@ -274,107 +244,8 @@ class Simulator:
                     for number, level in enumerate(one.stop_levels):
                         numbers[w, 1 + number, rows] = level[window]
                     if one.limit is not None:
-                        numbers[w, _limit_row(self.program.sleeves[w]), rows] = one.limit[window]
+                        numbers[w, limit_row(self.program.sleeves[w]), rows] = one.limit[window]
         return readonly(numbers)
-
-    def _account(self) -> Table:
-        run = self.program.run
-        rules = {
-            "cash": run.cash_micro,
-            "equity": run.cash_micro,
-            "rules": _RULES[run.account],
-            "max_gross": run.max_gross or 0.0,
-            "kept": 1.0 - run.exec.reserve_pct,
-            "reserves_fees": run.exec.reserve_fees,
-            "ttl": EXIT_TTL,
-        }
-        return _rows(records.ACCOUNT, [rules])
-
-    def _position_table(self) -> Table:
-        flat = [
-            (w, sleeve, self._asset_of[one.instrument])
-            for w, (sleeve, group) in enumerate(zip(self.program.sleeves, self._groups, strict=True))
-            for one in group
-        ]
-        return _rows(
-            records.POSITION,
-            [
-                {
-                    "sleeve": w,
-                    "asset": asset,
-                    "exit_row": records.NEVER,
-                    "held_at": records.NONE,
-                    "order": records.NONE,
-                    "guard": records.NONE,
-                    "qty_lots": self._qty_lots(sleeve.size, asset),
-                    "add_lots": self._qty_lots(sleeve.add.size, asset) if sleeve.add is not None else 0,
-                }
-                for w, sleeve, asset in flat
-            ],
-        )
-
-    def _qty_lots(self, size: Size, asset: int) -> int:
-        """Whole lots in ``qty`` shares as written: 0.29 shares are 290,000 millionths, not one less."""
-        if size.mode != "qty":
-            return 0
-        return int(Decimal(repr(size.v)) * MICRO) // _lot_micro(self.program.run, self._series[asset])
-
-    def _asset_table(self) -> Table:
-        run = self.program.run
-        assets = np.zeros(len(self._series), records.ASSET)
-        lot = np.array([_lot_micro(run, series) for series in self._series], np.float64)
-        slip = run.exec.slip_bps / 1e4
-        assets["row"] = assets["bar"] = assets["first_order"] = records.NONE
-        assets["lot_micro"] = lot
-        assets["lots_up"] = np.maximum(1.0, MICRO / lot)
-        assets["lots_down"] = np.maximum(1.0, lot / MICRO)
-        assets["multiplier"] = [series.multiplier for series in self._series]
-        assets["up"], assets["down"] = 1.0 + slip, 1.0 - slip
-        assets["bps"] = run.costs.bps / 1e4
-        assets["per_share"] = run.costs.per_share
-        assets["per_order"] = run.costs.per_order
-        assets["calendar"] = [self.tape.calendars.index(series.calendar) for series in self._series]
-        assets["fee_min"] = round(run.costs.min * 1e6)
-        return assets
-
-    def _sleeve_table(self) -> Table:
-        found = []
-        end = 0
-        for sleeve in self.program.sleeves:
-            first = end
-            end += sum(stop.type != "time" for stop in sleeve.stops)
-            rules = dict(zip(("size", "weight", "among"), _size(sleeve, sleeve.size), strict=True))
-            if sleeve.add is not None:
-                rules |= zip(("add_size", "add_weight", "add_among"), _size(sleeve, sleeve.add.size), strict=True)
-                rules["add_max"] = sleeve.add.max
-            found.append(
-                rules
-                | {
-                    "max_positions": sleeve.max_positions,
-                    "cooldown": sleeve.cooldown_bars,
-                    "time_bars": min((int(stop.value) for stop in sleeve.stops if stop.type == "time"), default=0),
-                    "prefers": sleeve.prefer is not None,
-                    "limit": 0 if sleeve.limit is None else _limit_row(sleeve),
-                    "ttl": sleeve.ttl,
-                    "first_stop": first,
-                    "end_stop": end,
-                }
-            )
-        return _rows(records.SLEEVE, found)
-
-    def _stop_table(self) -> Table:
-        inside = [stop for sleeve in self.program.sleeves for stop in sleeve.stops if stop.type != "time"]
-        rules = [(_STOPS[stop.type], _UNITS[stop.unit], stop.value, 1 + stop.level, stop.follows) for stop in inside]
-        return np.array(rules, records.STOP_RULE)
-
-    def _overflow(self, state: RunState) -> CapacityError:
-        ts = int(self.tape.tables.instants["ts"][state.at])
-        return CapacityError(
-            "an amount of money or a number of lots reached 2^53",
-            place=f"ledger, {iso(ts // NS_PER_DAY)}",
-            allowed="amounts below 9.0e9 currency units, and fewer than 9.0e15 lots",
-            hint="start with less cash, or size positions smaller",
-        )
 
 
 def simulate(
@@ -405,58 +276,12 @@ def simulate(
             simulator.advance(state, last)
     run = simulator.finish(state)
     if room is not None:
-        room.give(state)
+        room.give(state.tables)
     return run
-
-
-def _rows(dtype: np.dtype[np.void], rows: Sequence[Mapping[str, float]]) -> Table:
-    """Return records with these fields; the others are 0. At once: field by field costs three times as much."""
-    names = dtype.names or ()
-    return np.array([tuple(row.get(name, 0) for name in names) for row in rows], dtype)
-
-
-def _by_asset(positions: Table, asset: Table) -> I64:
-    """Return the positions by asset, and write into ``asset`` where those of each stand."""
-    if len(positions) == 1:
-        asset["first_position"], asset["end_position"] = 0, 1
-        return np.zeros(1, np.int64)
-    order: I64 = np.argsort(positions["asset"], kind="stable")
-    in_order = positions["asset"][order]
-    asset["first_position"] = np.searchsorted(in_order, np.arange(len(asset)))
-    asset["end_position"] = np.searchsorted(in_order, np.arange(len(asset)), side="right")
-    return order
-
-
-def _size(sleeve: RulesProgram, size: Size) -> tuple[int, float, float]:
-    """What a size is counted in, its weight, and by how many it is divided."""
-    if size.mode == "notional":
-        return _SIZES[size.mode], size.v, 1.0
-    if size.mode == "equal":
-        return _SIZES[size.mode], sleeve.alloc, float(sleeve.max_positions)
-    return _SIZES[size.mode], sleeve.alloc * size.v, 1.0
-
-
-def _limit_row(sleeve: RulesProgram) -> int:
-    """The row of a sleeve's numbers that holds its limit, if it has one: after preference and stop levels."""
-    return 1 + len(sleeve.levels)
 
 
 def _instrument(one: Signals) -> int:
     return one.instrument
-
-
-def _lot_micro(run: RunSpec, series: InstrumentSeries) -> int:
-    return series.lot_micro if run.lot == "whole" else 1
-
-
-def _grow(state: RunState) -> None:
-    """Double the records; the kernel has stopped before the instant for which they may be too short."""
-    books = state.tables
-    wider = {}
-    for name in _GROWING:
-        table: Table = getattr(books, name)
-        wider[name] = np.concatenate((table, np.empty_like(table)))
-    state.tables = books._replace(**wider)
 
 
 def _sent(state: RunState) -> Table:

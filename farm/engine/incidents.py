@@ -17,12 +17,17 @@ import numpy as np
 
 from farm.engine.ledger import Run, Status
 from farm.market.panel import Market
-from farm.signals.evaluate import Signals
+from farm.program.template import RulesColumns
+from farm.signals.evaluate import MaskRows, Signals, TrialSignals
+from farm.spec.grammar import SIDES
+from farm.values.arrays import BOOL, I64
+
+SILENT = ("enter_never_known", "enter_never_true")
 
 
 def incidents(run: Run, market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:
     """Return the counts of ``run`` that are not zero; ``market`` and ``signals`` are those it was simulated on."""
-    return {**(_lapses(run, market) if "lapsed" in run.counts else {}), **_silent(market, signals)}
+    return {**(_lapses(run, market) if "lapsed" in run.counts else {}), **silent(market, signals)}
 
 
 def _lapses(run: Run, market: Market) -> Mapping[str, int]:
@@ -48,7 +53,8 @@ def _lapses(run: Run, market: Market) -> Mapping[str, int]:
     return {name: count for name, count in found.items() if count}
 
 
-def _silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:
+def silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str, int]:
+    """Return how many entry conditions were never known, and never true, where there are such."""
     never_known = never_true = 0
     for one in (one for sleeve in signals for one in sleeve):
         if one.enter.any() or one.enter_short.any():
@@ -57,5 +63,26 @@ def _silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str
         if day.size and int(day[-1]) >= market.start_day:
             never_known += not one.is_enter_known
             never_true += one.is_enter_known
-    found = {"enter_never_known": never_known, "enter_never_true": never_true}
+    found = dict(zip(SILENT, (never_known, never_true), strict=True))
     return {name: count for name, count in found.items() if count}
+
+
+def silent_trials(market: Market, rules: Sequence[RulesColumns], signals: Sequence[Sequence[TrialSignals]]) -> I64:
+    """Return how many entry conditions of each trial were never known, and never true, where there are such: (2, t)."""
+    found = np.zeros((len(SILENT), len(rules[0].side)), np.int64)
+    for columns, group in zip(rules, signals, strict=True):
+        is_both = columns.side == SIDES.index("both")
+        for one in group:
+            day = market.series[one.instrument].day
+            if day.size and int(day[-1]) >= market.start_day:
+                said = _ever(one.enter)
+                said |= is_both & _ever(one.enter_short)
+                found[0] += ~said & ~one.is_enter_known
+                found[1] += ~said & one.is_enter_known
+    return found
+
+
+def _ever(mask: MaskRows) -> BOOL:
+    """Whether a condition is true at some bar, (t,)."""
+    ever: BOOL = np.bitwise_or.reduce(mask.bits, axis=1) != 0
+    return ever[mask.row_of]

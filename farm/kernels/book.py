@@ -14,12 +14,14 @@ from farm.kernels.orders import (
     drop,
     lapse_all,
     link,
+    ratio,
     release,
     restate_guards,
     restate_order,
     settle,
 )
 from farm.kernels.records import (
+    ABS,
     COMMISSION,
     DIVIDEND_EX,
     DIVIDEND_PAY,
@@ -79,6 +81,7 @@ def mark(b: Row) -> None:
 def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     """Buy (sell, if ``lots`` < 0) at the price that order ``row`` met; return the cash flow."""
     account, tally, o, p = tables.account(b), tables.tally(b), tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset = tables.asset(b, p.asset)
     flow = -value_of(asset, o.at, lots)
     slippage = int(abs(flow + value_of(asset, o.ref, lots)))
@@ -93,7 +96,7 @@ def write_fill(b: Row, x: int, row: int, lots: float, opens: int) -> float:
     f.ts = account.ts
     f.session = account.session
     f.order = o.number
-    f.sleeve = p.sleeve
+    f.sleeve = s.sleeve
     f.instrument = p.asset
     f.lots = int(lots)
     f.amount_micro = int(flow)
@@ -139,22 +142,23 @@ def charge(b: Row, row: int, fee: float) -> None:
 def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, row: int, pnl: float) -> None:
     """Write the episode of position ``x``, which ended in the own bar ``row``, into record ``at``."""
     account, p, t = tables.account(b), tables.position(b, x), tables.trade(b, at)
-    t.sleeve = p.sleeve
+    s = tables.structure_of(b, x)
+    t.sleeve = s.sleeve
     t.instrument = p.asset
     t.side = p.side
     t.lots = p.entry_lots
-    t.entry_order = p.entry_order
-    t.entry_ts = p.entry_ts
-    t.entry_session = p.entry_session
-    t.entry_notional_micro = int(p.entry_notional)
+    t.entry_order = s.entry_order
+    t.entry_ts = s.entry_ts
+    t.entry_session = s.entry_session
+    t.entry_notional_micro = int(s.entry_notional)
     t.exit_order = number
     t.exit_kind = kind
     t.exit_ts = account.ts
     t.exit_session = account.session
-    t.bars = row - p.entry_row + 1
+    t.bars = row - s.entry_row + 1
     t.pnl_micro = int(pnl)
-    t.fees_micro = int(p.fees)
-    t.dividends_micro = int(p.dividends)
+    t.fees_micro = int(s.fees)
+    t.dividends_micro = int(s.dividends)
     t.entry_price = p.entry_price
     t.exit_price = price
 
@@ -166,13 +170,14 @@ def write_trade(b: Row, at: int, x: int, number: int, kind: int, price: float, r
 def _let_go(b: Row, x: int) -> None:
     """A position is flat: it leaves the list of those held, and its guards go."""
     account, p = tables.account(b), tables.position(b, x)
+    s = tables.structure_of(b, x)
     p.lots = 0
     account.held -= 1
     last = tables.held(b, account.held).row
     tables.held(b, p.held_at).row = last
     tables.position(b, last).held_at = p.held_at
     p.held_at = NONE
-    tables.sleeve(b, p.sleeve).held -= 1
+    tables.sleeve(b, s.sleeve).held -= 1
     release(b, x)
 
 
@@ -180,8 +185,9 @@ def _let_go(b: Row, x: int) -> None:
 def flatten(b: Row, x: int, row: int) -> float:
     """Sell (or buy back) the whole position by order ``row``; return its lots. Commission and trade are to come."""
     p = tables.position(b, x)
+    s = tables.structure_of(b, x)
     lots = float(abs(p.lots))
-    p.pnl += write_fill(b, x, row, float(-p.lots), 0)
+    s.pnl += write_fill(b, x, row, float(-p.lots), 0)
     _let_go(b, x)
     return lots
 
@@ -189,14 +195,14 @@ def flatten(b: Row, x: int, row: int) -> float:
 @helper
 def end_trade(b: Row, x: int, number: int, kind: int, price: float, fee: float, row: int) -> None:
     """The episode of a position is over, in the own bar ``row``."""
-    account, p = tables.account(b), tables.position(b, x)
-    p.pnl -= fee
-    p.fees += fee
-    p.exit_row = row
-    bound(account, p.pnl)
+    account, s = tables.account(b), tables.structure_of(b, x)
+    s.pnl -= fee
+    s.fees += fee
+    s.exit_row = row
+    bound(account, s.pnl)
     at = account.trades
     account.trades += 1
-    write_trade(b, at, x, number, kind, price, row, p.pnl)
+    write_trade(b, at, x, number, kind, price, row, s.pnl)
 
 
 @helper
@@ -206,9 +212,10 @@ def close_lots(b: Row, x: int, row: int, lots: float, kind: int, bar: int) -> No
     What is left goes on as it was, with its average entry and its guards; without a rest the trade is over.
     """
     o, p = tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     fee = 0.0 if kind == RUINED else fee_of(tables.asset(b, p.asset), o.at, lots)
-    p.pnl += write_fill(b, x, row, -float(p.side) * lots, 0) - fee
-    p.fees += fee
+    s.pnl += write_fill(b, x, row, -float(p.side) * lots, 0) - fee
+    s.fees += fee
     p.lots -= p.side * int(lots)
     charge(b, row, fee)
     settle(b, row, FILLED, lots)
@@ -221,22 +228,23 @@ def close_lots(b: Row, x: int, row: int, lots: float, kind: int, bar: int) -> No
 def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -> None:
     """Open the position that order ``row`` asked for, in the own bar ``bar``, and set its guards to work."""
     account, o, p = tables.account(b), tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     flow = write_fill(b, x, row, float(o.side) * lots, 1)
     p.lots = o.side * int(lots)
     p.side = o.side
     p.entry_price = o.at
-    p.pnl = flow - fee
-    p.fees = fee
-    p.dividends = 0.0
+    s.pnl = flow - fee
+    s.fees = fee
+    s.dividends = 0.0
     p.entry_lots = int(lots)
-    p.entry_notional = abs(flow)
-    p.num = 1.0
-    p.den = 1.0
-    p.adds = 0
-    p.entry_order = o.number
-    p.entry_ts = account.ts
-    p.entry_session = account.session
-    p.entry_row = bar
+    s.entry_notional = abs(flow)
+    p.opened_split = tables.asset(b, p.asset).split
+    s.decided_split = o.split
+    s.adds = 0
+    s.entry_order = o.number
+    s.entry_ts = account.ts
+    s.entry_session = account.session
+    s.entry_row = bar
     p.held_at = account.held
     tables.held(b, account.held).row = x
     account.held += 1
@@ -248,21 +256,23 @@ def open_position(b: Row, x: int, row: int, lots: float, fee: float, bar: int) -
 def add_to_position(b: Row, x: int, row: int, lots: float, fee: float) -> None:
     """Buy (or sell short) more by order ``row``: the average entry moves, and what is measured from it."""
     o, p = tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
     flow = write_fill(b, x, row, float(o.side) * lots, 1)
-    before = formula.restated_price(p.entry_price, p.num, p.den)
+    asset = tables.asset(b, p.asset)
+    num, den = ratio(b, asset, p.opened_split)
+    before = formula.restated_price(p.entry_price, num, den)
     p.entry_price = formula.average(before, float(abs(p.lots)), o.at, lots)
-    p.entry_lots = int(formula.restated_lots(float(p.entry_lots), p.num, p.den) + lots)
-    p.entry_notional += abs(flow)
-    p.num = 1.0
-    p.den = 1.0
-    p.adds += 1
+    p.entry_lots = int(formula.restated_lots(float(p.entry_lots), num, den) + lots)
+    s.entry_notional += abs(flow)
+    p.opened_split = asset.split
+    s.adds += 1
     p.lots += o.side * int(lots)
-    p.pnl += flow - fee
-    p.fees += fee
+    s.pnl += flow - fee
+    s.fees += fee
     bound(tables.account(b), float(p.lots))
-    bound(tables.account(b), p.entry_notional)
+    bound(tables.account(b), s.entry_notional)
     if o.guards > 0:
-        old = p.guard
+        old = s.guard
         release(b, x)
         _set_guards(b, x, row, old)
 
@@ -276,38 +286,61 @@ def _set_guards(b: Row, x: int, row: int, old: int) -> None:
     multiples of the risk, and levels that do not follow additions.
     """
     entry, p = tables.order(b, row), tables.position(b, x)
+    s = tables.structure_of(b, x)
+    asset = tables.asset(b, p.asset)
     first, count = row + 1, entry.guards
     risk = np.nan
     for at in range(first, first + count):
         o = tables.order(b, at)
-        o.peak = entry.ref
-        if o.unit != R:
-            o.level = o.value if o.kind == TRAIL else _level_from(p, o, risk)
-            if o.kind != TARGET:
-                distance = p.side * (p.entry_price - level_of(o))
-                if not risk <= distance:  # the first one too: risk is NaN
-                    risk = distance
+        lift(o, entry.ref, asset.split)
+        if o.unit == ABS:
+            num, den = ratio(b, asset, s.decided_split)
+            o.frozen = formula.restated_price(o.frozen, num, den)
+        if o.unit == LEVEL:
+            num, den = ratio(b, asset, o.split)
+            o.level = formula.restated_level(o.frozen, num, den)
+        elif o.unit != R:
+            _set_level(p, o, risk, asset.split)
+        if o.unit != R and o.kind != TARGET:
+            distance = p.side * (p.entry_price - level_of(o))
+            if not risk <= distance:  # the first one too: risk is NaN
+                risk = distance
     risk = formula.on_grid(risk)
-    rules = tables.sleeve(b, p.sleeve)
+    rules = tables.sleeve(b, s.sleeve)
     for at in range(first, first + count):
         o = tables.order(b, at)
         if o.unit == R:
-            o.level = _level_from(p, o, risk)
+            _set_level(p, o, risk, asset.split)
         if old != NONE:
             kept = tables.order(b, old + at - first)
             follows = tables.stop_rule(b, rules.first_stop + at - first).follows == 1
+            lift(o, kept.peak_print, kept.peak_split)
             o.peak = kept.peak
             if o.kind == TRAIL or o.unit == R or (o.unit == LEVEL and not follows):
                 o.level = kept.level
-    p.guard = first
+                o.frozen = kept.frozen
+                o.split = kept.split
+    s.guard = first
     tables.order(b, first).guards = count - 1
     link(b, first)
 
 
+@helper
+def _set_level(p: Row, o: Row, risk: float, split: int) -> None:
+    """Freeze a level that counts from the entry price, and say after which split."""
+    if o.kind != TRAIL:
+        sign = float(p.side if o.kind == TARGET else -p.side)
+        o.frozen = formula.guard_level(o.unit, sign, p.entry_price, o.frozen, risk)
+    o.level = o.frozen
+    o.split = split
+
+
 @inlined
-def _level_from(p: Row, o: Row, risk: float) -> float:
-    sign = float(p.side if o.kind == TARGET else -p.side)
-    return formula.guard_level(o.unit, sign, p.entry_price, o.value, risk)
+def lift(o: Row, price: float, split: int) -> None:
+    """A print, after the split in row ``split``, is the best since the entry."""
+    o.peak = price
+    o.peak_print = price
+    o.peak_split = split
 
 
 @inlined
@@ -323,6 +356,7 @@ def admit(b: Row, row: int, bar: int) -> None:
     account, tally, o = tables.account(b), tables.tally(b), tables.order(b, row)
     x = o.position
     p = tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset = tables.asset(b, p.asset)
     lots, closed = float(o.fit), float(o.closed)
     fee = 0.0
@@ -344,7 +378,7 @@ def admit(b: Row, row: int, bar: int) -> None:
     elif lots > 0.0:
         open_position(b, x, row, lots, fee - share, bar)
     else:
-        tables.sleeve(b, p.sleeve).held -= 1
+        tables.sleeve(b, s.sleeve).held -= 1
     settle(b, row, status, lots + closed)
 
 
@@ -356,6 +390,8 @@ def act(b: Row, k: int) -> None:
     """Restate what is held and ordered before any price of the new basis; book a dividend on its ex-date."""
     action = tables.action(b, k)
     asset = tables.asset(b, action.asset)
+    if action.dividend < 0:
+        asset.split = k
     for at in range(asset.first_position, asset.end_position):
         if action.dividend >= 0:
             _accrue(b, tables.of_asset(b, at).row, action)
@@ -369,13 +405,14 @@ def act(b: Row, k: int) -> None:
 def _accrue(b: Row, x: int, action: Row) -> None:
     """A receivable for who is long at the ex-date open, a debt for who is short."""
     p = tables.position(b, x)
+    s = tables.structure_of(b, x)
     if p.lots != 0:
         flow = value_of(tables.asset(b, p.asset), action.amount, float(p.lots))
-        tables.receivable(b, action.dividend, p.sleeve).micro += flow
-        p.pnl += flow
-        p.dividends += flow
+        tables.receivable(b, action.dividend, s.sleeve).micro += flow
+        s.pnl += flow
+        s.dividends += flow
         tables.tally(b).pay_date_assumed += action.pay_assumed
-        write_cash(b, DIVIDEND_EX, p.sleeve, p.asset, action.day, 0.0, flow)
+        write_cash(b, DIVIDEND_EX, s.sleeve, p.asset, action.day, 0.0, flow)
 
 
 @helper
@@ -383,9 +420,10 @@ def _split(b: Row, x: int, action: Row) -> None:
     """Multiply lots by num / den and divide prices by it. Fractions of a lot are cashed at the previous close over
     the ratio; a position that vanishes that way ends its trade."""
     account, p = tables.account(b), tables.position(b, x)
+    s = tables.structure_of(b, x)
     asset, num, den = tables.asset(b, p.asset), action.num, action.den
-    if p.guard != NONE:
-        restate_guards(b, p.guard, 1 + tables.order(b, p.guard).guards, num, den)
+    if s.guard != NONE:
+        restate_guards(b, asset, s.guard)
     if p.lots != 0:
         held = float(abs(p.lots))
         bound(account, held * num)
@@ -394,17 +432,15 @@ def _split(b: Row, x: int, action: Row) -> None:
         price = formula.restated_price(asset.mark, num, den)
         if rest > 0.0:
             flow = p.side * formula.cash_of_rest(price, rest, den, asset.lot_micro, asset.multiplier)
-            p.pnl += flow
-            write_cash(b, SPLIT_CASH, p.sleeve, p.asset, action.day, flow, 0.0)
+            s.pnl += flow
+            write_cash(b, SPLIT_CASH, s.sleeve, p.asset, action.day, flow, 0.0)
         p.lots = p.side * int(lots)
-        p.num *= num
-        p.den *= den
         if lots == 0.0:
             account.was_held = 1
             _let_go(b, x)
             end_trade(b, x, NONE, SPLIT, price, 0.0, asset.row + 1)
-    if p.order != NONE:
-        restate_order(b, p.order, num, den)
+    if s.order != NONE:
+        restate_order(b, asset, s.order, action)
 
 
 @helper
@@ -444,10 +480,12 @@ def end(b: Row) -> None:
     lapse_all(b)
     for x in range(b.positions):
         p = tables.position(b, x)
+        s = tables.structure_of(b, x)
         if p.lots != 0:
             asset = tables.asset(b, p.asset)
-            pnl = p.pnl + value_of(asset, asset.mark, float(p.lots))
+            pnl = s.pnl + value_of(asset, asset.mark, float(p.lots))
             bound(account, pnl)
-            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, asset.row, pnl)
+            row = max(asset.row, s.entry_row)  # its first bar may close after the run
+            write_trade(b, account.trades + account.open_trades, x, NONE, 0, asset.mark, row, pnl)
             account.open_trades += 1
     account.ended = 1

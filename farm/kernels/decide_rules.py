@@ -59,7 +59,7 @@ def decide(b: Row, first: int, last: int, w: int, said: int) -> None:
 def _position_of(b: Row, asset: Row, w: int) -> int:
     """The position of sleeve ``w`` in an asset, or -1 if it does not trade it."""
     for at in range(asset.first_position, asset.end_position):
-        if tables.position(b, tables.of_asset(b, at).row).sleeve == w:
+        if tables.structure_of(b, tables.of_asset(b, at).row).sleeve == w:
             return tables.of_asset(b, at).row
     return NONE
 
@@ -113,8 +113,9 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
         if x == NONE or tables.position(b, x).lots == 0:
             continue
         p = tables.position(b, x)
-        waits = waits_for_limit(b, p.order)
-        if p.order != NONE and not waits:
+        s = tables.structure_of(b, x)
+        waits = waits_for_limit(b, s.order)
+        if s.order != NONE and not waits:
             continue
         against = said & (ENTER_SHORT if p.lots > 0 else ENTER_LONG) != 0
         if said & ENTER_SHORT != 0 and said & ENTER_LONG != 0:
@@ -130,11 +131,11 @@ def _leave(b: Row, first: int, last: int, w: int) -> None:
             kind = REVERSE
         elif against or said & (EXIT_LONG if p.lots > 0 else EXIT_SHORT) != 0:
             kind = EXIT
-        elif rules.time_bars > 0 and asset.row - p.entry_row + 1 >= rules.time_bars:
+        elif rules.time_bars > 0 and asset.row - s.entry_row + 1 >= rules.time_bars:
             kind = TIME
         if kind != 0:
             if waits:
-                cancel(b, p.order)
+                cancel(b, s.order)
             send(b, x, kind, -p.side, opens, lots)
 
 
@@ -150,7 +151,8 @@ def _add(b: Row, first: int, last: int, w: int) -> None:
         if x == NONE:
             continue
         p = tables.position(b, x)
-        if p.lots == 0 or p.order != NONE or p.adds >= rules.add_max or not _are_known(b, rules, w, k):
+        s = tables.structure_of(b, x)
+        if p.lots == 0 or s.order != NONE or s.adds >= rules.add_max or not _are_known(b, rules, w, k):
             continue
         lots = _size(b, rules.add_size, rules.add_weight, rules.add_among, p.add_lots, asset, 0)
         if lots > 0:
@@ -171,7 +173,8 @@ def _candidates(b: Row, first: int, last: int, w: int) -> int:
         if x == NONE:
             continue
         p = tables.position(b, x)
-        if p.lots != 0 or p.order != NONE or asset.row - p.exit_row < rules.cooldown:
+        s = tables.structure_of(b, x)
+        if p.lots != 0 or s.order != NONE or asset.row - s.exit_row < rules.cooldown:
             continue
         if enters == ENTER_LONG | ENTER_SHORT:
             tally.entry_conflict += 1
@@ -189,7 +192,7 @@ def _enter(b: Row, w: int, n: int) -> None:
     rules = tables.sleeve(b, w)
     places = rules.max_positions - rules.entering - (rules.held - rules.leaving)
     for at in range(n):
-        tables.position(b, tables.queue(b, at).row).ranked = 0.0
+        tables.structure_of(b, tables.queue(b, at).row).ranked = 0.0
     for _ in range(min(places, n)):
         best = NONE
         highest = 0.0
@@ -197,14 +200,14 @@ def _enter(b: Row, w: int, n: int) -> None:
             x = tables.queue(b, at).row
             p = tables.position(b, x)
             value = tables.number(b, w, PREFER, tables.asset(b, p.asset).bar) if rules.prefers == 1 else 0.0
-            if p.ranked == 0.0 and (best == NONE or value > highest):
+            if tables.structure_of(b, x).ranked == 0.0 and (best == NONE or value > highest):
                 best = x
                 highest = value
-        tables.position(b, best).ranked = 1.0
+        tables.structure_of(b, best).ranked = 1.0
     for at in range(n):
         x = tables.queue(b, at).row
         p = tables.position(b, x)
-        if p.ranked == 1.0:
+        if tables.structure_of(b, x).ranked == 1.0:
             lots = _size(b, rules.size, rules.weight, rules.among, p.qty_lots, tables.asset(b, p.asset), 0)
             if lots > 0:
                 is_long = tables.said(b, w, tables.asset(b, p.asset).bar) & ENTER_LONG != 0
@@ -219,11 +222,12 @@ def check_margin(b: Row) -> None:
     total = 0.0
     for at in range(account.held):
         p = tables.position(b, tables.held(b, at).row)
-        p.ranked = 0.0
-        if p.order == NONE or waits_for_limit(b, p.order):
+        s = tables.structure_of(b, tables.held(b, at).row)
+        s.ranked = 0.0
+        if s.order == NONE or waits_for_limit(b, s.order):
             asset = tables.asset(b, p.asset)
-            p.ranked = formula.maintenance(value_of(asset, asset.mark, float(p.lots)))
-            total += p.ranked
+            s.ranked = formula.maintenance(value_of(asset, asset.mark, float(p.lots)))
+            total += s.ranked
     if account.equity >= total:
         return
     tables.tally(b).margin_call += 1
@@ -231,13 +235,14 @@ def check_margin(b: Row) -> None:
         worst = tables.held(b, 0).row
         for at in range(1, account.held):
             x = tables.held(b, at).row
-            p, most = tables.position(b, x), tables.position(b, worst)
-            is_lower = p.asset < most.asset or (p.asset == most.asset and x < worst)
-            if p.ranked > most.ranked or (p.ranked == most.ranked and is_lower):
+            asset, other = tables.position(b, x).asset, tables.position(b, worst).asset
+            needs, most = tables.structure_of(b, x).ranked, tables.structure_of(b, worst).ranked
+            if needs > most or (needs == most and (asset < other or (asset == other and x < worst))):
                 worst = x
         p = tables.position(b, worst)
-        total -= p.ranked
-        p.ranked = 0.0
-        if p.order != NONE:
-            cancel(b, p.order)
+        s = tables.structure_of(b, worst)
+        total -= s.ranked
+        s.ranked = 0.0
+        if s.order != NONE:
+            cancel(b, s.order)
         send(b, worst, FORCED, -p.side, 0, abs(p.lots))

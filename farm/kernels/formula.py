@@ -139,6 +139,21 @@ def trail_level(unit: int, side: float, peak: float, v: float) -> float:
     return away(peak, -side * v) if unit == PCT else beside(peak, -side * v)
 
 
+@helper
+def common(x: float, y: float) -> float:
+    """The greatest common divisor of two whole numbers above 0."""
+    while y > 0.0:
+        x, y = y, x % y
+    return x
+
+
+@helper
+def compounded(num: float, den: float, more: float, less: float) -> tuple[float, float]:
+    """The ratio of two splits, num for den and more for less, in lowest terms: exact while these are below 2**53."""
+    a, c = common(num, less), common(more, den)
+    return (num / a) * (more / c), (den / c) * (less / a)
+
+
 @inlined
 def restated_price(price: float, num: float, den: float) -> float:
     """A price (or a distance) on the basis after a split of num new shares for den old ones."""

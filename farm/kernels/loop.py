@@ -13,7 +13,7 @@ from numba.core.types import Array, NamedTuple, float64, int64, uint8
 from farm.kernels import records, tables
 from farm.kernels.book import act, end, mark, pay, ruin
 from farm.kernels.decide_rules import check_margin, decide, said_by
-from farm.kernels.jit import inlined, kernel
+from farm.kernels.jit import helper, inlined, kernel
 from farm.kernels.match import at_open, in_bars
 from farm.kernels.orders import lapse_old
 from farm.kernels.records import DONE, NONE, OVERFLOW, REG_T, ROOM, Table, Tables, TapeTables
@@ -24,8 +24,8 @@ def _table(name: str, *, readonly: bool) -> Array:
     return Array(from_dtype(records.TABLES[name]), 1, "C", readonly=readonly)
 
 
-_TAPE = NamedTuple([_table(name, readonly=True) for name in TapeTables._fields], TapeTables)  # type: ignore[no-untyped-call]
-_STATE = NamedTuple([_table(name, readonly=False) for name in Tables._fields], Tables)  # type: ignore[no-untyped-call]
+TAPE = NamedTuple([_table(name, readonly=True) for name in TapeTables._fields], TapeTables)  # type: ignore[no-untyped-call]
+STATE = NamedTuple([_table(name, readonly=False) for name in Tables._fields], Tables)  # type: ignore[no-untyped-call]
 _SIGNALS = Array(uint8, 2, "C", readonly=True)
 _NUMBERS = Array(float64, 3, "C", readonly=True)
 _BOOKS = Array(from_dtype(records.BOOKS), 1, "C")
@@ -46,6 +46,7 @@ def open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, stat
     b.asset = state.asset.ctypes.data
     b.sleeve = state.sleeve.ctypes.data
     b.stop = state.stop.ctypes.data
+    b.structure = state.structure.ctypes.data
     b.position = state.position.ctypes.data
     b.of_asset = state.of_asset.ctypes.data
     b.held = state.held.ctypes.data
@@ -66,20 +67,70 @@ def open_books(b: records.Row, tape: TapeTables, signals: U8, numbers: F64, stat
 
 
 @inlined
-def _take(b: records.Row, first: int, last: int) -> bool:
-    """Take in the bars that close now; return whether an order works on one of them."""
+def _meet(b: records.Row, first: int, last: int) -> bool:
+    """Lead the assets to the bars that close now; return whether an order works on one of them."""
     works = False
     for k in range(first, last):
-        bar = tables.bar(b, k)
-        asset = tables.asset(b, bar.asset)
-        asset.mark = bar.close
-        asset.row = bar.row
+        asset = tables.asset(b, tables.bar(b, k).asset)
         asset.bar = k
         works |= asset.first_order != NONE
     return works
 
 
-@kernel(int64(int64, _TAPE, _SIGNALS, _NUMBERS, _STATE, _BOOKS))
+@inlined
+def _take(b: records.Row, first: int, last: int) -> None:
+    """Take in the closes of these bars, which nobody knew inside them."""
+    for k in range(first, last):
+        bar = tables.bar(b, k)
+        asset = tables.asset(b, bar.asset)
+        asset.mark = bar.close
+        asset.row = bar.row
+
+
+@helper
+def _pass_over(b: records.Row, last: int, act_at: int, bar_at: int, pay_at: int, open_at: int) -> tuple[int, int]:
+    """Pass over the instants at which nothing can happen to an account that holds nothing and waits for nothing: no
+    split, no dividend, and bars that say nothing. Return the rows of the bars and openings that have been taken then.
+    """
+    account = tables.account(b)
+    equity = account.cash + account.receivable
+    i = account.next
+    while i < last and equity > 0.0:
+        instant = tables.instant(b, i)
+        if instant.act_end > act_at or instant.pay_end > pay_at:
+            break
+        if instant.bar_end > bar_at:
+            said = 0
+            for w in range(b.sleeves):
+                said |= said_by(b, w, bar_at, instant.bar_end)
+            if said != 0:
+                break
+            for k in range(bar_at, instant.bar_end):
+                bar = tables.bar(b, k)
+                asset = tables.asset(b, bar.asset)
+                asset.mark = bar.close
+                asset.row = bar.row
+                asset.bar = k
+            session = tables.session(b, account.session)
+            session.decision_bars += 1
+            session.market_bars += account.was_held
+            account.was_held = 0
+        if instant.session >= 0:
+            session = tables.session(b, account.session)
+            session.equity = int(equity)
+            session.position = 0
+            account.session += 1
+        if instant.session >= 0 or instant.bar_end > bar_at:
+            account.equity = equity
+            account.gross = 0.0
+        account.ts = instant.ts
+        bar_at, open_at = instant.bar_end, instant.open_end
+        i += 1
+    account.next = i
+    return bar_at, open_at
+
+
+@kernel(int64(int64, TAPE, _SIGNALS, _NUMBERS, STATE, _BOOKS))
 def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Tables, books: Table) -> int:
     """Carry the state over the instants [account.next, ``last``); return DONE, ROOM or OVERFLOW.
 
@@ -102,7 +153,12 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
     if account.next > 0:
         before = tables.instant(b, account.next - 1)
         act_at, bar_at, pay_at, open_at = before.act_end, before.bar_end, before.pay_end, before.open_end
-    for i in range(account.next, last):
+    while account.next < last:
+        if account.held == 0 and account.working == 0 and account.ruin == 0:
+            bar_at, open_at = _pass_over(b, last, act_at, bar_at, pay_at, open_at)
+            if account.next == last:
+                break
+        i = account.next
         instant = tables.instant(b, i)
         if account.orders > order_room or account.fills > fill_room or account.trades > trade_room:
             return ROOM
@@ -112,8 +168,9 @@ def advance(last: int, tape: TapeTables, signals: U8, numbers: F64, state: Table
         closes = instant.session >= 0
         account.ts = instant.ts
         if account.ruin == 0:
-            if end_bar > first and _take(b, first, end_bar):
+            if end_bar > first and _meet(b, first, end_bar):
                 in_bars(b, first, end_bar)
+            _take(b, first, end_bar)
             if closes or end_bar > first:
                 mark(b)
             if account.working > 0 and instant.closed != 0:

@@ -7,7 +7,7 @@ closing bar, guards are tested: stops before targets, each by order of the entry
 import numpy as np
 
 from farm.kernels import formula, tables
-from farm.kernels.book import admit, close_lots, fee_of, flatten, level_of, mark, value_of
+from farm.kernels.book import admit, close_lots, fee_of, flatten, level_of, lift, mark, value_of
 from farm.kernels.jit import helper, inlined
 from farm.kernels.orders import drop, leave_alone, settle, trigger
 from farm.kernels.records import ADD, ENTER, IN_CASH, IN_WORK, NONE, REJECTED, REVERSE, TARGET, TRAIL, Row
@@ -37,7 +37,7 @@ def at_open(b: Row, first: int, last: int) -> None:
                     n = _queue(b, 0, n, row)
             row = o.next
     if n > 0:
-        _fill(b, n, 1)
+        _fill(b, n)
 
 
 @inlined
@@ -52,9 +52,8 @@ def _queue(b: Row, start: int, n: int, row: int) -> int:
 
 
 @helper
-def _fill(b: Row, n: int, ahead: int) -> None:
-    """Fill the ``n`` orders in the queue: what closes first, then the openings. They are in the bar that has closed
-    last (``ahead`` 0), or in the one that opens now (1)."""
+def _fill(b: Row, n: int) -> None:
+    """Fill the ``n`` orders in the queue, in the bars after the last closes: what closes first, then the openings."""
     account = tables.account(b)
     for at in range(n):
         row = tables.queue(b, at).row
@@ -67,9 +66,9 @@ def _fill(b: Row, n: int, ahead: int) -> None:
             # Kept back until the whole order is known: one commission line per order.
             o.held_fee = fee_of(tables.asset(b, p.asset), o.at, float(o.closed))
             account.cash -= o.held_fee
-            tables.sleeve(b, p.sleeve).held += 1  # its place stays taken
+            tables.sleeve(b, o.sleeve).held += 1  # its place stays taken
         elif o.works_as not in (ENTER, ADD):
-            close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + ahead)
+            close_lots(b, o.position, row, float(abs(p.lots)), o.kind, tables.asset(b, p.asset).row + 1)
             drop(b, row)
     m = 0
     for at in range(n):
@@ -94,7 +93,7 @@ def _fill(b: Row, n: int, ahead: int) -> None:
             _share(b, m, available)
         for at in range(m):
             row = tables.queue(b, at).row
-            admit(b, row, tables.asset(b, tables.order(b, row).instrument).row + ahead)
+            admit(b, row, tables.asset(b, tables.order(b, row).instrument).row + 1)
 
 
 @helper
@@ -204,7 +203,7 @@ def _share(b: Row, n: int, available: float) -> None:
 
 @helper
 def in_bars(b: Row, first: int, last: int) -> None:
-    """Match what works on the instruments that close a bar now; phase 3 of domain.md 3.1.
+    """Match what works on the instruments that close a bar now, before their closes count: phase 3 of domain.md 3.1.
 
     Stops come before targets, each in the order in which the positions were opened, then entries at their limits. A
     stop becomes a market order; a target is a limit and does not slip. Who enters inside a bar may be stopped out.
@@ -240,10 +239,17 @@ def in_bars(b: Row, first: int, last: int) -> None:
 
 
 @inlined
+def _entry_of(b: Row, row: int) -> int:
+    """The number of the order that opened what a guard protects."""
+    number: int = tables.structure_of(b, tables.order(b, row).position).entry_order
+    return number
+
+
+@inlined
 def _queue_by_entry(b: Row, start: int, n: int, row: int) -> int:
-    entry = tables.position(b, tables.order(b, row).position).entry_order
+    entry = _entry_of(b, row)
     at = start + n
-    while at > start and tables.position(b, tables.order(b, tables.queue(b, at - 1).row).position).entry_order > entry:
+    while at > start and _entry_of(b, tables.queue(b, at - 1).row) > entry:
         tables.queue(b, at).row = tables.queue(b, at - 1).row
         at -= 1
     tables.queue(b, at).row = row
@@ -259,6 +265,7 @@ def _met(b: Row, first: int, bar: Row) -> int:
     lifted. Everything is seen from the long side: prices of a short are negated.
     """
     head = tables.order(b, first)
+    split = tables.asset(b, head.instrument).split
     side = -float(head.side)
     start = side * bar.open
     low = bar.low if side > 0.0 else -bar.high
@@ -267,8 +274,8 @@ def _met(b: Row, first: int, bar: Row) -> int:
     stop_row, target_row = NONE, NONE
     for row in range(first, first + head.guards + 1):
         o = tables.order(b, row)
-        if o.kind == TRAIL:
-            o.peak = side * max(side * o.peak, start)
+        if o.kind == TRAIL and start > side * o.peak:
+            lift(o, bar.open, split)
         level = side * level_of(o)
         if np.isnan(level):
             continue
@@ -287,8 +294,8 @@ def _met(b: Row, first: int, bar: Row) -> int:
         return target_row
     for row in range(first, first + head.guards + 1):
         o = tables.order(b, row)
-        if o.kind == TRAIL:
-            o.peak = side * max(side * o.peak, high)
+        if o.kind == TRAIL and high > side * o.peak:
+            lift(o, side * high, split)
     return NONE
 
 
@@ -303,16 +310,17 @@ def _enter_inside(b: Row, entries: int) -> None:
         if tables.order(b, row).status == IN_WORK:  # else a stop of this very bar has left it nothing to do
             tables.queue(b, m).row = row
             m += 1
-    _fill(b, m, 0)
+    _fill(b, m)
     for at in range(entries):
         o = tables.order(b, tables.queue(b, 2 * n + at).row)
         p = tables.position(b, o.position)
-        if p.guard == NONE or p.entry_order != o.number:
+        s = tables.structure_of(b, o.position)
+        if s.guard == NONE or s.entry_order != o.number:
             continue
         bar = tables.bar(b, tables.asset(b, p.asset).bar)
         side = float(p.side)
         low = bar.low if side > 0.0 else -bar.high
-        first = p.guard
+        first = s.guard
         nearest = np.nan
         met = NONE
         for row in range(first, first + tables.order(b, first).guards + 1):
@@ -333,7 +341,7 @@ def _execute(b: Row, row: int) -> None:
     asset = tables.asset(b, o.instrument)
     o.at = o.ref if o.kind == TARGET else formula.slipped(o.ref, float(o.side), asset.up, asset.down)
     trigger(b, row, o.ref)
-    p = tables.position(b, o.position)
-    close_lots(b, o.position, row, float(abs(p.lots)), o.kind, asset.row)
-    if p.order != NONE:
-        leave_alone(b, p.order)
+    close_lots(b, o.position, row, float(abs(tables.position(b, o.position).lots)), o.kind, asset.row + 1)
+    waits = tables.structure_of(b, o.position).order
+    if waits != NONE:
+        leave_alone(b, waits)

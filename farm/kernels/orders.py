@@ -8,7 +8,7 @@ one by one, guards as groups, of which the first one is in the chain and the oth
 import numpy as np
 
 from farm.kernels import tables
-from farm.kernels.formula import on_grid, restated_level, restated_lots, restated_price
+from farm.kernels.formula import compounded, on_grid, restated_level, restated_lots, restated_price
 from farm.kernels.jit import helper, inlined
 from farm.kernels.records import (
     ADD,
@@ -41,7 +41,7 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     o = tables.order(b, row)
     o.ts = account.ts
     o.session = account.session
-    o.sleeve = p.sleeve
+    o.sleeve = tables.structure_of(b, x).sleeve
     o.instrument = p.asset
     o.kind = kind
     o.side = side
@@ -62,10 +62,13 @@ def append_order(b: Row, x: int, kind: int, side: int, lots: int, price: float) 
     o.lasts = account.ttl
     o.limit = 0.0
     o.opens = 0
+    o.split = tables.asset(b, p.asset).split
     o.unit = PCT
-    o.value = 0.0
+    o.frozen = 0.0
     o.level = np.nan
     o.peak = np.nan
+    o.peak_print = np.nan
+    o.peak_split = NONE
     o.ref = np.nan
     o.at = np.nan
     o.fit = 0
@@ -92,9 +95,9 @@ def append_guards(b: Row, row: int) -> None:
         o = tables.order(b, guard)
         o.number = NONE
         o.unit = rule.unit
-        o.value = rule.value
+        o.frozen = rule.value
         if rule.unit == LEVEL:
-            o.value = on_grid(tables.number(b, entry.sleeve, rule.number, tables.asset(b, entry.instrument).bar))
+            o.frozen = on_grid(tables.number(b, entry.sleeve, rule.number, tables.asset(b, entry.instrument).bar))
         entry.guards += 1
 
 
@@ -131,21 +134,24 @@ def opens_lots(kind: int) -> bool:
 def send(b: Row, x: int, kind: int, side: int, opens: int, closes: int) -> int:
     """Admit an order: it works from now on, closes ``closes`` lots and opens ``opens``; return its row."""
     account, p = tables.account(b), tables.position(b, x)
+    s = tables.structure_of(b, x)
     row = append_order(b, x, kind, side, opens + closes, tables.asset(b, p.asset).mark)
     o = tables.order(b, row)
     o.opens = opens
     if opens_lots(kind):
-        rules = tables.sleeve(b, p.sleeve)
+        rules = tables.sleeve(b, s.sleeve)
         o.lasts = rules.ttl
         if rules.limit != 0:
-            o.limit = on_grid(tables.number(b, p.sleeve, rules.limit, tables.asset(b, p.asset).bar))
+            o.limit = on_grid(tables.number(b, s.sleeve, rules.limit, tables.asset(b, p.asset).bar))
             o.limit_price = o.limit
         append_guards(b, row)
-    p.order = row
+    s.order = row
     o.working_at = account.working
     tables.working(b, account.working).row = row
     account.working += 1
-    _count_in(tables.sleeve(b, p.sleeve), kind, 1)
+    under_way = tables.instant(b, account.next).under_way >> tables.asset(b, p.asset).calendar
+    o.sessions = -(under_way & 1)
+    _count_in(tables.sleeve(b, s.sleeve), kind, 1)
     link(b, row)
     return row
 
@@ -162,10 +168,9 @@ def _count_in(rules: Row, kind: int, change: int) -> None:
 def drop(b: Row, row: int) -> None:
     """Take a sent order out of work, whatever became of it."""
     account, o = tables.account(b), tables.order(b, row)
-    p = tables.position(b, o.position)
     unlink(b, row)
-    p.order = NONE
-    _count_in(tables.sleeve(b, p.sleeve), o.works_as, -1)
+    tables.structure_of(b, o.position).order = NONE
+    _count_in(tables.sleeve(b, o.sleeve), o.works_as, -1)
     account.working -= 1
     last = tables.working(b, account.working).row
     tables.working(b, o.working_at).row = last
@@ -239,10 +244,10 @@ def lapse_all(b: Row) -> None:
 @helper
 def release(b: Row, x: int) -> None:
     """Take the guards of a position off: it is closed, or one of them is sent."""
-    p = tables.position(b, x)
-    if p.guard != NONE:
-        unlink(b, p.guard)
-        p.guard = NONE
+    s = tables.structure_of(b, x)
+    if s.guard != NONE:
+        unlink(b, s.guard)
+        s.guard = NONE
 
 
 @helper
@@ -258,28 +263,45 @@ def trigger(b: Row, row: int, ref: float) -> None:
 
 
 @helper
-def restate_guards(b: Row, first: int, count: int, num: float, den: float) -> None:
-    """Guards on the basis after a split: prices and distances; a fraction of the peak stays what it is."""
-    for row in range(first, first + count):
-        o = tables.order(b, row)
-        if o.kind != TRAIL:
-            o.level = restated_level(o.level, num, den)
-        elif o.unit != PCT:
-            o.level = restated_price(o.level, num, den)  # a distance; the price that it gives is put on the grid
-        if o.unit == LEVEL:
-            o.value = restated_level(o.value, num, den)
-        o.peak = restated_price(o.peak, num, den)
+def ratio(b: Row, asset: Row, split: int) -> tuple[float, float]:
+    """New shares, and for how many old ones, by all splits of an asset after the one in row ``split``.
+
+    Prices are restated once, from what was frozen, by the product of the ratios since: restated at each split, 95.095
+    would come back from 3 for 1 and 1 for 3 as 95.094999999999.
+    """
+    num, den = 1.0, 1.0
+    row = asset.split
+    while row != split:
+        action = tables.action(b, row)
+        num, den = compounded(num, den, action.num, action.den)
+        row = action.before
+    return num, den
 
 
 @helper
-def restate_order(b: Row, row: int, num: float, den: float) -> None:
-    """A waiting order on the basis after a split that its position has gone through: lots are floored."""
+def restate_guards(b: Row, asset: Row, first: int) -> None:
+    """The group of guards at ``first`` on the basis after a split: prices and distances; a fraction stays as it is."""
+    for row in range(first, first + tables.order(b, first).guards + 1):
+        o = tables.order(b, row)
+        num, den = ratio(b, asset, o.split)
+        if o.kind != TRAIL:
+            o.level = restated_level(o.frozen, num, den)
+        elif o.unit != PCT:
+            o.level = restated_price(o.frozen, num, den)  # a distance; the price that it gives is put on the grid
+        num, den = ratio(b, asset, o.peak_split)
+        o.peak = restated_price(o.peak_print, num, den)
+
+
+@helper
+def restate_order(b: Row, asset: Row, row: int, action: Row) -> None:
+    """A waiting order on the basis after a split that its position has gone through: lots are floored. Its guards are
+    restated when they get their levels."""
     o = tables.order(b, row)
-    bound(tables.account(b), o.opens * num)
-    o.opens = int(restated_lots(float(o.opens), num, den))
+    bound(tables.account(b), o.opens * action.num)
+    o.opens = int(restated_lots(float(o.opens), action.num, action.den))
     if o.limit > 0.0:
-        o.limit = restated_level(o.limit, num, den)
-    restate_guards(b, row + 1, o.guards, num, den)
+        num, den = ratio(b, asset, o.split)
+        o.limit = restated_level(o.limit_price, num, den)
     if tables.position(b, o.position).lots == 0:
         leave_alone(b, row)
     elif o.works_as == ADD and o.opens == 0:

@@ -52,6 +52,7 @@ INSTANT = np.dtype(
         ("ts", "<i8"),  # when
         ("session", "<i8"),  # the session of the run that closes now, or -1
         ("closed", "<i8"),  # a bit for each calendar of which a session closes now
+        ("under_way", "<i8"),  # a bit for each calendar of which a session has opened before now, and closes after it
         ("act_end", "<i8"),  # where the rows of this instant end among the splits and ex-dates,
         ("bar_end", "<i8"),  # the closing bars,
         ("pay_end", "<i8"),  # the dividends paid,
@@ -63,6 +64,7 @@ ACTION = np.dtype(
     [
         ("asset", "<i8"),
         ("dividend", "<i8"),  # number of the dividend; -1: a split
+        ("before", "<i8"),  # a split: row of the one before it of this asset, or -1
         ("day", "<i8"),  # ex-day
         ("pay_assumed", "<i8"),  # 1: no pay date is known, the ex-date stands in
         ("num", "<f8"),  # new shares
@@ -147,7 +149,7 @@ ASSET = np.dtype(
         # What every closing bar touches stands first, in one cache line.
         ("mark", "<f8"),  # last close
         ("row", "<i8"),  # own bar of the last close; -1 before the first
-        ("bar", "<i8"),  # row of that bar among the closing bars of the tape
+        ("bar", "<i8"),  # row among the closing bars of the tape of that bar, or of the one that is being matched
         ("first_order", "<i8"),  # first of the orders that work on it, or -1; ORDER.next leads on
         ("first_position", "<i8"),  # where the positions in it begin in ``Books.of_asset``,
         ("end_position", "<i8"),  # and end
@@ -162,6 +164,7 @@ ASSET = np.dtype(
         ("per_order", "<f8"),  # plus so much an order,
         ("fee_min", "<f8"),  # and in all at least this, in micro-units
         ("calendar", "<i8"),  # its number among those of the tape
+        ("split", "<i8"),  # row of its last split among the actions, or -1: prices are on the share basis after it
     ]
 )
 """A traded instrument of the tape, in id order."""
@@ -199,35 +202,43 @@ STOP_RULE = np.dtype(
     ]
 )
 
-POSITION = np.dtype(
+STRUCTURE = np.dtype(
     [
         ("sleeve", "<i8"),
-        ("asset", "<i8"),
-        ("lots", "<i8"),  # held now, signed; 0: flat, and the fields down to ``exit_row`` are those of the last trade
-        ("side", "<i8"),  # +1 long, -1 short
-        ("entry_price", "<f8"),  # average over its openings, slippage included
         ("pnl", "<f8"),  # cash flows of the trade so far: what is realised, less what was paid for what is held
         ("fees", "<f8"),
         ("dividends", "<f8"),
-        ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
-        ("entry_notional", "<f8"),
-        ("num", "<f8"),  # new shares
-        ("den", "<f8"),  # for so many old ones, by the splits since the last opening
+        ("entry_notional", "<f8"),  # of all its openings
         ("adds", "<i8"),  # additions so far
+        ("decided_split", "<i8"),  # ASSET.split when its entry was decided: distances that rules name are of that basis
         ("entry_order", "<i8"),  # number of the order that opened it
         ("entry_ts", "<i8"),
         ("entry_session", "<i8"),
         ("entry_row", "<i8"),  # own bars of the instrument: in which it was opened,
         ("exit_row", "<i8"),  # and in which the last trade ended
-        ("held_at", "<i8"),  # where it stands in the list of positions held
         ("order", "<i8"),  # the order that works to open or close it, or -1
         ("guard", "<i8"),  # the first order of the group that protects it, or -1
-        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry,
-        ("add_lots", "<i8"),  # and of an addition
         ("ranked", "<f8"),  # scratch: margin that it needs; 1.0 once picked for an entry
     ]
 )
-"""What one sleeve holds of one instrument: by sleeve, then by instrument id."""
+"""What a sleeve holds as one thing, from flat to flat; of one that is flat, the last trade. A sleeve of rules has one
+for each of its instruments, with one leg: by sleeve, then by instrument id."""
+
+POSITION = np.dtype(
+    [
+        ("structure", "<i8"),
+        ("asset", "<i8"),
+        ("lots", "<i8"),  # held now, signed; 0: flat
+        ("side", "<i8"),  # +1 long, -1 short
+        ("entry_price", "<f8"),  # average over its openings, slippage included
+        ("entry_lots", "<i8"),  # lots opened; like the price on the share basis of the last opening
+        ("opened_split", "<i8"),  # ASSET.split at the last opening
+        ("held_at", "<i8"),  # where it stands in the list of positions held
+        ("qty_lots", "<i8"),  # BY_QTY: lots of an entry,
+        ("add_lots", "<i8"),  # and of an addition
+    ]
+)
+"""One leg of a structure: lots of one instrument. By structure."""
 
 ORDER = np.dtype(
     [
@@ -250,14 +261,20 @@ ORDER = np.dtype(
         ("next", "<i8"),  # the next order that works on this asset, or -1
         ("working_at", "<i8"),  # where it stands in the list of working orders
         ("guards", "<i8"),  # rows after it that will guard (or after the first, do guard) the position
-        ("sessions", "<i8"),  # sessions of its instrument that have closed while it worked,
+        (
+            "sessions",
+            "<i8",
+        ),  # sessions of its instrument that have opened and closed while it worked; -1 in one before,
         ("lasts", "<i8"),  # and after how many it lapses
         ("limit", "<f8"),  # its limit on the share basis of now; 0: it takes any price
         ("opens", "<i8"),  # lots that it opens beyond what it closes
+        ("split", "<i8"),  # ASSET.split when its prices were frozen: ``limit_price`` or ``frozen``
         ("unit", "<i8"),  # a guard: how its rule measures, PCT .. R
-        ("value", "<f8"),  # a guard: what its rule says, in that unit
-        ("level", "<f8"),  # a guard: its price, or the distance of a trail from the peak
-        ("peak", "<f8"),  # a trail: the best print since the entry
+        ("frozen", "<f8"),  # a guard: what its rule says; once it is at work, its level as it was set
+        ("level", "<f8"),  # a guard: its price, or the distance of a trail from the peak; on the share basis of now
+        ("peak", "<f8"),  # a trail: the best print since the entry, on the share basis of now,
+        ("peak_print", "<f8"),  # and as it was printed,
+        ("peak_split", "<i8"),  # with ASSET.split then
         ("ref", "<f8"),  # the print that it meets,
         ("at", "<f8"),  # and the price that it pays
         ("fit", "<i8"),  # lots of ``opens`` that are covered
@@ -351,9 +368,10 @@ class TapeTables(NamedTuple):
 class Tables(NamedTuple):
     """Everything that changes in a run, and the rules that it changes by.
 
-    account, tally (1,); asset (k,); sleeve (w,); stop (rules,); position (n,); of_asset (n,): the positions in each
-    asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue (3 n,):
-    scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one for each.
+    account, tally (1,); asset (k,); sleeve (w,); stop (rules,); structure, position (n,); of_asset (n,): the positions
+    in each asset, as ASSET says; held, working (n,): positions not flat and orders that wait, in no order; queue
+    (3 n,): scratch; receivable (dividends x w,); order, fill, cash, trade: as many as there is room for; session: one
+    for each.
     """
 
     account: Table
@@ -361,6 +379,7 @@ class Tables(NamedTuple):
     asset: Table
     sleeve: Table
     stop: Table
+    structure: Table
     position: Table
     of_asset: Table
     held: Table
@@ -387,6 +406,7 @@ TABLES: dict[str, np.dtype[np.void]] = {
     "asset": ASSET,
     "sleeve": SLEEVE,
     "stop": STOP_RULE,
+    "structure": STRUCTURE,
     "position": POSITION,
     "of_asset": LINK,
     "held": LINK,

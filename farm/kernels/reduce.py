@@ -34,6 +34,8 @@ kernels depend on nothing that the digest of their sources does not cover."""
 """Where the counts and the sums in micro-units of a stretch stand, which ``totals.py`` writes; and their number."""
 
 MICRO = 1e6
+STEPS = 256
+"""Steps into which returns are counted to find their tails."""
 
 _F64 = Array(float64, 1, "C", readonly=True)
 _I64 = Array(int64, 1, "C", readonly=True)
@@ -155,63 +157,52 @@ def drawdowns(base: int, base_day: int, equity: I64, day: I32, dd: F64) -> tuple
 
 
 @helper
-def sift_down(heap: F64, at: int, size: int) -> None:
-    """Move ``heap[at]`` down to its place in a heap whose largest value is on top."""
-    value = heap[at]
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= value:
-            break
-        heap[at] = heap[child]
-        at = child
-    heap[at] = value
-
-
-@helper
-def lowest(x: F64, sign: float, out: F64) -> None:
-    """Write the ``len(out)`` lowest values of ``sign * x`` into ``out``, ascending. ``1 <= len(out) <= len(x)``.
-
-    A heap of the lowest so far: most values fail one predictable comparison, and nothing but the tail is sorted.
-    """
-    size = len(out)
-    for i in range(size):
-        out[i] = sign * x[i]
-    for i in range(size // 2 - 1, -1, -1):
-        sift_down(out, i, size)
-    for i in range(size, len(x)):
-        value = sign * x[i]
-        if value < out[0]:
-            out[0] = value
-            sift_down(out, 0, size)
-    for end in range(size - 1, 0, -1):
-        out[0], out[end] = out[end], out[0]
-        sift_down(out, 0, end)
-
-
-@helper
 def tails(r: F64, out: F64) -> None:
     """Write var95, cvar95 and tail_ratio of the session returns: 5th and 95th percentiles, linear interpolation.
 
     The position 0.05 (n - 1) is split by integers into ``whole`` and ``part / 20``; the 95th percentile is the 5th of
-    ``-r``, negated.
+    ``-r``, negated. Only what may lie in a tail is sorted: the returns are counted into steps between the lowest and
+    the highest first, and a step is higher only if its returns are.
     """
     n = len(r)
     whole, part = (n - 1) // 20, (n - 1) % 20
-    tail = np.empty(min(whole + 2, n))
-    lowest(r, 1.0, tail)
-    low = tail[whole]
+    size = min(whole + 2, n)
+    lowest, highest = r.min(), r.max()
+    scale = (STEPS - 1) / (highest - lowest) if highest > lowest else 0.0
+    if math.isinf(scale):
+        scale = 0.0
+    step = np.empty(n, np.uint8)
+    count = np.zeros(STEPS, np.int64)
+    for i in range(n):
+        at = np.uint8((r[i] - lowest) * scale)
+        step[i] = at
+        count[at] += 1
+    below, last = 0, -1
+    while below < size:
+        last += 1
+        below += count[last]
+    above, first = 0, STEPS
+    while above < size:
+        first -= 1
+        above += count[first]
+    low_tail = np.empty(n)
+    high_tail = np.empty(n)
+    below, above = 0, 0
+    for i in range(n):
+        low_tail[below] = r[i]
+        below += 1 if step[i] <= last else 0
+        high_tail[above] = r[i]
+        above += 1 if step[i] >= first else 0
+    low_tail = np.sort(low_tail[:below])
+    high_tail = np.sort(high_tail[:above])
+    low = low_tail[whole]
     if part > 0:
-        low += (tail[whole + 1] - tail[whole]) * (part / 20.0)
+        low += (low_tail[whole + 1] - low_tail[whole]) * (part / 20.0)
     out[VAR95] = low
-    out[CVAR95] = lane_sum(tail[: whole + 1]) / (whole + 1)
-    lowest(r, -1.0, tail)
-    high = tail[whole]
+    out[CVAR95] = lane_sum(low_tail[: whole + 1]) / (whole + 1)
+    high = -high_tail[above - 1 - whole]
     if part > 0:
-        high += (tail[whole + 1] - tail[whole]) * (part / 20.0)
+        high += (-high_tail[above - 2 - whole] - high) * (part / 20.0)
     if low != 0.0:
         out[TAIL_RATIO] = abs(high) / abs(low)
 

@@ -23,7 +23,7 @@ GRID_MAX = 2.0**51
 """Ticks below this are found again exactly from the decoded price, and 2048 of them sum below SUM_MAX."""
 SUM_MAX = 2**62
 EXACT_MAX = 2**53
-_SURE_WINDOW = 2048  # SUM_MAX / GRID_MAX
+SURE_WINDOW = 2048  # SUM_MAX / GRID_MAX
 
 F64_IN = types.Array(float64, 1, "C", readonly=True)
 I64_IN = types.Array(int64, 1, "C", readonly=True)
@@ -90,7 +90,7 @@ def quotient(numerator: int, denominator: int) -> float:
 @helper
 def sum_fits(sums: I64, begin: int, end: int) -> bool:
     """Return whether the window's ticks provably sum below SUM_MAX."""
-    if end - begin <= _SURE_WINDOW:
+    if end - begin <= SURE_WINDOW:
         return True
     total = 0.0
     for t in range(begin, end):

@@ -32,6 +32,7 @@ from farm.kernels.records import (
     SESSION,
     SLEEVE,
     STOP_RULE,
+    STRUCTURE,
     TALLY,
     TRADE,
     Row,
@@ -114,8 +115,14 @@ def stop_rule(b: Row, row: int) -> Row:
 
 
 @inlined
+def structure_of(b: Row, leg: int) -> Row:
+    """What a sleeve holds as one thing, of which the position in this row is a leg."""
+    return _record(b.structure, _record(b.position, leg, POSITION).structure, STRUCTURE)
+
+
+@inlined
 def position(b: Row, row: int) -> Row:
-    """What one sleeve holds of one instrument."""
+    """A leg of a structure."""
     return _record(b.position, row, POSITION)
 
 
@@ -190,3 +197,9 @@ def said(b: Row, sleeve: int, bar: int) -> int:
 def number(b: Row, sleeve: int, which: int, bar: int) -> float:
     """A number of a sleeve at a closing bar: its preference, or a stop level."""
     return _record(b.numbers, (sleeve * b.levels + which) * b.bars_end + bar, NUMBER).value
+
+
+@inlined
+def word(address: int, at: int) -> Row:
+    """One of the words of eight bytes from ``address`` on, as ``row``."""
+    return _record(address, at, LINK)

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from farm.market.panel import InstrumentSeries
-from farm.values.arrays import F64, I32, I64, readonly
+from farm.kernels.panel import dividend_ratios, product_factors, rows_on, split_factors
+from farm.market.gather import FirstFault, Gathered
+from farm.market.panel import Panel
+from farm.values.arrays import F64, I8, I32, I64, readonly
 from farm.values.errors import DataError
 from farm.values.units import iso
 
 EXACT_MAX = 2**53
 """Integers below this are float64 without rounding."""
+_OF_SPLITS = ("ex_day", "numerator", "denominator")
 
 
 @dataclass(frozen=True)
@@ -131,14 +134,140 @@ def _rows(bar_day: I32, first: int | None, stop: int | None) -> slice:
     return slice(low, high)
 
 
-def doubtful_splits(series: InstrumentSeries, start_day: int) -> int:
-    """Return how many splits of the run the prices do not show: the open of the ex-day over the close before is nearer
-    to 1 than to the ratio, as in prices that were adjusted before they came. Only bars from ``start_day`` on are asked.
+def _powers(scale: I8) -> F64:
+    """Return 10**scale, exact."""
+    return np.power(10, scale.astype(np.int64)).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Factors of many instruments' bars, (n,) each, read-only: of splits, these as fractions, and of total return."""
+
+    factor: F64
+    num: F64
+    den: F64
+    total_return: F64
+
+
+def adjusted(
+    ids: Sequence[str],
+    bars: Gathered,
+    splits: Gathered,
+    dividends: Gathered,
+    anchor_day: int,
+    faults: FirstFault,
+    stage: int,
+) -> Factors:
+    """Return the factors of all bars: those of ``factors`` and ``ratios``, to the bit.
+
+    Kernels compute them with some 100 bits. Where these leave open what the correctly rounded value is, and where they
+    meet a ratio that is none, the instrument's own integers decide.
+    Faults: a ratio that is none, a dividend that is not below the close before it.
     """
-    count = 0
-    for ex_day, num, den in zip(series.split_day, series.split_num, series.split_den, strict=True):
-        row = int(np.searchsorted(series.day, ex_day))
-        if 0 < row < series.rows and series.day[row - 1] >= start_day:
-            moved = series.open[row] / series.close[row - 1]
-            count += bool(abs(moved - 1.0) < abs(moved - den / num))
-    return count
+    day: I32 = bars.columns["day"]
+    factor, num, den = (np.empty(day.size, np.float64) for _ in range(3))
+    sure = np.empty(len(ids), np.int8)
+    ex_day, numerator, denominator = (splits.columns[column] for column in _OF_SPLITS)
+    split_factors(day, bars.start, anchor_day, splits.start, ex_day, numerator, denominator, factor, num, den, sure)
+    total_return, is_sure = factor, sure
+    if dividends.columns["ex_day"].size:
+        total_return, is_sure = np.empty(day.size, np.float64), sure.copy()
+        _total_return(bars, splits, dividends, anchor_day, total_return, is_sure)
+    for instrument in np.flatnonzero(is_sure == 0).tolist():
+        rows = slice(*bars.start[instrument : instrument + 2].tolist())
+        try:
+            by_split, by_dividend = _steps(ids[instrument], instrument, rows, bars, splits, dividends)
+        except DataError as error:
+            faults.add(instrument, stage, error)
+            continue
+        total_return[rows] = factors(day[rows], anchor_day, [*by_split, *by_dividend])
+        if not sure[instrument]:
+            factor[rows] = factors(day[rows], anchor_day, by_split)
+            num[rows], den[rows] = ratios(day[rows], anchor_day, by_split)
+    return Factors(readonly(factor), readonly(num), readonly(den), readonly(total_return))
+
+
+def _steps(
+    name: str, instrument: int, rows: slice, bars: Gathered, splits: Gathered, dividends: Gathered
+) -> tuple[list[Step], list[Step]]:
+    """Return the steps of one instrument, by split and by dividend."""
+    mine = slice(*splits.start[instrument : instrument + 2].tolist())
+    ex_day, numerator, denominator = (splits.columns[column][mine] for column in _OF_SPLITS)
+    by_split = split_steps(ex_day, numerator, denominator, f"splits of {name}")
+    paid = slice(*dividends.start[instrument : instrument + 2].tolist())
+    by_dividend = dividend_steps(
+        dividends.columns["ex_day"][paid],
+        dividends.columns["amount"][paid],
+        int(dividends.scale[instrument]),
+        bars.columns["day"][rows],
+        bars.columns["close"][rows],
+        int(bars.scale[instrument]),
+        by_split,
+        f"dividends of {name}",
+    )
+    return by_split, by_dividend
+
+
+def _total_return(
+    bars: Gathered, splits: Gathered, dividends: Gathered, anchor_day: int, out: F64, is_sure: I8
+) -> None:
+    """Write the factors of splits and dividends together; ``is_sure`` (s,) becomes 0 where they may not be right."""
+    day: I32 = bars.columns["day"]
+    ex_day, owner = dividends.columns["ex_day"], dividends.owner
+    before = np.empty(ex_day.size, np.int64)
+    rows_on(day, bars.start, owner, ex_day, before)
+    # Dividends before the first bar have no step: nobody held then.
+    kept = np.flatnonzero(before > bars.start[owner])
+    ex_day, owner, before = ex_day[kept], owner[kept], before[kept] - 1
+    num_hi, num_lo, den_hi, den_lo = (np.empty(kept.size, np.float64) for _ in range(4))
+    found = np.empty(kept.size, np.int8)
+    dividend_ratios(
+        day[before],
+        bars.columns["close"][before],
+        _powers(dividends.scale[owner]),
+        dividends.columns["amount"][kept],
+        _powers(bars.scale[owner]),
+        ex_day,
+        splits.start[owner],
+        splits.start[owner + 1],
+        owner,
+        splits.columns["ex_day"],
+        splits.columns["numerator"],
+        splits.columns["denominator"],
+        num_hi,
+        num_lo,
+        den_hi,
+        den_lo,
+        found,
+    )
+    is_sure[owner[found == 0]] = 0
+    by_split = splits.columns["numerator"].astype(np.float64), splits.columns["denominator"].astype(np.float64)
+    is_sure[splits.owner[np.maximum(*by_split) >= EXACT_MAX]] = 0
+    none = np.zeros(by_split[0].size)
+    step_owner = np.concatenate((splits.owner, owner))
+    step_day = np.concatenate((splits.columns["ex_day"], ex_day))
+    order = np.lexsort((step_day, step_owner))
+    step_start = np.searchsorted(step_owner[order], np.arange(bars.start.size)).astype(np.int64)
+    num, num_rest, den, den_rest = (
+        np.concatenate(pair)[order]
+        for pair in ((by_split[0], num_hi), (none, num_lo), (by_split[1], den_hi), (none, den_lo))
+    )
+    product_factors(
+        day, bars.start, anchor_day, step_start, step_day[order], num, num_rest, den, den_rest, out, is_sure
+    )
+
+
+def doubtful_splits(panel: Panel) -> I64:
+    """Return how many splits of each instrument's run the prices do not show, (s,): the open of the ex-day over the
+    close before is nearer to 1 than to the ratio, as in prices that were adjusted before they came. Only bars of the
+    run are asked.
+    """
+    count = len(panel.instruments)
+    owner = np.repeat(np.arange(count, dtype=np.int32), np.diff(panel.split_start))
+    row = np.empty(owner.size, np.int64)
+    rows_on(panel.day, panel.start, owner, panel.split_day, row)
+    asked = (row > panel.start[owner]) & (row < panel.start[owner + 1])
+    row, owner, num, den = row[asked], owner[asked], panel.split_num[asked], panel.split_den[asked]
+    moved = panel.open[row] / panel.close[row - 1]
+    doubted = (panel.day[row - 1] >= panel.start_day) & (np.abs(moved - 1.0) < np.abs(moved - den / num))
+    return np.bincount(owner[doubted], minlength=count)

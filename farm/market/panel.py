@@ -1,5 +1,8 @@
 """What an engine run sees of the market: raw bars with their instants, corporate actions, adjustment factors.
 
+A panel holds them for many instruments, side by side; a series is a slice of it, a market some series and the sessions
+of the run.
+
 Rules: prices are raw as printed, dividends and splits stand beside them; ``factor`` turns a raw price into the
 forward-adjusted one by multiplication (domain.md 3.3). Every array is read-only and may be shared between threads.
 Series come in the bytewise order of their permanent ids, so that no load order can reach a decision or a sum.
@@ -7,14 +10,19 @@ Series come in the bytewise order of their permanent ids, so that no load order 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
-from farm.values.arrays import BOOL, F64, I32, I64
+import numpy as np
+
+from farm.values.arrays import BOOL, F64, I8, I32, I64
 
 if TYPE_CHECKING:
     from farm.shard.calendar import Calendar
+    from farm.shard.dataset import Instrument
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,3 +94,111 @@ class Market:
     snapshot: str
     no_dividends: bool
     no_splits: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Bars and corporate actions of many instruments for one run, instrument after instrument, in id order.
+
+    Shapes:  bars ``start[i] .. start[i + 1]`` are those of ``instruments[i]``, start (s + 1,); so are split_start and
+             dividend_start; price_scale (s,). day .. factor_tr (n,), split_day .. split_den (splits,), dividend_day ..
+             dividend_amount (dividends,): what an ``InstrumentSeries`` says of them holds here per instrument.
+    calendar, calendars, start_day, end_day, snapshot, no_dividends, no_splits: as in ``Market``.
+    """
+
+    instruments: tuple[Instrument, ...]
+    start: I64
+    price_scale: I8
+    day: I32
+    open_ts: I64
+    close_ts: I64
+    open: F64
+    high: F64
+    low: F64
+    close: F64
+    volume: F64
+    open_ticks: I64
+    close_ticks: I64
+    factor: F64
+    factor_num: F64
+    factor_den: F64
+    factor_tr: F64
+    split_start: I64
+    split_day: I32
+    split_num: I64
+    split_den: I64
+    dividend_start: I64
+    dividend_day: I32
+    dividend_pay_day: I32
+    dividend_pay_assumed: BOOL
+    dividend_amount: F64
+    calendar: Calendar
+    calendars: Mapping[str, Calendar]
+    start_day: int
+    end_day: int
+    snapshot: str
+    no_dividends: bool
+    no_splits: bool
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its arrays, without the calendars."""
+        arrays = {id(value): value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray)}
+        return sum(arrays.values())
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """The position of each instrument, by id."""
+        return MappingProxyType({one.id: position for position, one in enumerate(self.instruments)})
+
+    def series(self, position: int) -> InstrumentSeries:
+        """Return the series of one instrument: slices, nothing is copied."""
+        one = self.instruments[position]
+        return InstrumentSeries(
+            id=one.id,
+            symbol=one.symbol,
+            type=one.type,
+            calendar=one.calendar,
+            lot_micro=one.lot_micro,
+            price_scale=int(self.price_scale[position]),
+            multiplier=one.multiplier,
+            **self._slices(_OF_BARS, self.start, position),
+            **self._slices(_OF_SPLITS, self.split_start, position),
+            **self._slices(_OF_DIVIDENDS, self.dividend_start, position),
+        )
+
+    def _slices(self, names: Sequence[str], start: I64, position: int) -> dict[str, Any]:
+        # A column that the run does not need is empty, and so is any part of it.
+        rows = slice(int(start[position]), int(start[position + 1]))
+        return {name: getattr(self, name)[rows] for name in names}
+
+    def market(self, positions: Iterable[int] | None = None, beside: Panel | None = None) -> Market:
+        """Return the market of the instruments at these positions, of all by default, and of those of another panel of
+        the run; one that is in both is that of this panel."""
+        chosen = range(len(self.instruments)) if positions is None else sorted(set(positions))
+        series = tuple(self.series(position) for position in chosen)
+        calendars = self.calendars
+        if beside is not None:
+            own = {one.id for one in series}
+            others = (at for at, one in enumerate(beside.instruments) if one.id not in own)
+            series = tuple(sorted((*series, *map(beside.series, others)), key=lambda one: one.id.encode()))
+            calendars = MappingProxyType({**beside.calendars, **calendars})
+        return Market(
+            calendar=self.calendar,
+            calendars=calendars,
+            series=series,
+            index=MappingProxyType({one.id: at for at, one in enumerate(series)}),
+            start_day=self.start_day,
+            end_day=self.end_day,
+            snapshot=self.snapshot,
+            no_dividends=self.no_dividends,
+            no_splits=self.no_splits,
+        )
+
+
+_OF_BARS: Final = (
+    "day", "open_ts", "close_ts", "open", "high", "low", "close", "volume", "open_ticks", "close_ticks", "factor",
+    "factor_num", "factor_den", "factor_tr",
+)  # fmt: skip
+_OF_SPLITS: Final = ("split_day", "split_num", "split_den")
+_OF_DIVIDENDS: Final = ("dividend_day", "dividend_pay_day", "dividend_pay_assumed", "dividend_amount")

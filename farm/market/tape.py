@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from farm.kernels.instants import merge_instants
-from farm.kernels.records import ACTION, BAR, INSTANT, OPENING, PAYMENT, Table, TapeTables
-from farm.market.panel import InstrumentSeries, Market
+from farm.kernels.records import BAR, INSTANT, OPENING, Table, TapeTables
+from farm.market.actions import LATE, actions_of_series
+from farm.market.panel import InstrumentSeries, Market, Panel
 from farm.shard.kinds import BAR_COLUMNS
 from farm.values.arrays import I64, readonly
 from farm.values.errors import CapacityError, DataError
@@ -56,6 +57,11 @@ class Tape:
         """Number of instants."""
         return int(self.tables.instants.shape[0])
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of its tables."""
+        return sum(table.nbytes for table in (*self.tables, self.bars_of))
+
     def cuts(self, batch_rows: int) -> Iterator[int]:
         """Yield where batches end: each takes whole instants, and as many as hold at most ``batch_rows`` bars."""
         if batch_rows < 1:
@@ -77,47 +83,52 @@ def make_tape(market: Market, traded: Sequence[int] | None = None) -> Tape:
     chosen = tuple(range(len(market.series))) if traded is None else tuple(sorted(set(traded)))
     series = [market.series[index] for index in chosen]
     windows = [_window(market, one) for one in series]
-    calendars, closes = _closes(market, series)
+    calendars, sessions = _sessions(market, series)
     bar_ts, bars = _bars(series, windows)
-    open_ts, openings = _openings(series, windows)
-    act_ts, actions = _actions(market, series)
-    pay_ts, payments = _payments(market, series, actions)
-    instants = _instants(closes, act_ts, bar_ts, pay_ts, open_ts)
+    open_ts, openings = _openings(market, series, windows)
+    found = actions_of_series(market, series)
+    instants = _instants(sessions, found.act_ts, bar_ts, found.pay_ts[found.pay_ts != LATE], open_ts)
     bars_of = np.arange(bars.shape[0]) if len(series) == 1 else np.argsort(bars["asset"], kind="stable")
     return Tape(
         market=market,
         traded=chosen,
         windows=tuple(windows),
-        tables=TapeTables(*(readonly(table) for table in (instants, actions, bars, payments, openings))),
+        tables=TapeTables(*(readonly(table) for table in (instants, found.actions, bars, found.payments, openings))),
         bars_of=readonly(bars_of),
         asset_end=readonly(np.cumsum([window.stop - window.start for window in windows])),
-        dividends=int(payments.shape[0]),
+        dividends=int(found.payments.shape[0]),
         calendars=calendars,
         has_range=all(one.high.shape == one.low.shape == one.day.shape for one in series),
     )
 
 
-def _closes(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[I64]]:
-    """The calendars of the run and of the series, and when their sessions close; those of the run first."""
+def _sessions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[tuple[str, ...], list[tuple[I64, I64]]]:
+    """The calendars of the run and of the series, and when their sessions open and close; those of the run first."""
     run = market.calendar
     names = (run.name, *sorted({one.calendar for one in series} - {run.name}))
     if len(names) > CALENDARS_MAX:
         raise CapacityError(f"{len(names)} calendars in one run", place="run", allowed=f"at most {CALENDARS_MAX}")
-    closes = [run.close_ts]
-    for name in names[1:]:
-        own = market.calendars[name]
-        first, last = np.searchsorted(own.day, (market.start_day, market.end_day + 1))
-        closes.append(own.close_ts[first:last][own.close_ts[first:last] <= run.close_ts[-1:].max(initial=0)])
-    return names, closes
+    return names, [(run.open_ts, run.close_ts), *(own_sessions(market, name) for name in names[1:])]
 
 
-def _instants(closes: Sequence[I64], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
+def own_sessions(run: Market | Panel, name: str) -> tuple[I64, I64]:
+    """Return when the sessions of another calendar open and close that close during the run."""
+    own = run.calendars[name]
+    first = int(np.searchsorted(own.day, run.start_day))
+    last = int(np.searchsorted(own.day, run.end_day, side="right"))
+    last = min(last, int(np.searchsorted(own.close_ts, run.calendar.close_ts[-1:].max(initial=0), side="right")))
+    return own.open_ts[first:last], own.close_ts[first:last]
+
+
+def _instants(sessions: Sequence[tuple[I64, I64]], act_ts: I64, bar_ts: I64, pay_ts: I64, open_ts: I64) -> Table:
     """Merge the instants; each row says where its events end in their tables, and whose sessions close."""
+    opens, closes = zip(*sessions, strict=True)
     lists = (act_ts, bar_ts, pay_ts, open_ts, *closes)
     lengths = np.array([one.size for one in lists])
     stop = np.cumsum(lengths)
     instants = np.empty(stop[-1], INSTANT)
-    n = merge_instants(readonly(np.concatenate(lists)), readonly(stop), stop - lengths, instants)
+    times, opened = (readonly(np.concatenate(parts)) for parts in (lists, opens))
+    n = merge_instants(times, opened, readonly(stop), stop - lengths, instants)
     instants.resize(n, refcheck=False)  # in place: a copy would touch as much memory again
     return instants
 
@@ -137,13 +148,25 @@ def _window(market: Market, series: InstrumentSeries) -> slice:
     open_ts, close_ts = series.open_ts[first:last], series.close_ts[first:last]
     wrong = np.flatnonzero((open_ts >= close_ts) | (np.append(open_ts[1:], np.iinfo(np.int64).max) < close_ts))
     if wrong.size:
-        day = iso(int(series.day[first + int(wrong[0])]))
-        raise DataError("bars overlap, or one closes before it opens", place=f"{series.id} {day}")
-    for name in ("open", "close"):
-        price = getattr(series, name)[first:last]
-        if not bool(((price > 0.0) & (price < np.inf)).all()):
-            raise DataError(f"{name} is not a positive price", place=series.id)
+        raise time_fault(series.id, int(series.day[first + int(wrong[0])]))
+    _check_prices(series, "close", slice(first, last))
     return slice(first, last)
+
+
+def _check_prices(series: InstrumentSeries, name: str, rows: slice) -> None:
+    price = getattr(series, name)[rows]
+    if not bool(((price > 0.0) & (price < np.inf)).all()):
+        raise price_fault(series.id, name)
+
+
+def time_fault(name: str, day: int) -> DataError:
+    """Return the error of bars of which one does not end before the next begins."""
+    return DataError("bars overlap, or one closes before it opens", place=f"{name} {iso(day)}")
+
+
+def price_fault(name: str, column: str) -> DataError:
+    """Return the error of bars that have no usable price."""
+    return DataError(f"{column} is not a positive price", place=name)
 
 
 def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
@@ -160,16 +183,21 @@ def _bars(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple
     return _in_order([one.close_ts[window] for one, window in zip(series, windows, strict=True)], tables, BAR)
 
 
-def _openings(series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
-    """Opening prints by (open_ts, asset)."""
-    tables = []
+def _openings(market: Market, series: Sequence[InstrumentSeries], windows: Sequence[slice]) -> tuple[I64, Table]:
+    """Opening prints by (open_ts, asset): of the bars that close in the run, and of one that only opens in it."""
+    times, tables = [], []
     for asset, (one, window) in enumerate(zip(series, windows, strict=True)):
-        table = np.empty(window.stop - window.start, OPENING)
+        last = int(np.searchsorted(one.day, market.end_day, side="right"))
+        last = min(last, int(np.searchsorted(one.open_ts, market.calendar.close_ts[-1:].max(initial=0))))
+        opened = slice(window.start, max(window.stop, last))
+        _check_prices(one, "open", opened)
+        table = np.empty(opened.stop - opened.start, OPENING)
         table["asset"] = asset
-        table["price"] = one.open[window]
-        table["volume"] = one.volume[window]
+        table["price"] = one.open[opened]
+        table["volume"] = one.volume[opened]
+        times.append(one.open_ts[opened])
         tables.append(table)
-    return _in_order([one.open_ts[window] for one, window in zip(series, windows, strict=True)], tables, OPENING)
+    return _in_order(times, tables, OPENING)
 
 
 def _in_order(times: Sequence[I64], tables: Sequence[Table], dtype: np.dtype[np.void]) -> tuple[I64, Table]:
@@ -180,54 +208,3 @@ def _in_order(times: Sequence[I64], tables: Sequence[Table], dtype: np.dtype[np.
     table = np.concatenate([np.empty(0, dtype), *tables])
     order = np.argsort(ts, kind="stable")
     return ts[order], np.ascontiguousarray(table[order])
-
-
-def _session_open(market: Market, series: InstrumentSeries, day: int) -> int | None:
-    """The instant at which what is dated ``day`` acts on the instrument; None after the run."""
-    calendar = market.calendar
-    session = int(np.searchsorted(calendar.day, day))
-    if session == calendar.day.shape[0]:
-        return None
-    row = int(np.searchsorted(series.day, day))
-    instant = int(calendar.open_ts[session])
-    return min(instant, int(series.open_ts[row])) if row < series.rows else instant
-
-
-def _actions(market: Market, series: Sequence[InstrumentSeries]) -> tuple[I64, Table]:
-    """Splits and ex-dates by (instant, split before dividend, asset, order in the series)."""
-    rows: list[tuple[int, int, int, int, tuple[float, ...]]] = []
-    for asset, one in enumerate(series):
-        for k, day in enumerate(one.split_day.tolist()):
-            instant = _session_open(market, one, day)
-            if instant is not None and market.start_day <= day:
-                what = (asset, -1, day, 0, float(one.split_num[k]), float(one.split_den[k]), 0.0)
-                rows.append((instant, 0, asset, k, what))
-        for k, day in enumerate(one.dividend_day.tolist()):
-            instant = _session_open(market, one, day)
-            if instant is not None and market.start_day <= day:
-                assumed = int(one.dividend_pay_assumed[k])
-                rows.append((instant, 1, asset, k, (asset, 0, day, assumed, 1.0, 1.0, float(one.dividend_amount[k]))))
-    rows.sort()
-    actions = np.array([row[4] for row in rows], ACTION)
-    is_dividend = actions["dividend"] >= 0
-    actions["dividend"][is_dividend] = np.arange(np.count_nonzero(is_dividend))
-    return np.array([row[0] for row in rows], np.int64), actions
-
-
-def _payments(market: Market, series: Sequence[InstrumentSeries], actions: Table) -> tuple[I64, Table]:
-    """Pay dates by (instant, asset, dividend). Dividends that the run does not live to see follow, without instant."""
-    paid: list[tuple[int, int, int, int]] = []
-    unpaid: list[tuple[int, int, int]] = []
-    for asset, one in enumerate(series):
-        ours = actions[(actions["dividend"] >= 0) & (actions["asset"] == asset)]
-        acting = one.dividend_day >= market.start_day
-        for row, pay_day in zip(ours, one.dividend_pay_day[acting].tolist(), strict=False):
-            number, day = int(row["dividend"]), int(row["day"])
-            instant = _session_open(market, one, max(day, pay_day))
-            if instant is None:
-                unpaid.append((number, asset, day))
-            else:
-                paid.append((instant, asset, number, day))
-    paid.sort()
-    payments = np.array([(number, asset, day) for _, asset, number, day in paid] + unpaid, PAYMENT)
-    return np.array([row[0] for row in paid], np.int64), payments

@@ -1,78 +1,62 @@
 """Expression nodes: equal expressions are one object.
 
 Rules: nodes are made by an ``Expressions`` table only, bottom up, so that a node's parts are nodes of the same table
-and equality is identity. The key of a node is a hash of its meaning, equal in every process. A numeric node carries
+and equality is identity. The key of a node is a hash of its meaning, equal in every process. A constant of a node may
+be a ``Slot``: the place of a parameter's value, so that one node stands for all trials of a study. What a node *is*
+does not depend on such values, only how far it looks back (``reach.py``) and what it gives. A numeric node carries
 
 - ``power`` and ``basis``: how its values scale with a split (price 1, volume -1, ratio 0) and which factor is meant
   ("split" or "tr"), so that series on different bases are never mixed (domain.md 3.3),
-- ``sym``: the fixed instrument on whose bars it lives, None for the instrument in scope, "" for constants,
-- ``lookback``: bars it needs before its first value, all parts included, settling excluded (TA-Lib's count),
-- ``settle``: for a recursive indicator, the bars after which its start no longer shows (domain.md 2.4).
+- ``sym``: the fixed instrument on whose bars it lives, None for the instrument in scope, "" for constants.
 """
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 from farm.spec import grammar
 from farm.spec.fields import FIELDS
-from farm.spec.spec import Warmup
 from farm.values.canon import sha256_hex
 from farm.values.indicators import INDICATORS
 
-Scalar: TypeAlias = int | float | str | bool
 
-MONTH_BARS_MAX = 31
-"""Most daily bars in a calendar month: an anchor may move that far when it snaps to the month's first session."""
+@dataclass(frozen=True)
+class Slot:
+    """The place of a parameter's value."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"${self.name}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Node:
-    """One expression. ``args`` are its parts, ``values`` its constants; ``is_truth`` if it is three-valued.
+    """One expression. ``args`` are its parts, ``values`` its constants (int, float, str, bool, or a ``Slot``);
+    ``is_truth`` if it is three-valued.
 
-    ``own_lookback`` counts the bars of its parts, ``lookback`` those of the bar columns.
+    ``names``: of the parameters that it and its parts use, sorted. ``height``: 1 more than that of its highest part,
+    0 without parts.
     """
 
     op: str
     args: tuple[Node, ...]
-    values: tuple[Scalar, ...]
+    values: tuple[Any, ...]
     key: str
+    names: tuple[str, ...]
+    height: int
     is_truth: bool
     is_recursive: bool
     power: int
     basis: str
     sym: str | None
-    own_lookback: int
-    lookback: int
-    settle: int
     label: str
-    _reach: dict[Warmup, int] = field(default_factory=dict, repr=False)
-
-    def reach(self, warmup: Warmup) -> int:
-        """Return the bars needed before a bar, settling included, to know the node there: an upper bound.
-
-        The start of an outer recursive indicator may snap back to the first session of its month, so its parts must
-        be known up to a month earlier; the history itself is loaded in whole months and needs no such margin.
-        """
-        known = self._reach.get(warmup)
-        if known is None:
-            known = self._reach[warmup] = self._find_reach(warmup)
-        return known
-
-    def _find_reach(self, warmup: Warmup) -> int:
-        own = self.own_lookback
-        if self.is_recursive:
-            bars = {"settle": self.settle, "bar": warmup.count, "d": warmup.count, "mo": MONTH_BARS_MAX * warmup.count}
-            own = max(own, bars.get(warmup.unit, 0))
-            if warmup.unit == "settle" and self.args[0].args:
-                own += MONTH_BARS_MAX
-        return own + max((part.reach(warmup) for part in self.args), default=0)
 
 
 class Expressions:
-    """Table of the nodes of a study (or of one trial). Threads may share it."""
+    """Table of the nodes of a study. Threads may share it."""
 
     def __init__(self) -> None:
         self._nodes: dict[tuple[Any, ...], Node] = {}
@@ -81,7 +65,7 @@ class Expressions:
     def __len__(self) -> int:
         return len(self._nodes)
 
-    def node(self, op: str, args: tuple[Node, ...] = (), values: tuple[Scalar, ...] = ()) -> Node:
+    def node(self, op: str, args: tuple[Node, ...] = (), values: tuple[Any, ...] = ()) -> Node:
         """Return the one node of this operation on these parts. What the operation takes has been checked before."""
         # The type is part of the key: 1, 1.0 and True are equal and hash alike, but mean different things here.
         identity = (op, values, tuple(map(type, values)), tuple(map(id, args)))
@@ -93,42 +77,31 @@ class Expressions:
             return self._nodes.setdefault(identity, made)
 
 
-def _make(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> Node:
+def _make(op: str, args: tuple[Node, ...], values: tuple[Any, ...]) -> Node:
     indicator = INDICATORS.get(op)
     power, basis = _scale(op, args, values)
-    own_lookback = _own_lookback(op, values)
+    own = {value.name for value in values if isinstance(value, Slot)}
     return Node(
         op=op,
         args=args,
         values=values,
         key=sha256_hex("|".join((op, repr(values), *(part.key for part in args))).encode()),
+        names=tuple(sorted(own.union(*(part.names for part in args)))),
+        height=1 + max((part.height for part in args), default=-1),
         is_truth=op in TRUTHS,
         is_recursive=indicator is not None and indicator.is_recursive,
         power=power,
         basis=basis,
         sym=_sym(op, args, values),
-        own_lookback=own_lookback,
-        lookback=own_lookback + max((part.lookback for part in args), default=0),
-        settle=indicator.settle(int(values[0])) if indicator else 0,
         label=_label(op, args, values),
     )
-
-
-def _own_lookback(op: str, values: tuple[Scalar, ...]) -> int:
-    if op in INDICATORS:
-        return INDICATORS[op].lookback(int(values[0]))
-    if op in ("lag", "diff"):
-        return int(values[0])
-    if op in ("for", "within"):
-        return int(values[0]) - 1
-    return 1 if op in ("cross_up", "cross_dn") else 0
 
 
 TRUTHS = frozenset((*grammar.TRUTH_HEADS, "truth"))
 """Operations with a three-valued result."""
 
 
-def _scale(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> tuple[int, str]:
+def _scale(op: str, args: tuple[Node, ...], values: tuple[Any, ...]) -> tuple[int, str]:
     """Return (power, basis) of the result. Parts that cannot be combined are read in today's basis, so power 0."""
     if op == "field":
         field = FIELDS[str(values[0])]
@@ -166,7 +139,7 @@ def is_joint(op: str, args: tuple[Node, ...]) -> bool:
     return op in ("mul", "div") or len({part.power for part in parts}) <= 1
 
 
-def _sym(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> str | None:
+def _sym(op: str, args: tuple[Node, ...], values: tuple[Any, ...]) -> str | None:
     """Return the instrument on whose bars the node lives; truths are looked at on the bars of the one in scope."""
     if op in TRUTHS:
         return None
@@ -180,7 +153,7 @@ def _sym(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> str | N
     return found.pop() if len(found) == 1 else None
 
 
-def _label(op: str, args: tuple[Node, ...], values: tuple[Scalar, ...]) -> str:
+def _label(op: str, args: tuple[Node, ...], values: tuple[Any, ...]) -> str:
     if op == "field":
         return f"{values[0]}:{values[1]}" if values[1] else str(values[0])
     inner = [part.label for part in args] + [str(value) for value in values]

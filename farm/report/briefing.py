@@ -21,7 +21,7 @@ from farm.results.results import Cells, Ranking, Results
 from farm.spec.spec import RunSpec, StudySpec
 from farm.store.base import Store
 from farm.study.ranking import over_cells
-from farm.study.split import chronological
+from farm.study.split import buckets_of
 from farm.values.arrays import F64, I32
 from farm.values.metrics import BUCKETS, HEADLINES, METRIC_NAMES
 from farm.values.settings import CacheSettings
@@ -60,7 +60,7 @@ def report_of(
     context = runner.context(study)
     cells = {}
     for place in _positions(outcome.results, outcome.ranking, trial) if position is None else [position]:
-        if context.has_data(trial, place):
+        if context.has_data(place):
             cells[place] = WinnerCell(runner.recompute(study, trial, place), context.market(place))
         else:
             cells[place] = WinnerCell(None, None)
@@ -197,9 +197,8 @@ def _cell(results: Results, stored: Cells, spec: StudySpec, position: int, cell:
         day, equity = run.session_day, run.equity / MICRO
         comparison, label = _comparison(spec.run, cell.shared, name)
         trades = _trades(run, cell.shared, spec.run)
-        if spec.study is not None and spec.study.split is not None:
-            split = chronological(spec.study.split.in_sample, spec.study.split.embargo, study.sessions)
-            boundary = int(day[split.out_of_sample[0]])
+        after = buckets_of(spec.study.split if spec.study else None, study.sessions).stretch("oos")
+        boundary = None if after is None else int(day[after[0]])
     return CellView(
         name=name,
         cash=spec.run.cash_micro / MICRO,

@@ -50,7 +50,8 @@ from farm.shard.layout import (
 from farm.store.base import Store
 from farm.study.axes import Axes
 from farm.study.block import Block
-from farm.study.trials import FRESH, Study, study_from_bytes
+from farm.study.stored import from_bytes, to_bytes
+from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32, I64, readonly
 from farm.values.errors import AlreadyExists, DataError, NotFound, OtherFormat, ResultConflict, UsageError
 from farm.values.shared import Shared
@@ -109,7 +110,7 @@ class Catalog:
         """Return the stored study of this name, or None."""
         key = study_key(name)
         try:
-            return study_from_bytes(self.store.get(key), key)
+            return from_bytes(self.store.get(key), key)
         except NotFound:
             return None
 
@@ -138,7 +139,7 @@ class Catalog:
     def put_study(self, study: Study) -> Study:
         """Store the study's record if it has none; return the stored one, which decides about blocks."""
         try:
-            self.store.put_if_absent(study_key(study.name), study.to_bytes())
+            self.store.put_if_absent(study_key(study.name), to_bytes(study))
         except AlreadyExists:
             return self.read_study(study.name)
         return study
@@ -320,7 +321,7 @@ class Catalog:
             owner = None  # nobody knows what it holds
         if owner is None or named[1] >= len(owner.blocks):
             raise error
-        extent = _planned_extent(owner, owner.blocks[named[1]])
+        extent = _planned_extent(owner, owner.block(named[1]))
         patches = look_up(found.axes, [(key, extent)], {"": owner.axes}, (), (), None).patches
         if any(found.missing.has(patch.trials, patch.subjects) for patch in patches):
             raise error
@@ -342,7 +343,7 @@ class Catalog:
     def find_own(self, study: Study) -> Found:
         """Return where the cells of a finished study are stored: in its own segments, in those that it reused, or else
         in whatever the family has. Errors: DataError when some are not stored."""
-        own = tuple(segment_key(study.family, block_name(study.name, block.index)) for block in study.blocks)
+        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in range(len(study.blocks)))
         try:
             keys = (*study.segments, *own)
             wanted = study.metrics, study.buckets, study.proof
@@ -375,7 +376,7 @@ class Catalog:
 
         Errors: DataError when what holds it is damaged.
         """
-        one = study.axes.take(np.array([trial]), np.array([subject]))
+        one = study.axes_of([trial], [subject])
         patches = sorted(self.lookup(study.family, one).patches, key=lambda patch: not patch.has_all_proof)
         damage: list[DataError] = []
         for patch in patches:
@@ -448,9 +449,7 @@ class _Source:
 
 def _planned_extent(owner: Study, block: Block) -> Extent:
     """Return what the segment of a block has, if it has all that can be wanted."""
-    places = {name: place for place, name in enumerate(owner.axes.subjects)}
-    subjects = np.array([places[name] for name in block.instruments or ("",)], np.int32)
-    return Extent("", np.array(block.trials, np.int32), subjects, (), (), (), (), True, "")
+    return Extent("", block.trials, block.positions, (), (), (), (), True, "")
 
 
 def _meant(file: SegmentFile, patch: Patch) -> SegmentFile:

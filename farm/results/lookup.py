@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from farm.results.extent import Extent
 from farm.study.axes import Axes
+from farm.study.missing import Missing
 from farm.values.arrays import BOOL, I32, I64, U8
 
 
@@ -53,26 +53,6 @@ class Patch:
         rows, columns = row_of[cells // subjects], column_of[cells % subjects]
         found = np.flatnonzero((rows >= 0) & (columns >= 0))
         return found, rows[found], columns[found]
-
-
-@dataclass(frozen=True, eq=False)
-class Missing:
-    """The cells that are not stored. groups: int32 (t,), of each trial; rows: bool (groups, s), the subjects that the
-    trials of a group miss."""
-
-    groups: I32
-    rows: BOOL
-
-    @cached_property
-    def count(self) -> int:
-        """Number of cells."""
-        sizes = np.bincount(self.groups, minlength=len(self.rows))
-        return int((sizes * self.rows.sum(axis=1)).sum())
-
-    def has(self, trials: I32, subjects: I32) -> bool:
-        """Whether any of these trials misses any of these subjects."""
-        groups = np.unique(self.groups[trials])
-        return bool(self.rows[groups][:, subjects].any())
 
 
 @dataclass(frozen=True, eq=False)

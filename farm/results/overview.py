@@ -92,7 +92,8 @@ def _dataset_status(store: Store, name: str) -> dict[str, Any]:
 def _study_status(catalog: Catalog, name: str, *, full: bool) -> dict[str, Any]:
     study = catalog.read_study(name)
     finished = catalog.finished_blocks(study)
-    waiting = sum(block.cells for block in study.blocks if block.index not in finished)
+    waiting = [index for index in range(len(study.blocks)) if index not in finished]
+    left = int(study.blocks.cells[waiting].sum())
     found: dict[str, Any] = {
         "study": study.id,
         "fresh": study.name.endswith(FRESH),
@@ -100,10 +101,10 @@ def _study_status(catalog: Catalog, name: str, *, full: bool) -> dict[str, Any]:
         "dataset": study.dataset,
         "snapshot": study.snapshot,
         "trials": study.trials,
-        "cells": {"total": study.cells, "done": study.cells - waiting},
+        "cells": {"total": study.cells, "done": study.cells - left},
         "blocks": {"total": len(study.blocks), "finished": len(finished)},
     }
     if full:
-        found["waiting"] = [block.index for block in study.blocks if block.index not in finished]
+        found["waiting"] = waiting
         found["leases"] = [meta.key for meta in catalog.store.list(leases_prefix(study.name))]
     return found

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from farm.engine.ledger import Records, Run
+from farm.kernels import records
 from farm.results.measure import Stretch, Vectors, measure_run
-from farm.values.arrays import F64, I64, readonly
+from farm.values.arrays import F64, I32, I64, U8, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.metrics import METRIC_NAMES
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
@@ -116,18 +117,93 @@ def ledger_digest(run: Run, spec_hash: str) -> str:
     sections = (run.orders, run.fills, run.cash_events, run.trades, run.open_trades)
     places, used = _places(run, sections)
     sessions = len(run.session_day)
-    header = [FORMAT, spec_hash, SEMANTICS_VERSION, NUMERICS_PROFILE, run.cash_micro, sessions, list(run.sleeves), used]
-    # Texts and integers in a fixed order, escaped to ASCII: the C encoder, four times faster than canonical_json.
-    digest = hashlib.sha256(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+    digest = hashlib.sha256(_head(spec_hash, run.cash_micro, sessions, run.sleeves, used))
     for kind, section in zip(FIELDS, sections, strict=True):
         if len(section):
             table = _columns(section, kind, places)
             is_used = np.bitwise_or.reduce(table, axis=1) != 0
             digest.update(b'["%b",%d,%b]\n' % (kind.encode(), len(section), _names(kind, is_used.tobytes())))
             digest.update(table.compress(is_used, axis=0).data)
-    digest.update(np.ascontiguousarray(run.session_day, "<i8").data)
+    digest.update(_days(run.session_day))
     digest.update(np.ascontiguousarray(run.equity, "<i8").data)
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """Where the published fields stand in the records: what ``kernels/trials.py`` packs. Shapes: those of ``Kept``."""
+
+    fields: I64
+    prices: U8
+    instrument: I64
+
+
+@cache
+def published() -> Published:
+    """Return the places of FIELDS in the records of kernels."""
+    dtypes = (records.ORDER, records.FILL, records.CASH, records.TRADE, records.TRADE)
+    width = max(map(len, FIELDS.values()))
+    fields = np.full((len(FIELDS), width), records.NONE, np.int64)
+    prices = np.zeros((len(FIELDS), width), np.uint8)
+    instrument = np.zeros(len(FIELDS), np.int64)
+    for kind, (names, dtype) in enumerate(zip(FIELDS.values(), dtypes, strict=True)):
+        found = dtype.fields
+        assert found is not None
+        fields[kind, : len(names)] = [found[name][1] // 8 for name in names]
+        prices[kind, : len(names)] = [name in PRICES for name in names]
+        instrument[kind] = found["instrument"][1] // 8
+    return Published(readonly(fields), readonly(prices), readonly(instrument))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of a ledger and its session days are made of, for all trials of a subject; ``instruments``: ids
+    of what is traded, bytewise."""
+
+    cash_micro: int
+    session_day: I32
+    sleeves: tuple[str, ...]
+    instruments: tuple[str, ...]
+
+
+def packed_digests(pack: I64, header: Header, spec_hash: str) -> tuple[bytes, bytes]:
+    """Return the ledger and the stats digest, 32 bytes each, of the books in a pack (``kernels/trials.py``)."""
+    sessions, assets = len(header.session_day), len(header.instruments)
+    at = 1 + len(METRIC_NAMES)
+    stats = hashlib.sha256(pack[1:at].data).digest()
+    equity = pack[at : at + sessions]
+    at += sessions
+    named = pack[at : at + assets].tolist()
+    at += assets
+    used = [name for name, is_used in zip(header.instruments, named, strict=True) if is_used]
+    digest = hashlib.sha256(_head(spec_hash, header.cash_micro, sessions, header.sleeves, used))
+    for kind, names in FIELDS.items():
+        count, bits = int(pack[at]), int(pack[at + 1])
+        at += 2
+        if count:
+            digest.update(b'["%b",%d,%b]\n' % (kind.encode(), count, _names_of(kind, bits)))
+            end = at + count * bits.bit_count()
+            digest.update(pack[at:end].data)
+            at = end
+        assert bits >> len(names) == 0
+    digest.update(_days(header.session_day))
+    digest.update(equity.data)
+    return digest.digest(), stats
+
+
+def _head(spec_hash: str, cash_micro: int, sessions: int, sleeves: Sequence[str], used: Sequence[str]) -> bytes:
+    header = [FORMAT, spec_hash, SEMANTICS_VERSION, NUMERICS_PROFILE, cash_micro, sessions, list(sleeves), list(used)]
+    # Texts and integers in a fixed order, escaped to ASCII: the C encoder, four times faster than canonical_json.
+    return json.dumps(header, separators=(",", ":")).encode() + b"\n"
+
+
+def _days(day: I32) -> bytes:
+    return np.ascontiguousarray(day, "<i8").tobytes()
+
+
+@cache
+def _names_of(kind: str, bits: int) -> bytes:
+    return _names(kind, bytes(bits >> place & 1 for place in range(len(FIELDS[kind]))))
 
 
 def _places(run: Run, sections: tuple[Records, ...]) -> tuple[I64, list[str]]:

@@ -9,17 +9,20 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from farm.program.compile import compile_trial
+from farm.program.lookback import LookBack
+from farm.program.template import compile_study
 from farm.results.results import Cells, Results
-from farm.spec.resolve import Resolver
 from farm.spec.spec import StudySpec
-from farm.study.coverage import AFTER, BEFORE, OF_BENCHMARK, OTHER_CALENDAR, Coverage
+from farm.spec.table import ParamTable
+from farm.study.coverage import AFTER, BEFORE, OF_BENCHMARK, OTHER_CALENDAR, WITHOUT, Coverage
 from farm.study.trials import Study
 from farm.values.units import iso
 
 SESSIONS_SAID_MIN = 6
 """Fewer sessions beyond the bars are counted and not said: holidays, and the days before the latest file."""
 INSTRUMENTS_SAID_MAX = 5
+SPARSE_MIN = 0.7
+"""The share of sessions without a bar from which on bars look like those of weeks."""
 
 ASSUMPTIONS = {
     "fixed_universe": "fixed_universe: the tickers were chosen today, so instruments that were delisted are missing",
@@ -44,16 +47,19 @@ COUNTED = {
     "prefer_unknown": "entries whose preference was not known yet",
     "margin_call": "positions closed by a margin call",
     "pay_date_assumed": "dividends without a pay date, paid on their ex-date",
-    "split_doubtful": "splits at which the price did not move: was it adjusted before?",
+    "split_doubtful": "splits after which prices went on as if there were none: bars adjusted before count them twice",
     "ruin": "equity fell to zero",
     BEFORE: "sessions of the run before the first bar",
+    WITHOUT: "sessions of the run between the first and the last bar that have none",
     AFTER: "sessions of the run after the last bar",
     OF_BENCHMARK + BEFORE: "sessions of the run before the first bar of the benchmark",
+    OF_BENCHMARK + WITHOUT: "sessions of the run between the first and the last bar of the benchmark that have none",
     OF_BENCHMARK + AFTER: "sessions of the run after the last bar of the benchmark",
     OTHER_CALENDAR: "instruments that trade on other sessions than those of the run",
 }
 """What is counted in a cell."""
-_REMARKED = frozenset((BEFORE, AFTER, OF_BENCHMARK + BEFORE, OF_BENCHMARK + AFTER, OTHER_CALENDAR, "split_doubtful"))
+_GAPS = (BEFORE, WITHOUT, AFTER)
+_REMARKED = frozenset((*_GAPS, *(OF_BENCHMARK + name for name in _GAPS), OTHER_CALENDAR, "split_doubtful"))
 _LAPSES = {
     "lapsed_no_volume": "met only bars without volume (FX and indices print none)",
     "lapsed_no_bar": "met no bar",
@@ -106,7 +112,7 @@ def remarks(
     lines = [] if has_traded else [f"no trade: {_why_none(study, spec, trial, chosen, counts)}"]
     if "split_doubtful" in counts:
         lines.append(counted("split_doubtful", counts["split_doubtful"]))
-    return lines + _thin(study, chosen) + _elsewhere(study, spec, chosen)
+    return lines + _thin(study, spec.run.start_day, chosen) + _elsewhere(study, spec, chosen)
 
 
 def _why_none(study: Study, spec: StudySpec, trial: int, chosen: Sequence[Coverage], counts: Mapping[str, int]) -> str:
@@ -129,9 +135,10 @@ def _conditions(count: int) -> str:
 
 def _history(study: Study, spec: StudySpec, trial: int, traded: Sequence[Coverage]) -> str:
     """Return how many bars the entry needs, when no instrument that is traded has as many."""
-    program = compile_trial(Resolver(spec).trial(study.params(trial)))
+    program = compile_study(spec).one(ParamTable.of(study.names, study.values[trial : trial + 1]), 0)
     entries = (node for sleeve in program.sleeves for node in (sleeve.enter, sleeve.enter_short) if node is not None)
-    needed = 1 + max(node.lookback for node in entries)
+    reach = LookBack(spec.run.warmup)
+    needed = 1 + max(int(reach.lookback(node)) for node in entries)
     longest = max(traded, key=lambda one: one.bars, default=None)
     if longest is None or longest.bars >= needed:
         return ""
@@ -139,22 +146,32 @@ def _history(study: Study, spec: StudySpec, trial: int, traded: Sequence[Coverag
     return f" (it needs {needed:,} bars, {who} {longest.bars:,} until {iso(spec.run.end_day)})"
 
 
-def _thin(study: Study, chosen: Sequence[Coverage]) -> list[str]:
-    """Return a line for each end of the window that the bars of an instrument miss by more than a few sessions."""
+def _thin(study: Study, start_day: int, chosen: Sequence[Coverage]) -> list[str]:
+    """Return a line for each stretch of the window that the bars of an instrument miss by more than a few sessions."""
     found = []
     for one in chosen:
         if one.is_traded:
             who, before = "", "nothing is traded in them, and metrics count them"
-            after = "what is held stays at that close"
+            within = "orders lapse in them, and what is held stays at the close before"
+            is_over = one.last_day is not None and one.last_day < start_day
+            after = "nothing of it is traded" if is_over else "what is held stays at that close"
         elif one.is_benchmark:
             who, before, after = ", the benchmark,", "comparisons leave them out", "comparisons leave them out"
+            within = "comparisons leave them out, and the next return spans the gap"
         else:
             who, before, after = ", which conditions name,", "it is unknown then", "it is unknown then"
+            within = "its last value stands for a few sessions, then it is unknown"
         name = study.symbols[one.instrument] + who
-        for count, end, then in ((one.before, "before", before), (one.after, "after", after)):
-            day = one.first_day if end == "before" else one.last_day
+        stretches = [(one.before, "", before)]
+        if one.first_day is not None and one.last_day is not None:
+            first, last, inner = iso(one.first_day), iso(one.last_day), iso(max(one.first_day, start_day))
+            stretches = [
+                (one.before, f" before {first}", before),
+                (one.without, f" in some sessions from {inner} to {last}", within + _sparse(study, one)),
+                (one.after, f" after {last}", after),
+            ]
+        for count, when, then in stretches:
             if count >= SESSIONS_SAID_MIN:
-                when = "" if day is None else f" {end} {iso(day)}"
                 text = f"{name} has no bar{when}: {count:,} of {study.sessions:,} sessions; {then}"
                 found.append((count, text))
     found.sort(key=lambda pair: -pair[0])
@@ -162,6 +179,12 @@ def _thin(study: Study, chosen: Sequence[Coverage]) -> list[str]:
     if len(found) > len(lines):
         lines.append(f"and {len(found) - len(lines):,} more such gaps; --json says them all")
     return lines
+
+
+def _sparse(study: Study, one: Coverage) -> str:
+    """Return a guess at what bars are that most sessions lack: in four of five, when there is one a week."""
+    inside = study.sessions - one.before - one.after
+    return "; are these bars of weeks or months?" if one.without >= SPARSE_MIN * inside else ""
 
 
 def _elsewhere(study: Study, spec: StudySpec, chosen: Sequence[Coverage]) -> list[str]:
@@ -177,4 +200,10 @@ def _elsewhere(study: Study, spec: StudySpec, chosen: Sequence[Coverage]) -> lis
             f"{shown}: on the calendar {calendar}, while sessions and metrics are those of {spec.run.calendar} "
             "(run.calendar)"
         )
+    lines += [
+        f"{study.symbols[one.instrument]}, the benchmark: on the calendar {one.other_calendar}; its closes come at "
+        f"other hours than those of {spec.run.calendar}, and comparisons leave out sessions without its bar"
+        for one in chosen
+        if one.is_benchmark and not one.is_traded and one.other_calendar
+    ]
     return lines

@@ -98,6 +98,7 @@ class Calendar:
                     f"the days {iso(first_day)} .. {iso(last_day)} reach beyond the calendar",
                     place=f"calendar {self.name}",
                     allowed=f"{iso(first)} .. {iso(last)}",
+                    hint="set run.start and run.end within them",
                 )
         low = int(np.searchsorted(self.day, first_day, side="left"))
         return low, max(low, int(np.searchsorted(self.day, last_day, side="right")))

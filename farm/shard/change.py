@@ -6,6 +6,7 @@ race to another commit leaves nothing wrong behind, and the next attempt starts 
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,9 +17,18 @@ import pyarrow as pa
 
 from farm.shard.calendar import Calendar, calendar_to_bytes, freeze_calendar, widened
 from farm.shard.dataset import Dataset, Instrument
-from farm.shard.doubts import Doubt, bars_of, find_doubts, notes_of, splits_of
+from farm.shard.doubts import (
+    Doubt,
+    TooLarge,
+    bars_of,
+    dividends_of,
+    find_doubts,
+    find_too_large,
+    notes_of,
+    splits_of,
+)
 from farm.shard.index import ShardRows, decode_prices
-from farm.shard.kinds import INSTRUMENTS, SPLITS, STOCK_DAILY, Kind, kind_of
+from farm.shard.kinds import DIVIDENDS, INSTRUMENTS, SPLITS, STOCK_DAILY, Kind, kind_of
 from farm.shard.layout import calendar_key, index_key
 from farm.shard.parse import scale_of, to_ticks
 from farm.shard.reader import ColumnKey, Rows, Values, read_columns, read_rows
@@ -155,7 +165,8 @@ class Change:
             raise DataError(
                 f"{staged.kind.name} of an unknown symbol: {symbol!r}",
                 place=staged.source.row(int(piece.numbers.min())),
-                hint="ingest its bars first, or its row of the instruments; or leave such rows out with --skip-unknown",
+                hint=self._close_to(symbol)
+                + "ingest its bars first, or its row of the instruments; or leave such rows out with --skip-unknown",
             )
         if symbol in self.master:
             raise DataError(
@@ -174,6 +185,11 @@ class Change:
             "multiplier": 1,
         }
         return symbol, calendar
+
+    def _close_to(self, symbol: str) -> str:
+        known = {name.lower(): name for name in self.by_symbol}
+        close = difflib.get_close_matches(symbol.lower(), known, n=3)
+        return f"is {' or '.join(known[one] for one in close)} meant? else " if close else ""
 
     def _check_master(self, staged: Staged, instrument: Instrument) -> None:
         """Raise UsageError when a flag contradicts the master: it would be ignored otherwise."""
@@ -277,31 +293,36 @@ class Change:
             for name, (low, high) in windows.items()
         }
 
-    def _doubts(self) -> list[Doubt]:
-        """Return where the new rows, and the stored ones around them, have prices and splits that contradict.
+    def _doubts(self) -> list[Doubt | TooLarge]:
+        """Return where the new rows, and the stored ones around them, have prices and actions that contradict.
 
-        The bars of a decade lie in shards of their own: splits are looked at decade by decade, so that no more columns
+        The bars of a decade lie in shards of their own: actions are looked at decade by decade, so that no more columns
         than one decade's are held at once.
         """
-        bars, splits = (self.fresh.get(kind.name, {}) for kind in (STOCK_DAILY, SPLITS))
+        bars, splits, dividends = (self.fresh.get(kind.name, {}) for kind in (STOCK_DAILY, SPLITS, DIVIDENDS))
         batches: dict[str, dict[str, tuple[int, int]]] = {}
         for name, piece in bars.items():
             batches.setdefault("", {})[name] = int(piece.columns["day"][0]), int(piece.columns["day"][-1])
-        for name, piece in splits.items():
+        for name, piece in (*splits.items(), *dividends.items()):
             for day in piece.columns["ex_day"].tolist():
                 windows = batches.setdefault(STOCK_DAILY.span_of(day), {})
-                windows[name] = windows.get(name, (day, day))[0], day
-        found: dict[Doubt, None] = {}
+                low, high = windows.get(name, (day, day))
+                windows[name] = min(low, day), max(high, day)
+        found: dict[Doubt | TooLarge, None] = {}
         for windows in batches.values():
             around = {name: (low - PAUSE_DAYS_MAX, high + PAUSE_DAYS_MAX) for name, (low, high) in windows.items()}
             held_bars = self._read(STOCK_DAILY, around, ("open", "close"))
             held_splits = self._read(SPLITS, around, ("numerator", "denominator"))
+            held_dividends = self._read(DIVIDENDS, around, ("amount",))
             for name, (low, high) in around.items():
                 symbol = self.master[name].symbol if name in self.master else str(self.created[name]["symbol"])
                 new_bars = _within(bars.get(name), "day", low, high)
                 new_splits = _within(splits.get(name), "ex_day", low, high)
                 prices = bars_of(held_bars.get(name), new_bars)
-                found |= dict.fromkeys(find_doubts(symbol, prices, splits_of(held_splits.get(name), new_splits)))
+                steps = splits_of(held_splits.get(name), new_splits)
+                paid = dividends_of(held_dividends.get(name), _within(dividends.get(name), "ex_day", low, high))
+                found |= dict.fromkeys(find_doubts(symbol, prices, steps))
+                found |= dict.fromkeys(find_too_large(symbol, prices, steps, paid))
         return list(found)
 
     def _make(self, rows: ShardRows, span: str) -> None:

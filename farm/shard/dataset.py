@@ -1,4 +1,4 @@
-"""A snapshot as planners see it: instruments, calendars, months and their digests, access plans. No column is read.
+"""A snapshot as planners see it: instruments, calendars, months and their digests, read plans. No column is read.
 
 Indexes, the master and calendars are fetched once by a process, verified against their content names, and kept: a
 ``Dataset`` is cheap to make and to ask, and safe for many threads. What it answers depends on the snapshot alone.
@@ -14,6 +14,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -22,9 +23,10 @@ from farm.shard.index import MonthRows, ShardIndex, decode_index, merge_months
 from farm.shard.kept import read_once
 from farm.shard.kinds import INSTRUMENTS, Kind, kind_of
 from farm.shard.layout import calendar_key, index_key
-from farm.shard.plan import AccessPlan, plan_access
+from farm.shard.plan import KindPlan, ReadPlan, bar_columns, kinds_read, plan_kind
 from farm.shard.snapshot import ShardRef, Snapshot
 from farm.store.base import Store
+from farm.values.arrays import I32, readonly
 from farm.values.canon import sha256_hex
 from farm.values.errors import BucketNotFound, DataError, NotFound, SpecError
 from farm.values.shared import Shared
@@ -149,13 +151,27 @@ class Dataset:
             if is_timeless or (month.first_day <= last_day and month.last_day >= first_day)
         )
 
+    def read_plan(self, first_day: Mapping[str, int], last_day: int, columns: Iterable[str]) -> ReadPlan:
+        """Return the plan to make a market of these instruments: id -> first day that is read of it.
+
+        ``columns``: bar columns wanted besides those that every run needs.
+        """
+        ids = tuple(sorted(first_day, key=str.encode))
+        days = readonly(np.array([first_day[name] for name in ids], np.int32))
+        parts = tuple(self._plan(kind, ids, days, last_day, names) for kind, names in kinds_read(columns).items())
+        return ReadPlan(ids, days, last_day, bar_columns(columns), parts)
+
     def needs(
         self, kind: str, instrument_ids: Iterable[str], first_day: int, last_day: int, columns: Iterable[str]
-    ) -> AccessPlan:
-        """Return the plan to read ``columns`` of the instruments on [first_day, last_day]."""
+    ) -> KindPlan:
+        """Return the plan to read ``columns`` of one kind of the instruments on [first_day, last_day]."""
+        ids = tuple(sorted(set(instrument_ids), key=str.encode))
+        return self._plan(kind, ids, np.full(len(ids), first_day, np.int32), last_day, columns)
+
+    def _plan(self, kind: str, ids: Sequence[str], first_day: I32, last_day: int, columns: Iterable[str]) -> KindPlan:
         entry = kind_of(kind)
-        indexes, shards_pruned = self.indexes(entry, first_day, last_day)
-        return plan_access(entry, indexes, instrument_ids, first_day, last_day, columns, shards_pruned=shards_pruned)
+        indexes, shards_pruned = self.indexes(entry, int(first_day.min()) if ids else last_day, last_day)
+        return plan_kind(entry, indexes, ids, first_day, last_day, columns, shards_pruned=shards_pruned)
 
     def indexes(self, kind: Kind, first_day: int, last_day: int) -> tuple[list[ShardIndex], int]:
         """Return the indexes of the shards whose span may hold days of [first_day, last_day], and how many may not."""
@@ -226,7 +242,8 @@ def read_table(store: Store, ref: ShardRef) -> pa.Table:
 
 
 def _master(store: Store, index: ShardIndex) -> tuple[tuple[Instrument, ...], int]:
-    rows = read_table(store, index.ref).to_pylist()
+    columns = read_table(store, index.ref).to_pydict()
+    rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return tuple(_instrument(row, index.scale_of(row["id"])) for row in rows), index.ref.bytes
 
 

@@ -5,7 +5,8 @@ sentence for a person, who knows where the file comes from:
 
 - a split on whose step the price moved less than half the way (in logarithms) to what the ratio asks for: the prices
   may be adjusted already, and the split would be applied twice; where it moved the other way, the ratio is suspected;
-- a step by a ratio of small whole numbers, within 2 %, where no split is: one may be missing.
+- a step by a ratio of small whole numbers, within 2 %, where no split is: one may be missing;
+- a dividend that is not below the last close, in the shares of its ex-day: a run that reads it is refused.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farm.shard.index import decode_prices
-from farm.shard.kinds import SPLITS, STOCK_DAILY, Kind
+from farm.shard.kinds import DIVIDENDS, SPLITS, STOCK_DAILY, Kind
 from farm.shard.reader import Rows
 from farm.shard.stage import Piece
 from farm.values.arrays import BOOL, F64, I32, I64
@@ -56,6 +57,20 @@ class Doubt:
         return f"{self.symbol} {iso(self.day)} {moved} without a split: is {self.ratio} missing?"
 
 
+@dataclass(frozen=True)
+class TooLarge:
+    """A dividend that is not below the last close."""
+
+    symbol: str
+    day: int
+    amount: float
+    close: float
+
+    def __str__(self) -> str:
+        told = f"{self.symbol} {iso(self.day)} has a dividend of {self.amount:.10g} after a close of {self.close:.10g}"
+        return f"{told}: runs that read it are refused, is it the amount of a share?"
+
+
 @dataclass(frozen=True, eq=False)
 class Bars:
     """Bars of one symbol in time order: day, open and close (n,), and which of them are new."""
@@ -76,6 +91,15 @@ class Splits:
     is_new: BOOL
 
 
+@dataclass(frozen=True, eq=False)
+class Dividends:
+    """Dividends of one symbol in time order: ex-day, amount a share (n,), and which of them are new."""
+
+    day: I32
+    amount: F64
+    is_new: BOOL
+
+
 def bars_of(held: Rows | None, new: Piece | None) -> Bars:
     """Return stored and new bars as one series; a day is never in both."""
     return Bars(*_joined(STOCK_DAILY, held, new, ("open", "close")))
@@ -84,6 +108,24 @@ def bars_of(held: Rows | None, new: Piece | None) -> Bars:
 def splits_of(held: Rows | None, new: Piece | None) -> Splits:
     """Return stored and new splits as one series; an ex-day is never in both."""
     return Splits(*_joined(SPLITS, held, new, ("numerator", "denominator")))
+
+
+def dividends_of(held: Rows | None, new: Piece | None) -> Dividends:
+    """Return stored and new dividends as one series; an ex-day is never in both."""
+    return Dividends(*_joined(DIVIDENDS, held, new, ("amount",)))
+
+
+def find_too_large(symbol: str, bars: Bars, splits: Splits, dividends: Dividends) -> list[TooLarge]:
+    """Return the dividends that are not below the last close, where one of the two is new, in time order."""
+    before = np.searchsorted(bars.day, dividends.day) - 1
+    found: list[TooLarge] = []
+    for at in np.flatnonzero(before >= 0).tolist():
+        bar, amount = int(before[at]), float(dividends.amount[at])
+        inside = (splits.day > bars.day[bar]) & (splits.day <= dividends.day[at])
+        close = float(bars.close[bar] * np.prod(splits.denominator[inside] / splits.numerator[inside]))
+        if amount >= close and (dividends.is_new[at] or bars.is_new[bar]):
+            found.append(TooLarge(symbol, int(dividends.day[at]), amount, close))
+    return found
 
 
 def find_doubts(symbol: str, bars: Bars, splits: Splits) -> list[Doubt]:
@@ -118,16 +160,18 @@ def find_doubts(symbol: str, bars: Bars, splits: Splits) -> list[Doubt]:
     return found
 
 
-def notes_of(doubts: Iterable[Doubt]) -> tuple[str, ...]:
+def notes_of(doubts: Iterable[Doubt | TooLarge]) -> tuple[str, ...]:
     """Return the first doubts of each sort as sentences, and how many there are beyond them."""
     ordered = sorted(doubts, key=lambda doubt: (doubt.symbol, doubt.day))
+    steps = [one for one in ordered if isinstance(one, Doubt)]
     return (
-        *_bounded([doubt for doubt in ordered if doubt.is_split], "splits that prices do not show"),
-        *_bounded([doubt for doubt in ordered if not doubt.is_split], "steps like a split"),
+        *_bounded([one for one in steps if one.is_split], "splits that prices do not show"),
+        *_bounded([one for one in steps if not one.is_split], "steps like a split"),
+        *_bounded([one for one in ordered if isinstance(one, TooLarge)], "dividends above the last close"),
     )
 
 
-def _bounded(doubts: Sequence[Doubt], what: str) -> tuple[str, ...]:
+def _bounded(doubts: Sequence[Doubt | TooLarge], what: str) -> tuple[str, ...]:
     more = len(doubts) - SHOWN_MAX
     notes = tuple(str(doubt) for doubt in doubts[:SHOWN_MAX])
     return (*notes, f"and {more} more {what}") if more > 0 else notes

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 
 from farm.shard.kinds import BAR_COLUMNS
 
@@ -33,11 +34,24 @@ _NUMBERS = tuple(
         (r"[+-]?[\d.,]+\s*([kKmMbBtT]|[mM]io|[mM]rd|bn)\.?", "it is counted in thousands, millions or billions"),
         (r"[+-]?[\d.,]+\s*%", "it is a percentage"),
         (r"\([\d.,]+\)|[\d.,]+-", "it is negative in the manner of accounts"),
+        (r".*\".*", "a quote is left in it, which another one should open or close"),
     )
 )
 _DATES = tuple(
     (re.compile(pattern), seen)
     for pattern, seen in (
+        (
+            r"(\d{4}-\d\d-\d\d)/\d{4}-\d\d-\d\d",
+            "it is a span of days, as pandas prints a Period; one day has to name it",
+        ),
+        (r"\d{8}", "its parts are not year, month, day, and no other order is guessed"),
+        (r"\d{12}|\d{14}", "its parts are in order, but not written like this"),
+        (r".*[T ]24:00.*", "24:00 is written as 00:00 of the day after"),
+        (r"\d{8}\.0+", "it is a date that became a decimal: write it without the point"),
+        (
+            r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d.*[\]A-Za-z]",
+            "it names its zone: write the offset, or drop it and give --tz",
+        ),
         (r"\d{1,2}([/.-])\d{1,2}\1(\d{2}|\d{4})\b.*", "which number is the day and which the month is not guessed"),
         (r"\d{4}([/.-])\d{1,2}\1\d{1,2}\b.*|\d{8}\D+\d{2}.*", "its parts are in order, but not written like this"),
         (r".*[A-Za-z]{3,}.*\d.*|\d.*[A-Za-z]{3,}.*", "names of months are not read"),
@@ -45,8 +59,15 @@ _DATES = tuple(
     )
 )
 _EPOCHS = (("seconds", "s", 0), ("milliseconds", "ms", 3), ("microseconds", "us", 6), ("nanoseconds", "ns", 9))
+_DAYS_1970, _DAYS_EXCEL = datetime.date(1970, 1, 1), datetime.date(1899, 12, 30)
 _VALUE = re.compile(r"[+-]?(\d[\d.,:/-]*|\.\d+)([eE][+-]?\d+)?")
+_DAY = re.compile(r"\d{4}([/.-])\d{1,2}\1\d{1,2}\b.*|\d{1,2}([/.-])\d{1,2}\2\d{2,4}")
 _BAR_WORDS = re.compile(r"open|high|low|close|last|price|vol|adj", re.IGNORECASE)
+_LABELLED = re.compile(
+    r"(?P<label>.+?)[ _.:/|-]+(?P<word>open|high|low|close|last|volume|vol)"
+    r"|(?P<word_first>open|high|low|close|last|volume|vol)[ _.:/|-]+(?P<label_last>.+)",
+    re.IGNORECASE,
+)
 _TWO_LEVELS = re.compile(r"\(('.*'|\".*\"), ('.*'|\".*\")\)")
 NAMES_SHOWN = 24
 CHARS_SHOWN = 60
@@ -65,7 +86,15 @@ def date_hint(text: str) -> str:
             moment = datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=int(text) // 10**digits)
             how = f"write timestamps, such as by pandas.to_datetime(column, unit={unit!r}, utc=True)"
             return f"it looks like {name} since 1970, {moment} UTC; {how}"
+    if text.isascii() and text.isdigit() and len(text) in (4, 5):
+        unix, excel = (day + datetime.timedelta(days=int(text)) for day in (_DAYS_1970, _DAYS_EXCEL))
+        return f"if it counts days, it is {unix} from 1970 and {excel} in Excel; {_AS_DATE}"
     return _seen(_DATES, text, _AS_DATE)
+
+
+def period_hint(theirs: str) -> str:
+    """Return what to do about a column of pandas' type Period, whose numbers count from 1970."""
+    return f"it is a pandas Period: frame[{theirs!r}] = frame[{theirs!r}].dt.to_timestamp() makes dates of it"
 
 
 def type_hint(ours: str, wanted: str) -> str:
@@ -82,6 +111,8 @@ def _seen(patterns: Sequence[tuple[re.Pattern[str], str]], text: str, how: str) 
 
 def column_hint(names: Sequence[str], ours: str, otherwise: str) -> str:
     """Return what a header without a column for ``ours`` looks like; ``otherwise`` when nothing is odd about it."""
+    if sum(_DAY.fullmatch(name) is not None for name in names) * 2 > len(names) > 2:
+        return "each column is a day; turn the table round: one row per symbol and day, with all prices"
     if sum(_VALUE.fullmatch(name) is not None for name in names) * 2 > len(names):
         return "the first line holds values; put a header above it, such as ts,open,high,low,close,volume"
     if pairs := [match.groups() for match in map(_TWO_LEVELS.fullmatch, names) if match]:
@@ -92,11 +123,41 @@ def column_hint(names: Sequence[str], ours: str, otherwise: str) -> str:
         return f"the names have two levels; keep one: frame.columns = frame.columns.get_level_values({prices})"
     if len(names) == 1:
         return "one column is seen: columns are set apart by a comma, a semicolon, a tab or |"
+    if ours in ("symbol", *BAR_COLUMNS) and (labelled := _labelled(names, ours)):
+        return labelled
     if ours in ("symbol", *BAR_COLUMNS) and len(names) > 2 and not any(_BAR_WORDS.search(name) for name in names):
         return f"{otherwise}; if each column is a symbol, stack them: one row per symbol and day, with all prices"
     if ours == "volume":
         return f"{otherwise}; a bar without a volume is not taken"
     return otherwise
+
+
+def _labelled(names: Sequence[str], ours: str) -> str:
+    """Return how to read columns such as AAPL_open and AAPL_close, or nothing where names are not of that kind."""
+    sets: dict[str, dict[str, str]] = {}
+    for name in names:
+        found = _LABELLED.fullmatch(name)
+        if found:
+            word = (found["word"] or found["word_first"]).lower()
+            label = found["label"] or found["label_last"]
+            sets.setdefault(label, {})[{"last": "close", "vol": "volume"}.get(word, word)] = name
+    common = set.intersection(*map(set, sets.values())) if sets else set()
+    if len(sets) < 2 or not common:
+        words = {word: name for columns in sets.values() for word, name in columns.items()}
+        return f"say which they are: --map {_mapped(words)}" if ours in words else ""
+    labels = list(sets)
+    more = f" and {len(labels) - 3:,} more" if len(labels) > 3 else ""
+    lacks = [word for word in BAR_COLUMNS if word not in sets[labels[0]]]
+    lack = f"; a bar needs {', '.join(lacks)} too" if lacks else ""
+    return (
+        f"there is a set of prices for each of {', '.join(map(shortened, labels[:3]))}{more}; one at a time: "
+        f"--symbol {shlex.quote(shortened(labels[0]))} --map {_mapped(sets[labels[0]])}{lack}"
+    )
+
+
+def _mapped(columns: Mapping[str, str]) -> str:
+    """Return the value of ``--map`` as a shell takes it."""
+    return shlex.quote(",".join(f"{ours}={shortened(columns[ours])}" for ours in BAR_COLUMNS if ours in columns))
 
 
 def listed(names: Sequence[str]) -> str:

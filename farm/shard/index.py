@@ -32,13 +32,15 @@ import pyarrow.parquet as pq
 
 from farm.shard.arrow import to_numpy
 from farm.shard.kinds import Kind, kind_of
+from farm.shard.prune import GroupFacts
 from farm.shard.snapshot import ShardRef
-from farm.values.arrays import I8, I32, I64, U64
+from farm.values.arrays import I8, I32, I64, U64, readonly
 from farm.values.canon import canonical_array_bytes, sha256_hex
 from farm.values.errors import DataError
 from farm.values.units import month_of
 
 DIGEST_BYTES = 32
+_FIRST, _LAST = -(2**31), 2**31 - 1
 _MODULUS = 1 << (8 * DIGEST_BYTES)
 _FORMAT = "1"
 
@@ -149,18 +151,46 @@ class ShardIndex:
         return pq.ParquetFile(pa.BufferReader(b"PAR1" + self.footer)).metadata
 
     @cached_property
-    def members(self) -> tuple[Mapping[str, tuple[int, int]], ...]:
-        """Per row group: symbol -> (first day, last day) of its rows there."""
-        groups: list[dict[str, tuple[int, int]]] = [{} for _ in range(len(self.group_rows))]
-        for group, symbol, first, last in zip(
-            self.member_group.tolist(),
-            self.member_symbol.tolist(),
-            self.member_first_day.tolist(),
-            self.member_last_day.tolist(),
-            strict=True,
-        ):
-            groups[group][self.symbols[symbol]] = (first, last)
-        return tuple(groups)
+    def facts(self) -> GroupFacts:
+        """What pruning asks of the row groups. Rows of a kind without time are wanted on all days."""
+        count = len(self.group_rows)
+        first_day, last_day = self.group_first_day, self.group_last_day
+        member_first_day, member_last_day = self.member_first_day, self.member_last_day
+        if self.kind.time_column is None:
+            first_day, last_day = np.full(count, _FIRST, np.int32), np.full(count, _LAST, np.int32)
+            member_first_day = np.full(self.member_group.shape, _FIRST, np.int32)
+            member_last_day = np.full(self.member_group.shape, _LAST, np.int32)
+        # Members are in (row group, symbol) order, and every group has some.
+        ends = np.searchsorted(self.member_group, np.arange(count), side="right")
+        starts = np.r_[0, ends[:-1]].astype(np.intp)[:count]
+        known = readonly(np.ones(count, np.bool_))
+        return GroupFacts(
+            symbols=len(self.symbols),
+            first_day=first_day,
+            last_day=last_day,
+            first_symbol=self.member_symbol[starts],
+            last_symbol=self.member_symbol[ends - 1],
+            member_group=self.member_group,
+            member_symbol=self.member_symbol,
+            member_first_day=member_first_day,
+            member_last_day=member_last_day,
+            days_known=known,
+            symbols_known=known,
+            members_known=known,
+        )
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.str_]:
+        return np.array(self.symbols, np.str_)
+
+    def places(self, ids: npt.NDArray[np.str_]) -> I64:
+        """Return where each of ``ids`` stands in ``symbols``, (s,), as ``prune.Wanted`` counts."""
+        if not self.symbols:
+            return np.full(ids.shape, -1, np.int64)
+        at = np.searchsorted(self._table, ids)
+        is_there = self._table[np.minimum(at, len(self.symbols) - 1)] == ids
+        places: I64 = 2 * at - ~is_there
+        return places
 
     def code_of(self, symbol: str) -> int | None:
         """Return the position of ``symbol`` in ``symbols``, or None when the shard has no row of it."""
@@ -172,20 +202,6 @@ class ShardIndex:
         code = self.code_of(symbol)
         assert code is not None
         return int(self.scales[code])
-
-    def positions(self, symbol: str, first_day: int, last_day: int) -> list[int]:
-        """Return the positions in ``member_*`` that hold rows of ``symbol`` in [first_day, last_day]."""
-        code = self.code_of(symbol)
-        if code is None:
-            return []
-        # Rows are sorted by symbol first, so members in (row group, symbol) order are sorted by symbol too.
-        low, high = np.searchsorted(self.member_symbol, [code, code + 1])
-        return [
-            at
-            for at in range(int(low), int(high))
-            if self.kind.time_column is None
-            or (self.member_last_day[at] >= first_day and self.member_first_day[at] <= last_day)
-        ]
 
     def months_of(self, symbol: str) -> list[MonthRows]:
         """Return the months of ``symbol`` in this shard, in time order."""
@@ -396,7 +412,10 @@ def decode_index(data: bytes, ref: ShardRef, *, place: str) -> ShardIndex:
     kind = kind_of(row["kind"][0].as_py(), place=place)
     columns: list[str] = row["columns"][0].as_py()
     groups, members, chunks, months = (row[name].values for name in ("groups", "members", "chunks", "months"))
-    digests = np.frombuffer(b"".join(months.field("digest").to_pylist()), np.uint8).reshape(-1, DIGEST_BYTES)
+    held = months.field("digest")
+    digests = np.frombuffer(held.buffers()[1], np.uint8).reshape(-1, DIGEST_BYTES)[
+        held.offset : held.offset + len(held)
+    ]
     return ShardIndex(
         ref=ref,
         kind=kind,

@@ -9,18 +9,20 @@ the same bits.
 from __future__ import annotations
 
 import datetime
+import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from farm.shard.hints import date_hint, number_hint, shortened, type_hint
+from farm.shard.hints import date_hint, number_hint, period_hint, shortened, type_hint
 from farm.shard.kinds import PRICE_SCALE_MAX, TICKS_MAX
 from farm.shard.source import Source
 from farm.values.arrays import BOOL, F64, I32, I64
@@ -29,11 +31,15 @@ from farm.values.units import NS_PER_MS, NS_PER_S, NS_PER_US, date_of, day_of, i
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 _MISSING = re.compile(r"[+-]?nan|n/a|na|null|none|-", re.IGNORECASE)
+_EXTENSION, _PERIOD = b"ARROW:extension:name", "pandas.period"
 _INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 ID_ALLOWED = "up to 64 bytes of printable text, without \\ and without $ in front"
 _ID_BYTES_MAX = 64
+_POINTED = re.compile(r"\d{1,3}\.\d{3}")
 _DATE = re.compile(r"(\d{4})-?(\d{2})-?(\d{2})")
 _NO_ROW = "remove the row, or repair the source; a missing day has no row at all"
+NO_CLOCK = np.iinfo(np.int64).min
+"""The moment of a stamp that is a date, or local midnight: that is no time of day at all."""
 EXACT_MAX = 2**53
 NS_MAX = 2**63 - 1
 
@@ -57,6 +63,12 @@ class Field:
         """Return the error for row ``row`` (from 0) of this field."""
         number = 1 + (row if self.at is None else int(self.at[row]))
         return DataError(f"column {self.theirs!r} ({self.ours}): {message}", place=self.source.row(number), hint=hint)
+
+    @property
+    def is_period(self) -> bool:
+        """Whether the column is of pandas' type Period, which Arrow knows by name where pandas is imported."""
+        told = self.source.table.schema.field(self.source.table.schema.names.index(self.theirs)).metadata or {}
+        return _PERIOD in (getattr(self.column.type, "extension_name", ""), told.get(_EXTENSION, b"").decode())
 
     def texts(self) -> pa.ChunkedArray:
         """Return the column as trimmed text; DataError for a missing value."""
@@ -83,7 +95,7 @@ class Field:
         return DataError(
             f"column {self.theirs!r} ({self.ours}) has type {self.column.type}, which is no {wanted}",
             place=self.source.name,
-            hint=type_hint(self.ours, wanted),
+            hint=period_hint(self.theirs) if self.is_period else type_hint(self.ours, wanted),
         )
 
 
@@ -147,6 +159,9 @@ def parse_integers(field: Field) -> I64:
     if is_bad.any():
         row = int(np.argmax(is_bad))
         hint = f"a {field.ours} counts whole {'shares; round it in the file' if field.ours == 'volume' else 'things'}"
+        text = str(field.column[row].as_py()).strip()
+        if _POINTED.fullmatch(text) and values[row] < EXACT_MAX:
+            hint = f"{text!r} may be {text.replace('.', '')}, with a point that marks thousands; {hint}"
         raise field.refuse(row, f"{float(values[row])!r} is not a whole number below 2**53", hint=hint)
     return values.astype(np.int64)
 
@@ -233,6 +248,11 @@ class Stamp:
     moment: datetime.datetime | None
 
     @property
+    def has_zone(self) -> bool:
+        """Whether it is a timestamp that named its zone."""
+        return self.moment is not None and self.moment.tzinfo is not None
+
+    @property
     def is_midnight(self) -> bool:
         """Whether it is a timestamp exactly at local midnight."""
         return self.moment is not None and self.moment.time() == datetime.time()
@@ -250,9 +270,19 @@ def parse_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        close = difflib.get_close_matches(name.lower(), _zones(), n=3)
         raise UsageError(
-            f"no such time zone: {name!r}", place="tz", allowed="an IANA name such as America/New_York, or UTC"
+            f"no such time zone: {name!r}",
+            place="tz",
+            allowed="an IANA name such as America/New_York, or UTC",
+            hint=f"is {' or '.join(_zones()[one] for one in close)} meant?" if close else "",
         ) from error
+
+
+@cache
+def _zones() -> dict[str, str]:
+    """Return the zones that are places, or UTC, by their names in small letters."""
+    return {name.lower(): name for name in sorted(available_timezones()) if "/" in name or name == "UTC"}
 
 
 def parse_stamps(field: Field, zone: ZoneInfo | None, *, dates: bool = False) -> tuple[list[Stamp], I64]:
@@ -289,6 +319,33 @@ def _dates_shown(field: Field) -> pa.ChunkedArray:
         raise field.wrong_type("date") from error
 
 
+def clocks_shown(field: Field) -> tuple[I64 | None, bool]:
+    """Return the moments (ns) of stamps that are taken as dates, and whether they are local, counted as if UTC.
+
+    NO_CLOCK stands for a date, for midnight without a zone, and for a stamp without a zone beside others that have one;
+    None: there is nothing else.
+    """
+    kind, utc = field.column.type, ZoneInfo("UTC")
+    if pa.types.is_timestamp(kind):
+        try:
+            values, codes = _distinct(field, _nanoseconds(field))
+        except DataError:
+            return None, False  # further away than any session
+        moments = [_moment(value, kind.tz) for value in values]
+    elif _is_text(kind):
+        texts, codes = _encoded(field)
+        moments = [datetime.datetime.fromisoformat(text) for text in texts]
+    else:
+        return None, False
+    is_local = all(moment.tzinfo is None for moment in moments)
+    found = np.full(len(moments), NO_CLOCK, np.int64)
+    for at, moment in enumerate(moments):
+        is_plain = moment.time() == datetime.time() if is_local else moment.tzinfo is None
+        if not is_plain and INSTANT_DAY_MIN < day_of(moment.date()) < INSTANT_DAY_MAX:
+            found[at] = instant_of(moment, utc)
+    return (found[codes] if (found != NO_CLOCK).any() else None), is_local
+
+
 def _nanoseconds(field: Field) -> pa.ChunkedArray:
     kind = field.column.type
     try:
@@ -321,7 +378,8 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
     try:
         if date is not None:
             return Stamp(day_of(datetime.date(*(int(part) for part in date.groups()))), None)
-        if len(text) < len("2020-01-31T16:00") or text[4] != "-":
+        # Python takes any sign between date and time: 2020-01-31-05:00, a date and a zone, would be five o'clock.
+        if len(text) < len("2020-01-31T16:00") or text[4] != "-" or text[10] not in "Tt ":
             raise ValueError(text)
         moment = datetime.datetime.fromisoformat(text)
         return Stamp(day_of(moment.date()), None) if dates else _stamp(moment, zone, field)
@@ -330,7 +388,7 @@ def _stamp_of_text(text: str, zone: ZoneInfo | None, field: Field, codes: I64, c
         raise field.refuse(
             int(np.argmax(codes == code)),
             f"{shortened(text)!r} is not a date or a timestamp",
-            hint=date_hint(text),
+            hint=period_hint(field.theirs) if field.is_period else date_hint(text),
         ) from error
 
 
@@ -372,6 +430,24 @@ def parse_instants(field: Field, zone: ZoneInfo | None, *, dates: bool = False) 
             raise field.refuse(row, f"{iso(stamp.day)} is out of reach", hint=f"years {INSTANT_YEARS}")
     ends = (stamp.moment or datetime.datetime.combine(date_of(stamp.day + 1), datetime.time()) for stamp in stamps)
     return np.array([instant_of(moment, zone) for moment in ends], np.int64)[codes]
+
+
+def session_days(field: Field, zone: ZoneInfo | None, stamp: str) -> tuple[I32, I64 | None, bool]:
+    """Return the session of each bar, the moments (ns UTC) of their stamps or NO_CLOCK, and whether these name no zone.
+
+    A date names the session; an end stamp at local midnight ends the day before.
+    """
+    if stamp == "date":
+        return parse_days(field, zone, dates=True), *clocks_shown(field)
+    stamps, codes = parse_stamps(field, zone)
+    days = [one.day - 1 if stamp == "end" and one.is_midnight else one.day for one in stamps]
+    moments = None
+    if zone is not None and any(one.moment is not None for one in stamps):
+        instants = [
+            NO_CLOCK if one.moment is None or one.is_midnight else instant_of(one.moment, zone) for one in stamps
+        ]
+        moments = np.array(instants, np.int64)[codes]
+    return np.array(days, np.int32)[codes], moments, not any(one.has_zone for one in stamps)
 
 
 def instant_of(moment: datetime.datetime, zone: ZoneInfo) -> int:

@@ -1,75 +1,100 @@
-"""Pruning, purely: which row groups provably hold no wanted row.
+"""Pruning, purely: which row groups of a shard provably hold no wanted row.
 
 Three layers, cheapest first: the group's time range, its symbol range, then exact membership (the symbol's own days in
-that group). Pruning may err in one direction only: what is unknown keeps the group, and is counted.
+that group). Pruning may err in one direction only: what is unknown keeps the group, and is counted. All groups of a
+shard are decided at once, by arrays.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from farm.values.arrays import BOOL, I32, I64
 
 
-class Verdict(Enum):
+class Verdict(IntEnum):
     """What happens to a row group, and why."""
 
-    KEEP = "keep"
-    KEEP_UNKNOWN = "unknown"
+    KEEP = 0
+    KEEP_UNKNOWN = 1
     """Kept because some layer could not tell, and none could exclude it."""
-    PRUNE_TIME = "time"
-    PRUNE_RANGE = "symbol range"
-    PRUNE_MEMBERSHIP = "membership"
-
-    @property
-    def keeps(self) -> bool:
-        """Whether the group is read."""
-        return self in (Verdict.KEEP, Verdict.KEEP_UNKNOWN)
+    PRUNE_TIME = 2
+    PRUNE_RANGE = 3
+    PRUNE_MEMBERSHIP = 4
 
 
-PRUNE_REASONS = tuple(verdict.value for verdict in Verdict if not verdict.keeps)
+PRUNE_REASONS: Final = {
+    "time": Verdict.PRUNE_TIME,
+    "symbol range": Verdict.PRUNE_RANGE,
+    "membership": Verdict.PRUNE_MEMBERSHIP,
+}
+"""What left-out row groups are counted under."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wanted:
-    """The rows a run wants: symbols (ascending, each once) on days in [first_day, last_day]."""
+    """The rows a read wants from one shard: of each instrument those on days in [its first day, last_day].
 
-    symbols: tuple[str, ...]
-    first_day: int
+    Shapes: place, first_day (w,), place ascending. ``place``: where the instrument stands in the shard's table of
+            symbols, twice: 2 k is symbol k, 2 k - 1 lies between symbols k - 1 and k, and the shard has no row of it.
+    """
+
+    place: I64
+    first_day: I32
     last_day: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupFacts:
-    """What is known of a row group; None = unknown. ``members``: symbol -> first and last day of its rows."""
+    """What is known of the g row groups of a shard and of the m members in them, a symbol's rows in one group.
 
-    days: tuple[int, int] | None
-    symbols: tuple[str, str] | None
-    members: Mapping[str, tuple[int, int]] | None
+    Shapes: first_day, last_day, first_symbol, last_symbol (g,), of all rows of the group; member_group,
+            member_symbol, member_first_day, member_last_day (m,); days_known, symbols_known, members_known (g,).
+            Symbols are positions in the shard's table, of which there are ``symbols``.
+    """
 
-
-def decide(facts: GroupFacts, wanted: Wanted) -> Verdict:
-    """Return whether a row group is kept, and by which layer it is pruned otherwise."""
-    if not wanted.symbols:
-        return Verdict.PRUNE_MEMBERSHIP
-    if facts.days is not None and not _overlap(facts.days, wanted):
-        return Verdict.PRUNE_TIME
-    if facts.symbols is not None:
-        at = bisect_left(wanted.symbols, facts.symbols[0])
-        if at == len(wanted.symbols) or wanted.symbols[at] > facts.symbols[1]:
-            return Verdict.PRUNE_RANGE
-    if facts.members is None:
-        return Verdict.KEEP_UNKNOWN
-    if not any(_is_member(facts.members, symbol, wanted) for symbol in wanted.symbols):
-        return Verdict.PRUNE_MEMBERSHIP
-    return Verdict.KEEP_UNKNOWN if facts.days is None or facts.symbols is None else Verdict.KEEP
+    symbols: int
+    first_day: I32
+    last_day: I32
+    first_symbol: I32
+    last_symbol: I32
+    member_group: I32
+    member_symbol: I32
+    member_first_day: I32
+    member_last_day: I32
+    days_known: BOOL
+    symbols_known: BOOL
+    members_known: BOOL
 
 
-def _is_member(members: Mapping[str, tuple[int, int]], symbol: str, wanted: Wanted) -> bool:
-    days = members.get(symbol)
-    return days is not None and _overlap(days, wanted)
+def decide(facts: GroupFacts, wanted: Wanted) -> tuple[npt.NDArray[np.int8], BOOL]:
+    """Return the ``Verdict`` on each row group, (g,), and which members have wanted rows, (m,)."""
+    is_there = wanted.place % 2 == 0
+    is_wanted = np.zeros(facts.symbols, np.bool_)
+    since = np.zeros(facts.symbols, np.int32)
+    at = wanted.place[is_there] // 2
+    is_wanted[at], since[at] = True, wanted.first_day[is_there]
+    of = facts.member_symbol
+    hit = is_wanted[of] & (facts.member_last_day >= since[of]) & (facts.member_first_day <= wanted.last_day)
 
-
-def _overlap(days: tuple[int, int], wanted: Wanted) -> bool:
-    return days[0] <= wanted.last_day and days[1] >= wanted.first_day
+    groups = facts.first_day.shape[0]
+    verdict = np.full(groups, Verdict.PRUNE_MEMBERSHIP, np.int8)
+    if wanted.place.size:
+        has_member = np.zeros(groups, np.bool_)
+        has_member[facts.member_group[hit]] = True
+        low = np.searchsorted(wanted.place, 2 * facts.first_symbol.astype(np.int64))
+        high = np.searchsorted(wanted.place, 2 * facts.last_symbol.astype(np.int64), side="right")
+        is_late = facts.last_day < wanted.first_day.min()
+        is_outside = facts.days_known & (is_late | (facts.first_day > wanted.last_day))
+        all_known = facts.days_known & facts.symbols_known & facts.members_known
+        # From the weakest to the strongest: what comes later stands.
+        verdict[has_member | ~facts.members_known] = Verdict.KEEP_UNKNOWN
+        verdict[has_member & all_known] = Verdict.KEEP
+        verdict[facts.symbols_known & (low == high)] = Verdict.PRUNE_RANGE
+        verdict[is_outside] = Verdict.PRUNE_TIME
+    return verdict, hit

@@ -34,6 +34,8 @@ PLAIN_MAX = 10
 
 _RATIO = re.compile(r"(\d+)\s*[:/]\s*(\d+)")
 _DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?")
+_NUMBER = r"(\d{1,15}|\d{1,15}\.\d{1,15}|\.\d{1,15})"
+_OTHERWISE = re.compile(rf"{_NUMBER}\s*(?:[:/x-]|-?\s*for\s*-?|to)\s*{_NUMBER}", re.IGNORECASE)
 _FLOAT64_PRECISION = Fraction(1, 10**9)
 _HINT = "new shares per old: 2:1, 2/1 or 2.0"
 _NOTES_MAX = 5
@@ -68,7 +70,7 @@ def _read(field: Field, row: int, text: str, precision: Fraction) -> tuple[Fract
         raise field.refuse(row, f"{shortened(text)!r} is not a ratio", hint=_HINT)
     terms = _RATIO.fullmatch(text)
     if (terms is None and _DECIMAL.fullmatch(text) is None) or (terms is not None and not int(terms[2])):
-        raise field.refuse(row, f"{text!r} is not a ratio", hint=_HINT)
+        raise field.refuse(row, f"{text!r} is not a ratio", hint=_written_as(text))
     ratio = Fraction(int(terms[1]), int(terms[2])) if terms else Fraction(text)
     if ratio < 0 or (terms is not None and not ratio):
         raise field.refuse(row, f"{text!r} is not a positive ratio", hint=_HINT)
@@ -78,6 +80,15 @@ def _read(field: Field, row: int, text: str, precision: Fraction) -> tuple[Fract
     if max(ratio.as_integer_ratio()) >= EXACT_MAX or (note and not ratio):
         raise field.refuse(row, f"{text!r} is beyond any split", hint=_HINT)
     return ratio, note
+
+
+def _written_as(text: str) -> str:
+    """Return how a ratio is written that is written otherwise, if it can be seen what it is."""
+    found = _OTHERWISE.fullmatch(text)
+    if found is None or not Fraction(found[1]) or not Fraction(found[2]):
+        return _HINT
+    ratio = Fraction(found[1]) / Fraction(found[2])
+    return f"write {_shown(ratio)}, if it means {found[1]} new shares for {found[2]} old"
 
 
 def of_decimal(text: str, precision: Fraction = _FLOAT64_PRECISION) -> tuple[Fraction, str]:

@@ -1,12 +1,12 @@
-"""Executes access plans: fetches column chunks in few requests, verifies each, decodes, and cuts out rows.
+"""Executes read plans: fetches column chunks in few requests, verifies each, decodes, and cuts out rows.
 
 Steps of a cold read, all on behalf of the column cache:
 
 1. The wanted chunks of a shard are coalesced into few ranges; all ranges of a shard, and the shards, go out at once.
 2. Every chunk is compared with the checksum in the index before anything looks inside. The footer comes from the
    index too, so no byte of a shard is believed unverified.
-3. One row group at a time is decoded from a segment file, which knows only the verified chunks and raises on any
-   other range.
+3. Row groups are decoded side by side, each from a segment file, which knows only the verified chunks and raises on
+   any other range.
 
 Rows are filtered after the cache, so the cache knows neither universes nor windows.
 """
@@ -14,10 +14,12 @@ Rows are filtered after the cache, so the cache knows neither universes nor wind
 from __future__ import annotations
 
 import io
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -30,12 +32,12 @@ from farm.shard.arrow import to_numpy
 from farm.shard.dataset import Dataset
 from farm.shard.index import ShardIndex, decode_prices
 from farm.shard.kinds import kind_of
-from farm.shard.plan import AccessPlan, ChunkRef, needed_columns
+from farm.shard.plan import ChunkRef, KindPlan, ReadPlan
 from farm.store.base import Store
 from farm.store.coalesce import Fetch, coalesce
+from farm.store.wrap import settings_of
 from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import BucketNotFound, DataError, NotFound, ShortRead
-from farm.values.settings import StoreSettings
 from farm.values.units import iso
 
 FOOTER_BYTES_MAX = 16 * 1024
@@ -43,6 +45,9 @@ FOOTER_BYTES_MAX = 16 * 1024
 
 SHARDS_MAX = 8
 """Shards read at once; the store itself limits the requests in flight."""
+
+DECODERS_MAX = 4
+"""Row groups decoded at once by one read, on as many cores."""
 
 ColumnKey: TypeAlias = tuple[str, int, str]
 Values: TypeAlias = npt.NDArray[Any]
@@ -81,13 +86,7 @@ class Rows:
 
 
 def read_columns(
-    store: Store,
-    dataset: Dataset,
-    plan: AccessPlan,
-    cache: ColumnLoader,
-    *,
-    gap_bytes_max: int = StoreSettings.gap_bytes_max,
-    fetch_bytes_max: int = StoreSettings.fetch_bytes_max,
+    store: Store, dataset: Dataset, plan: KindPlan | ReadPlan, cache: ColumnLoader
 ) -> dict[ColumnKey, Values]:
     """Return every column of ``plan``, decoded, read-only, by (shard sha256, row group, column).
 
@@ -100,23 +99,45 @@ def read_columns(
         by_shard: dict[str, list[ChunkRef]] = {}
         for key in keys:
             by_shard.setdefault(key[0], []).append(chunks[key])
-
-        def load_shard(wanted: list[ChunkRef]) -> dict[ColumnKey, Values]:
-            index = dataset.index(wanted[0].shard_sha)
-            return _decode(index, wanted, _fetch(store, index, wanted, gap_bytes_max, fetch_bytes_max))
-
-        groups = list(by_shard.values())
-        if len(groups) == 1:
-            return load_shard(groups[0])
-        with ThreadPoolExecutor(min(len(groups), SHARDS_MAX)) as pool:
-            return {key: column for part in pool.map(load_shard, groups) for key, column in part.items()}
+        return _load(store, dataset, list(by_shard.values()))
 
     return cache.get_many(list(chunks), load) if chunks else {}
 
 
-def _fetch(
-    store: Store, index: ShardIndex, chunks: list[ChunkRef], gap_bytes_max: int, fetch_bytes_max: int
-) -> list[memoryview]:
+def _load(store: Store, dataset: Dataset, shards: list[list[ChunkRef]]) -> dict[ColumnKey, Values]:
+    """Fetch the chunks of all shards at once, and decode each row group as its shard has come."""
+
+    def fetch(wanted: list[ChunkRef]) -> list[Callable[[], dict[ColumnKey, Values]]]:
+        index = dataset.index(wanted[0].shard_sha)
+        groups: dict[int, list[tuple[ChunkRef, memoryview]]] = {}
+        for chunk, data in zip(wanted, _fetch(store, index, wanted), strict=True):
+            groups.setdefault(chunk.row_group, []).append((chunk, data))
+        return [partial(_decode, index, group, parts) for group, parts in groups.items()]
+
+    if len(shards) == 1 and len({chunk.row_group for chunk in shards[0]}) == 1:
+        [decode] = fetch(shards[0])
+        return decode()
+    found: dict[ColumnKey, Values] = {}
+    with ThreadPoolExecutor(decoders()) as decoding, ThreadPoolExecutor(min(len(shards), SHARDS_MAX)) as fetching:
+        fetched = [fetching.submit(fetch, wanted) for wanted in shards]
+        decoded: list[Future[dict[ColumnKey, Values]]] = []
+        try:
+            for one in fetched:
+                decoded += map(decoding.submit, one.result())
+            for group in decoded:
+                found.update(group.result())
+        finally:
+            fetching.shutdown(wait=False, cancel_futures=True)
+            decoding.shutdown(wait=False, cancel_futures=True)
+    return found
+
+
+def decoders() -> int:
+    """Return how many row groups are decoded at once: Arrow does it without the lock of the interpreter."""
+    return min(DECODERS_MAX, len(os.sched_getaffinity(0)))
+
+
+def _fetch(store: Store, index: ShardIndex, chunks: list[ChunkRef]) -> list[memoryview]:
     """Return the verified bytes of each chunk.
 
     The end of the shard comes along: one that was cut off behind these chunks is damaged too, and a user should hear
@@ -124,7 +145,8 @@ def _fetch(
     """
     end = index.footer[-FOOTER_BYTES_MAX:]
     ranges = [(chunk.offset, chunk.length) for chunk in chunks] + [(index.ref.bytes - len(end), len(end))]
-    fetches = coalesce(ranges, gap_bytes_max=gap_bytes_max, fetch_bytes_max=fetch_bytes_max)
+    settings = settings_of(store)
+    fetches = coalesce(ranges, gap_bytes_max=settings.gap_bytes_max, fetch_bytes_max=settings.fetch_bytes_max)
     key = index.ref.key
     try:
         bodies = store.get_ranges(key, [(fetch.start, fetch.length) for fetch in fetches])
@@ -176,29 +198,22 @@ def _damaged(message: str, key: str, row_group: int, column: str) -> DataError:
     )
 
 
-def _decode(index: ShardIndex, chunks: list[ChunkRef], data: list[memoryview]) -> dict[ColumnKey, Values]:
-    segment = _Segment(index.ref, {chunk.offset: part for chunk, part in zip(chunks, data, strict=True)})
+def _decode(index: ShardIndex, group: int, parts: list[tuple[ChunkRef, memoryview]]) -> dict[ColumnKey, Values]:
+    """Return the columns of one row group."""
     file = pq.ParquetFile(
-        pa.PythonFile(segment, mode="r"),
+        pa.PythonFile(_Segment(index.ref, {chunk.offset: data for chunk, data in parts}), mode="r"),
         metadata=index.metadata,
         pre_buffer=False,
         read_dictionary=[index.kind.instrument_column],
     )
-    by_group: dict[int, list[ChunkRef]] = {}
-    for chunk in chunks:
-        by_group.setdefault(chunk.row_group, []).append(chunk)
-    found: dict[ColumnKey, Values] = {}
-    for group, wanted in by_group.items():
-        try:
-            table = file.read_row_group(group, [chunk.column for chunk in wanted], use_threads=False)
-        except (pa.ArrowException, OSError) as error:
-            raise _damaged(f"it cannot be decoded: {error}", index.ref.key, group, wanted[0].column) from error
-        for chunk in wanted:
-            if table.num_rows != int(index.group_rows[group]):
-                rows = int(index.group_rows[group])
-                raise _damaged(f"{table.num_rows} rows instead of {rows}", chunk.key, group, chunk.column)
-            found[chunk.column_key] = _numpy(index, table[chunk.column])
-    return found
+    try:
+        table = file.read_row_group(group, [chunk.column for chunk, _ in parts], use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(f"it cannot be decoded: {error}", index.ref.key, group, parts[0][0].column) from error
+    rows = int(index.group_rows[group])
+    if table.num_rows != rows:
+        raise _damaged(f"{table.num_rows} rows instead of {rows}", index.ref.key, group, parts[0][0].column)
+    return {chunk.column_key: _numpy(index, table[chunk.column]) for chunk, _ in parts}
 
 
 def _numpy(index: ShardIndex, column: pa.ChunkedArray) -> Values:
@@ -260,20 +275,18 @@ def read_rows(
     Errors: DataError as ``read_columns``, and when rows of several shards are out of order or there twice.
     """
     entry = kind_of(kind)
-    names = needed_columns(entry, columns)
-    indexes, _ = dataset.indexes(entry, first_day, last_day)
     plan = dataset.needs(kind, [instrument_id], first_day, last_day, columns)
+    names, runs = plan.columns, plan.runs
     loaded = read_columns(dataset.store, dataset, plan, cache)
     pieces: list[tuple[int, dict[str, Values], int]] = []
-    for index in indexes:
-        for at in index.positions(instrument_id, first_day, last_day):
-            start, group = int(index.member_start[at]), int(index.member_group[at])
-            stop = start + int(index.member_rows[at])
-            piece = {name: loaded[index.ref.sha256, group, name][start:stop] for name in names}
-            if entry.time_column is not None:
-                piece = _within(piece, entry.time_column, first_day, last_day)
-            first = int(piece[entry.time_column][0]) if entry.time_column and len(piece[names[0]]) else 0
-            pieces.append((first, piece, index.scale_of(instrument_id)))
+    stops = (runs.start + runs.rows).tolist()
+    for at, start, stop, own in zip(runs.group.tolist(), runs.start.tolist(), stops, runs.scale.tolist(), strict=True):
+        shard, group = plan.groups[at]
+        piece = {name: loaded[shard, group, name][start:stop] for name in names}
+        if entry.time_column is not None:
+            piece = _within(piece, entry.time_column, first_day, last_day)
+        first = int(piece[entry.time_column][0]) if entry.time_column and len(piece[names[0]]) else 0
+        pieces.append((first, piece, own))
     pieces = [piece for piece in pieces if len(piece[1][names[0]])]
     pieces.sort(key=lambda piece: piece[0])
     prices = [column.name for column in entry.columns if column.is_price and column.name in names]
@@ -329,9 +342,14 @@ def _in_order(columns: dict[str, Values], time_column: str, place: str) -> dict[
     order = np.argsort(day, kind="stable")
     twice = np.flatnonzero(np.diff(day[order]) == 0)
     if twice.size:
-        raise DataError(
-            f"two shards hold the row of {iso(int(day[order][twice[0]]))}",
-            place=place,
-            hint="the snapshot was not written by ingest, which refuses this",
-        )
+        raise held_twice(int(day[order][twice[0]]), place)
     return {name: readonly(values[order]) for name, values in columns.items()}
+
+
+def held_twice(day: int, place: str) -> DataError:
+    """Return the error of a day of which two shards have a row."""
+    return DataError(
+        f"two shards hold the row of {iso(day)}",
+        place=place,
+        hint="the snapshot was not written by ingest, which refuses this",
+    )

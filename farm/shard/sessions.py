@@ -1,7 +1,6 @@
 """Decides which staged rows fall on sessions of their calendars: keeps them, leaves out others with a note, or refuses.
 
-- A bar cannot start at or after the close of its session, nor end at or before its open. Stamps that say so are dates
-  that were read as instants (00:00 UTC is the evening before in New York), and would put each bar on a wrong day.
+- What clock times say of sessions is looked at first (``clocks``).
 - A bar on a day that is no session is refused, or left out on request.
 - A split or dividend beyond the calendar, or before the first bar on a day that is no session, can act on no position:
   it is left out. Any other that is on no session is refused like a bar.
@@ -9,20 +8,19 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from farm.shard.calendar import ALWAYS_OPEN, Calendar, zone_of
+from farm.shard.calendar import ALWAYS_OPEN, Calendar
+from farm.shard.clocks import by_clock, odd_day_hint
 from farm.shard.kinds import STOCK_DAILY
-from farm.shard.stage import NO_CLOCK, Piece, Staged
+from farm.shard.stage import Piece, Staged
 from farm.values.arrays import BOOL, I32
 from farm.values.errors import DataError
-from farm.values.units import NS_PER_S, date_of, iso
+from farm.values.units import date_of, iso
 
 SKIP = "unknown-session"
 """What ``--skip-rows`` calls the rows on days that are no session."""
@@ -61,7 +59,7 @@ def on_sessions(
     time = staged.kind.time_column
     assert time is not None
     is_bars = staged.kind is STOCK_DAILY
-    notes = _check_clocks(staged, calendars)
+    staged, notes = by_clock(staged, calendars)
     pieces: dict[str, Piece] = {}
     left_out: dict[str, list[_Odd]] = {}
     refused: list[_Odd] = []
@@ -79,57 +77,6 @@ def on_sessions(
         _refuse(staged, refused, calendars)
     notes += tuple(_note(reason, rows) for reason, rows in left_out.items() if rows)
     return OnSessions(pieces, notes, gaps if is_bars else 0)
-
-
-def _check_clocks(staged: Staged, calendars: Mapping[str, Calendar]) -> tuple[str, ...]:
-    """Raise DataError for the first bar that starts after its session, or ends before it; note late ends."""
-    bad: list[tuple[int, str, int, int]] = []
-    late = 0
-    is_start = staged.reading.stamp == "start"
-    for symbol, piece in staged.pieces.items():
-        if piece.moments is None:
-            continue
-        day, calendar = piece.columns["day"], calendars[symbol]
-        at = np.minimum(np.searchsorted(calendar.day, day), calendar.day.size - 1)
-        bound = calendar.close_ts[at] if is_start else calendar.open_ts[at]
-        has_clock = calendar.is_session(day) & (piece.moments != NO_CLOCK)
-        late += 0 if is_start else int((has_clock & (piece.moments > calendar.close_ts[at])).sum())
-        is_wrong = has_clock & (piece.moments >= bound if is_start else piece.moments <= bound)
-        if is_wrong.any():
-            rows = np.flatnonzero(is_wrong)
-            row = int(rows[np.argmin(piece.numbers[rows])])
-            bad.append((int(piece.numbers[row]), symbol, int(piece.moments[row]), int(bound[row])))
-    if not bad:
-        what = f"{late} bar{'' if late == 1 else 's'} end after the close of the session they are stored under"
-        return (f"{what}: if their stamps are dates, ingest them with --stamp date",) if late else ()
-    number, symbol, moment, limit = min(bad)
-    zone = staged.reading.tz or "UTC"
-    starts, closes, other = ("starts", "closes", "end") if is_start else ("ends", "opens", "start")
-    # Only a stamp on the very instant can be of the other sort: a later one would be stored a day early as an end, too.
-    more = f"--stamp {other}, if it names the {other} of the bar" if moment == limit else "else check --tz"
-    raise DataError(
-        f"the bar of {symbol} {starts} at {_shown(moment, zone)} ({zone}), and its session {closes} at "
-        f"{_shown(limit, zone)}",
-        place=staged.source.row(number),
-        hint=(is_start and _midnight(moment, calendars[symbol], zone))
-        or f"--stamp date, if the stamp is a date whose clock time and zone mean nothing; {more}",
-    )
-
-
-def _midnight(ns: int, calendar: Calendar, zone: str) -> str:
-    """Return a hint where an instant is midnight on the exchange, and was read in another zone, else nothing.
-
-    Such a stamp is a date turned into UTC. The date that it shows there may be the day before.
-    """
-    there = zone_of(calendar.name)
-    if there in ("", zone) or not _shown(ns, there).endswith(" 00:00"):
-        return ""
-    return f"--tz {there}: on the exchange it is midnight then"
-
-
-def _shown(ns: int, zone: str) -> str:
-    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=ns // NS_PER_S)
-    return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat(sep=" ", timespec="minutes")
 
 
 def _reasons(calendar: Calendar, day: I32, first_bar: int | None, *, is_bars: bool, skip: bool) -> Mapping[str, BOOL]:
@@ -175,12 +122,6 @@ def _refuse(staged: Staged, refused: Sequence[_Odd], calendars: Mapping[str, Cal
     hints = [skip]
     if staged.kind is STOCK_DAILY:
         piece = staged.pieces[row.symbol]
-        moment = NO_CLOCK if piece.moments is None else int(piece.moments[piece.numbers == row.number][0])
-        has_clock = moment != NO_CLOCK
-        midnight = (
-            has_clock and staged.reading.stamp == "start" and _midnight(moment, calendar, staged.reading.tz or "UTC")
-        )
-        check = "check --tz and --stamp" + (" (date, if clock time and zone mean nothing)" if has_clock else "")
-        hints.insert(0, midnight or check)
+        hints.insert(0, odd_day_hint(staged, piece, int(np.argmax(piece.numbers == row.number)), calendar))
         hints += [f"--calendar {ALWAYS_OPEN} knows every day"] if name != ALWAYS_OPEN else []
     raise DataError(f"{message}: it is a {date_of(row.day):%A}{others}", place=place, hint="; ".join(hints))

@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from farm.shard.content import ALLOWED, PARQUET, check_text, first_line, unpack
-from farm.shard.hints import shortened
+from farm.shard.hints import listed, shortened
 from farm.values.errors import DataError, PermissionDenied, Unavailable, UsageError, public
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
@@ -85,7 +85,8 @@ def open_table(table: Any, name: str) -> Source:
 
 def _checked(source: Source) -> Source:
     if source.table.num_rows == 0:
-        raise DataError("no rows", place=source.name, hint="there is a header at most; check what wrote it")
+        hint = f"there is a header at most: {listed(source.names)}; check what wrote it"
+        raise DataError("no rows", place=source.name, hint=hint)
     return source
 
 
@@ -93,6 +94,8 @@ def _read(url: str, name: str) -> bytes:
     # Imported here: the read path of a run never opens a user's file.
     import fsspec
 
+    if not url:
+        raise UsageError("no file is named", place="source", allowed=_ALLOWED, hint="is a variable of the shell empty?")
     # Errors without ``from``: the text of a foreign one quotes the URL, and with it what must stay secret.
     try:
         with fsspec.open(url, "rb") as file:
@@ -100,8 +103,11 @@ def _read(url: str, name: str) -> bytes:
     except IsADirectoryError:
         hint = _EACH.format(name.rstrip("/"))
         raise UsageError("a directory, not a file", place=name, allowed=_ALLOWED, hint=hint) from None
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError) as error:
         _refuse_pattern(url, name)
+        if _is_away(url, error):
+            hint = "check the host and the port of the URL, and the network"
+            raise Unavailable("no server answers there", place=name, hint=hint) from None
         raise UsageError("no such file", place=name, allowed=_ALLOWED, hint="check the path or URL") from None
     except PermissionError:
         _refuse_pattern(url, name)
@@ -134,6 +140,15 @@ def _refuse_pattern(url: str, name: str) -> None:
         folder = name.rpartition("/")[0]
         hint = _EACH.format(folder or ".") if not mark else "one file at a time, each by its own URL"
         raise UsageError("a pattern, not a file", place=name, allowed=_ALLOWED, hint=hint) from None
+
+
+def _is_away(url: str, error: OSError) -> bool:
+    """Whether a page was not found because nobody was asked for it: fsspec says the same of both."""
+    if url.partition("://")[0] not in ("http", "https"):
+        return False
+    from aiohttp import ClientConnectionError
+
+    return isinstance(error.__cause__, ClientConnectionError)
 
 
 def _remote_errors(url: str) -> tuple[type[Exception], ...]:
@@ -210,7 +225,7 @@ def _rows(data: bytes, url: str, delimiter: str, header: str) -> pa.Table:
         elif not uneven:
             # The number counts the header, not empty lines: data row = number - 1.
             place = f"{url}, data row {row.number - 1 - blank}"
-            uneven.append(_uneven(row.actual_columns, row.expected_columns, place, header))
+            uneven.append(_uneven(row, place, header))
         return "skip"
 
     types = {f"f{at}": pa.string() for at in range(1 + header.count(delimiter))}
@@ -229,7 +244,8 @@ def _rows(data: bytes, url: str, delimiter: str, header: str) -> pa.Table:
     return table
 
 
-def _uneven(actual: int, expected: int, place: str, header: str) -> DataError:
+def _uneven(row: Any, place: str, header: str) -> DataError:
+    actual, expected = row.actual_columns, row.expected_columns
     message = f"{actual} column{'' if actual == 1 else 's'} instead of {expected}"
     if expected == 1 or header.startswith(_NO_HEADER):
         message += f", which the first line has: {shortened(header)!r}"
@@ -237,6 +253,11 @@ def _uneven(actual: int, expected: int, place: str, header: str) -> DataError:
     else:
         fewer = "is the file cut off there, or is it a note? remove the line"
         hint = "text that holds the delimiter needs quotes" if actual > expected else fewer
+        other = next((one for one in _DELIMITERS if row.text.count(one) == expected - 1), "")
+        if row.text.count('"') % 2:
+            hint = "a quote is opened there and never closed"
+        elif other:
+            hint = f"its columns are set apart by {other!r}, and those of the header are not"
     return DataError(message, place=place, hint=hint)
 
 

@@ -40,7 +40,7 @@ from farm.shard.parse import (
     ID_ALLOWED,
     Field,
     Ids,
-    instant_of,
+    clocks_shown,
     is_id,
     optional_column,
     parse_days,
@@ -49,10 +49,10 @@ from farm.shard.parse import (
     parse_integers,
     parse_numbers,
     parse_positive,
-    parse_stamps,
     parse_zone,
     refuse_scaled,
     scale_of,
+    session_days,
     to_ticks,
 )
 from farm.shard.ratio import parse_ratios
@@ -62,9 +62,7 @@ from farm.values.errors import DataError, UsageError
 from farm.values.units import iso
 
 STAMPS = ("start", "end", "date")
-
-NO_CLOCK = np.iinfo(np.int64).min
-"""The moment of a stamp that is a date, or local midnight: that is no time of day at all."""
+ONE_A_DAY = "this kind has one bar a day, so bars of hours or minutes do not fit"
 
 # What pandas calls an index without a name in Parquet.
 _INDEX = re.compile(r"__index_level_\d+__")
@@ -112,7 +110,7 @@ class Reading:
 class Piece:
     """The rows of one symbol, in time order: stored columns without the instrument's, and the data row of each.
 
-    ``moments``: the instant of each bar's stamp (ns UTC), or NO_CLOCK; None when all are dates.
+    ``moments``: the instant of each stamp (ns UTC), or NO_CLOCK; None when all are dates.
     """
 
     columns: Mapping[str, npt.NDArray[Any]]
@@ -136,7 +134,8 @@ class Piece:
 class Staged:
     """Rows of one kind, checked as far as that goes without the dataset, per symbol (bytewise order).
 
-    ``symbols``: all of the source, also those whose rows say that there is nothing.
+    ``symbols``: all of the source, also those whose rows say that there is nothing. ``is_local``: stamps name no zone;
+    moments are read in that of ``reading``, or, taken as dates, counted as if UTC.
     """
 
     kind: Kind
@@ -145,6 +144,7 @@ class Staged:
     symbols: tuple[str, ...]
     pieces: Mapping[str, Piece]
     notes: tuple[str, ...]
+    is_local: bool = False
 
 
 def stage(source: Source, kind: Kind, reading: Reading) -> Staged:
@@ -263,7 +263,7 @@ def _ids(source: Source, fields: Mapping[str, Field], reading: Reading) -> Ids:
 def _stage_bars(
     source: Source, fields: Mapping[str, Field], ids: Ids, reading: Reading, zone: ZoneInfo | None, stamp: str
 ) -> Staged:
-    day, moments = _session_days(_need(source, fields, "ts"), zone, stamp)
+    day, moments, is_local = session_days(_need(source, fields, "ts"), zone, stamp)
     prices = {name: parse_numbers(_need(source, fields, name)) for name in PRICES}
     refuse_scaled(source, prices)
     volume = parse_integers(_need(source, fields, "volume"))
@@ -293,7 +293,7 @@ def _stage_bars(
         (f"open or close outside low .. high in {_counted(int(is_outside.sum()), 'bar')}",) if is_outside.any() else ()
     )
     columns: Columns = {"day": day, "volume": volume}
-    return _staged(source, STOCK_DAILY, ids, columns, prices, reading, notes, moments=moments)
+    return _staged(source, STOCK_DAILY, ids, columns, prices, reading, notes, clocks=(moments, is_local))
 
 
 def _counted(count: int, word: str) -> str:
@@ -304,22 +304,6 @@ def _first(bad: list[tuple[int, str, str]], mask: BOOL, message: Any, hint: str 
     if mask.any():
         row = int(np.argmax(mask))
         bad.append((row, message(row), hint))
-
-
-def _session_days(field: Field, zone: ZoneInfo | None, stamp: str) -> tuple[I32, I64 | None]:
-    """Return the session of each bar, and the moments of ``Piece``.
-
-    A date names the session; an end stamp at local midnight ends the day before.
-    """
-    stamps, codes = parse_stamps(field, zone, dates=stamp == "date")
-    days = [one.day - 1 if stamp == "end" and one.is_midnight else one.day for one in stamps]
-    moments = None
-    if zone is not None and any(one.moment is not None for one in stamps):
-        instants = [
-            NO_CLOCK if one.moment is None or one.is_midnight else instant_of(one.moment, zone) for one in stamps
-        ]
-        moments = np.array(instants, np.int64)[codes]
-    return np.array(days, np.int32)[codes], moments
 
 
 def _stage_splits(
@@ -342,7 +326,11 @@ def _stage_splits(
         "denominator": denominator[at],
         "source": _remarks(source, fields, reading)[at],
     }
-    return _staged(source, SPLITS, ids, columns, {}, reading, notes, at=at)
+    return _staged(source, SPLITS, ids, columns, {}, reading, notes, at=at, clocks=_clocks(ex_date.part(at), reading))
+
+
+def _clocks(ex_date: Field, reading: Reading) -> tuple[I64 | None, bool]:
+    return clocks_shown(ex_date) if reading.dates else (None, False)
 
 
 def _none(count: int, what: str) -> tuple[str, ...]:
@@ -377,7 +365,13 @@ def _stage_dividends(
     columns |= optional_column("pay_day", pay, len(at), np.int32, days)
     columns |= optional_column("declared_ts", declared, len(at), np.int64, instants)
     notes = _none(len(amount) - len(at), "an amount of 0: no dividend")
-    return _staged(source, DIVIDENDS, ids, columns, {"amount": amount[at]}, reading, notes, at=at)
+    is_early = (columns["pay_day_valid"] == 1) & (columns["pay_day"] < columns["ex_day"])
+    if is_early.any():
+        row = int(np.argmax(is_early))
+        first = f"{ids[int(at[row])]} {iso(int(columns['ex_day'][row]))}"
+        notes += (f"{_counted(int(is_early.sum()), 'pay date')} before the ex-date, which counts instead: {first}",)
+    clocks = _clocks(ex_date.part(at), reading)
+    return _staged(source, DIVIDENDS, ids, columns, {"amount": amount[at]}, reading, notes, at=at, clocks=clocks)
 
 
 def _staged(
@@ -390,12 +384,14 @@ def _staged(
     notes: tuple[str, ...],
     *,
     at: I64 | None = None,
-    moments: I64 | None = None,
+    clocks: tuple[I64 | None, bool] = (None, False),
 ) -> Staged:
     """Cut the rows into pieces per symbol, in time order, with prices as ticks.
 
-    ``at``: the rows of the source (from 0) that columns and prices hold; None: all.
+    ``at``: the rows of the source (from 0) that columns and prices hold; None: all. ``clocks``: their moments, and
+    whether these are local.
     """
+    moments, is_local = clocks
     at = np.arange(source.table.num_rows) if at is None else at
     code = ids.code[at]
     time: I32 = np.zeros(len(at), np.int32) if kind.time_column is None else columns[kind.time_column]
@@ -414,7 +410,7 @@ def _staged(
         pieces[name] = Piece(stored, at[rows] + 1, scale, None if moments is None else moments[rows])
     if rounded:
         notes += (f"prices rounded to {reading.price_scale} decimals in {_counted(rounded, 'symbol')}",)
-    return Staged(kind, source, reading, ids.names, pieces, notes)
+    return Staged(kind, source, reading, ids.names, pieces, notes, is_local)
 
 
 def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, number: I64, reading: Reading) -> I64:
@@ -448,7 +444,7 @@ def _ordered(source: Source, kind: Kind, ids: Ids, time: I32, number: I64, readi
 
 
 _TWICE = {
-    STOCK_DAILY.name: "keep one of them; this kind has one bar a day, so bars of hours or minutes do not fit",
+    STOCK_DAILY.name: f"keep one of them; {ONE_A_DAY}",
     DIVIDENDS.name: "add up the dividends of one day",
 }
 

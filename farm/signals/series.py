@@ -1,20 +1,33 @@
-"""Indicators of series with gaps; prices restated to other shares, and means of them, with a single rounding.
+"""Ticks of a series, prices restated to other shares, and means of them, with a single rounding.
 
-Rules: an indicator steps on the bars where its input is known; the others are left out before the formula and are
-unknown after it (domain.md 2.4, 2.5). What goes in is never changed; what comes out is new.
+What goes in is never changed; what comes out is new. Source: domain.md 3.3, 6.2.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
-from farm.kernels import rolling
-from farm.signals import formulas
+from farm.kernels import rolling, windows
 from farm.values.arrays import F64, I64, readonly
 
+CODES: Mapping[str, int] = MappingProxyType(
+    {
+        "sma": windows.SMA,
+        "ema": windows.EMA,
+        "rsi": windows.RSI,
+        "roc": windows.ROC,
+        "ret": windows.RET,
+        "stddev": windows.STDDEV,
+        "max": windows.MAX,
+        "min": windows.MIN,
+    }
+)
+"""Indicator -> its code in ``kernels/windows.py``."""
 SCALE_MAX = 18
 """Grids finer than 10**-18 do not fit in int64."""
 
@@ -31,9 +44,9 @@ class Stretches:
 
     ticks: I64
     off: I64
-    edges: tuple[int, ...]
-    num: tuple[int, ...]
-    den: tuple[int, ...]
+    edges: I64
+    num: I64
+    den: I64
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,10 +92,10 @@ def grid_of(x: F64, num: F64, den: F64, scale: int) -> TickGrid | None:
         return TickGrid(sums, off, 10**scale)
     ticks, raw_off = _sums(x, np.ones(x.shape[0]), scale)
     starts = np.flatnonzero(np.diff(factor, prepend=np.nan) != 0.0)
-    known = [(int(num[k]), int(den[k])) if factor[k] == factor[k] else (0, 0) for k in starts]
-    edges = (*starts.tolist(), x.shape[0])
-    parts = Stretches(ticks, raw_off, edges, tuple(n for n, _ in known), tuple(d for _, d in known))
-    return TickGrid(sums, off, 10**scale, parts)
+    is_known = np.isfinite(factor[starts])
+    nums, dens = (np.where(is_known, side[starts], 0.0).astype(np.int64) for side in (num, den))
+    edges = np.append(starts, x.shape[0])
+    return TickGrid(sums, off, 10**scale, Stretches(ticks, raw_off, *map(readonly, (edges, nums, dens))))
 
 
 def _sums(x: F64, factor: F64, scale: int) -> tuple[I64, I64]:
@@ -92,56 +105,33 @@ def _sums(x: F64, factor: F64, scale: int) -> tuple[I64, I64]:
     return readonly(sums), readonly(off)
 
 
-def mean_on_grid(x: F64, grid: TickGrid, begin: int, n: int) -> F64:
-    """Return the means of the last ``n`` values of ``x[begin:]``; ``grid`` is that of all of ``x`` before factors."""
-    out = np.empty(x.shape[0] - begin)
-    rolling.mean_on_grid(x[begin:], grid.sums[begin:], grid.off[begin:], grid.unit, n, out)
-    if grid.stretches is not None:
-        _restate_means(out, grid, grid.stretches, begin, n)
+def means_on_grid(x: F64, grid: TickGrid, begin: I64, n: I64) -> F64:
+    """Return rows (k, m): the means of the last ``n[r]`` values of ``x[begin[r]:]``, NaN before the first of them.
+
+    ``x`` (m,) on the basis of ``grid``, which is that of all of ``x`` before factors.
+    """
+    out = np.empty((n.shape[0], x.shape[0]))
+    windows.means(x, grid.sums, grid.off, grid.unit, n, begin, out)
+    parts = grid.stretches
+    if parts is not None:
+        is_large = np.empty(out.shape, np.uint8)
+        windows.restated_means(
+            parts.ticks, parts.off, grid.off, grid.unit, parts.edges, parts.num, parts.den, n, begin, out, is_large
+        )
+        for row, bar in np.argwhere(is_large).tolist():
+            size = int(n[row])
+            out[row, bar] = _mean_over(parts, bar + 1 - size, bar + 1, size * grid.unit)
     return out
 
 
-def _restate_means(out: F64, grid: TickGrid, parts: Stretches, begin: int, n: int) -> None:
-    """Make the means of windows with a fractional factor exact, those inside one stretch at once."""
-    divisor = n * grid.unit
-    first = begin + n  # windows are named by where they end
-    for k, (num, den) in enumerate(zip(parts.num, parts.den, strict=True)):
-        low, high = max(first, parts.edges[k] + n), parts.edges[k + 1] + 1
-        ends = np.arange(low, max(low, high))
-        top = (parts.ticks[ends] - parts.ticks[ends - n]) * float(num)
-        is_exact = (np.abs(top) < EXACT_MAX) & (parts.off[ends] == parts.off[ends - n])
-        if den > 1 and divisor * den < EXACT_MAX:
-            out[ends[is_exact] - 1 - begin] = top[is_exact] / float(divisor * den)
-            ends = ends[~is_exact]
-        across = np.arange(max(first, parts.edges[k + 1] + 1), min(parts.edges[k + 1] + n, parts.edges[-1] + 1))
-        for end in (*ends.tolist(), *across.tolist()):
-            if grid.off[end] != grid.off[end - n]:
-                mean = _mean_over(parts, end - n, end, divisor)
-                out[end - 1 - begin] = out[end - 1 - begin] if mean is None else mean
-
-
-def _mean_over(parts: Stretches, begin: int, end: int, divisor: int) -> float | None:
-    """Return the mean of the rows [begin, end) over one or more stretches, rounded once; None if not all are known."""
-    if parts.off[begin] != parts.off[end]:
-        return None
+def _mean_over(parts: Stretches, begin: int, end: int, divisor: int) -> float:
+    """Return the mean of the rows [begin, end) over one or more stretches, rounded once, whatever its numbers."""
     total, common = 0, 1
     k = bisect_right(parts.edges, begin) - 1
     while parts.edges[k] < end:
-        low, high = max(begin, parts.edges[k]), min(end, parts.edges[k + 1])
-        if parts.den[k] == 0:
-            return None
-        total = total * parts.den[k] + int(parts.ticks[high] - parts.ticks[low]) * parts.num[k] * common
-        common *= parts.den[k]
+        low, high = max(begin, int(parts.edges[k])), min(end, int(parts.edges[k + 1]))
+        num, den = int(parts.num[k]), int(parts.den[k])
+        total = total * den + int(parts.ticks[high] - parts.ticks[low]) * num * common
+        common *= den
         k += 1
     return total / (divisor * common)  # Python divides integers of any size with one correct rounding.
-
-
-def compute(name: str, x: F64, n: int) -> F64:
-    """Return the indicator of ``x`` (m,), stepping on its known values; NaN elsewhere."""
-    unknown = np.isnan(x)
-    if not unknown.any():
-        return formulas.compute(name, x, n)
-    known = ~unknown
-    out = np.full(x.shape[0], np.nan)
-    out[known] = formulas.compute(name, np.ascontiguousarray(x[known]), n)
-    return out

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from farm.values.shared import Shared
@@ -38,13 +37,3 @@ class SeriesStore(Shared[tuple[Any, ...], Series]):
 
     def __init__(self, bytes_max: int) -> None:
         super().__init__(bytes_max, size_of=attrgetter("bytes"))
-
-
-def nan_padded(values: npt.NDArray[np.float64], length: int) -> npt.NDArray[np.float64]:
-    """Return ``values`` at the end of an array of ``length``, NaN before them."""
-    if values.shape[0] == length:
-        return values
-    out = np.full(length, np.nan)
-    if values.shape[0]:
-        out[length - values.shape[0] :] = values[-length:]
-    return out

@@ -101,8 +101,9 @@ FILLS_NOT_BUILT = (
     "next_quote", "this_close", "this_close*", "moc", "next_close", "limit", "book_now",
 )  # fmt: skip
 
-STUDY = ("each", "search", "split", "objective", "seed", "prune")
-STUDY_NOT_BUILT = ("require", "metrics", "proof")
+STUDY = ("each", "search", "split", "objective", "seed", "prune", "metrics", "proof")
+STUDY_NOT_BUILT = ("require",)
+PROOFS = ("all", "winners")
 SEARCHES = ("grid",)
 SEARCHES_NOT_BUILT = ("random", "tpe", "ladder")
 SPLITS = ("chronological",)

@@ -1,20 +1,18 @@
-"""Parameters: their declaration, their grids, and the constraints between them.
+"""Parameters: their declaration, their grids, and which values they may have.
 
 Rules: a grid is lexicographic in parameter name, and each parameter runs in its own order; integer ranges include
-``hi``; a ``float`` parameter has no grid. A constraint is three-valued like any condition: parameter sets for which it
-is not known to be true are left out before trials are numbered. Source: domain.md 2.1, 2.6.
+``hi``; a ``float`` parameter has no grid. Source: domain.md 2.1, 2.6.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farm.spec.grammar import ARITY, COMPARISONS
-from farm.spec.reader import Reader, is_hole, join, near, one_of, show
+from farm.spec.reader import Reader, join, near, one_of, show
 from farm.spec.spec import ChoiceParam, FloatParam, IntParam, Param, Value
+from farm.spec.table import ParamTable
 from farm.values.errors import CapacityError, SpecError
 
 VALUES_MAX = 1_000_000
@@ -22,7 +20,6 @@ VALUES_MAX = 1_000_000
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KINDS = ("int", "float", "choice")
-_OPS = ("add", "sub", "mul", "div", "neg", "abs", "min", "max", "clip")
 
 
 def parse_params(value: Any, place: str) -> dict[str, Param]:
@@ -104,14 +101,25 @@ def grid_values(param: Param, place: str) -> tuple[Value, ...]:
 
 def check_params(declared: Mapping[str, Param], values: Mapping[str, Value]) -> None:
     """Refuse a parameter set that the declarations do not allow (SpecError)."""
+    check_values(declared, {name: (value,) for name, value in values.items()})
+
+
+def check_table(declared: Mapping[str, Param], table: ParamTable) -> None:
+    """Refuse a table with a value that the declarations do not allow: as ``check_params`` would, once per value."""
+    check_values(declared, dict(zip(table.names, table.values, strict=True)))
+
+
+def check_values(declared: Mapping[str, Param], values: Mapping[str, Sequence[Value]]) -> None:
+    """Refuse a name that is not declared or has no values, and a value that its declaration does not allow."""
     for name in values:
         if name not in declared:
             raise SpecError("unknown parameter", place=name, allowed=one_of(declared), hint=near(name, declared))
     for name, param in declared.items():
         if name not in values:
             raise SpecError("parameter without a value", place=name, allowed=one_of(declared))
-        if not _allows(param, values[name]):
-            raise SpecError(f"{show(values[name])} is not among its values", place=name, allowed=_describe(param))
+        for value in values[name]:
+            if not _allows(param, value):
+                raise SpecError(f"{show(value)} is not among its values", place=name, allowed=_describe(param))
 
 
 def _allows(param: Param, value: Value) -> bool:
@@ -126,91 +134,3 @@ def _describe(param: Param) -> str:
     if isinstance(param, ChoiceParam):
         return one_of(show(value) for value in param.values)
     return f"{'an integer' if isinstance(param, IntParam) else 'a number'} from {param.lo} to {param.hi}"
-
-
-def constraints_hold(constraints: Sequence[Any], values: Mapping[str, Value]) -> bool:
-    """Return whether every constraint is known to be true for these parameter values."""
-    return all(_truth(constraint, values) is True for constraint in constraints)
-
-
-def parse_constraint(reader: Reader, value: Any, place: str) -> Any:
-    """Return a checked condition over parameters."""
-    if isinstance(value, bool):
-        return value
-    heads = (*COMPARISONS, "between", "all", "any", "not")
-    reader.object(value, place, heads)
-    if len(value) != 1:
-        raise SpecError("one condition has one key", place=place, allowed=one_of(heads), hint='join several with "all"')
-    head, body = next(iter(value.items()))
-    where = join(place, head)
-    if head == "not":
-        return {head: parse_constraint(reader, body, where)}
-    if head in ("all", "any"):
-        parts = reader.items(body, where, least=1)
-        return {head: [parse_constraint(reader, part, f"{where}[{index}]") for index, part in enumerate(parts)]}
-    count = 3 if head == "between" else 2
-    parts = reader.items(body, where, least=count, most=count)
-    return {head: [_parse_number(reader, part, f"{where}[{index}]") for index, part in enumerate(parts)]}
-
-
-def _parse_number(reader: Reader, value: Any, place: str) -> Any:
-    if is_hole(value):
-        return reader.scalar(value, place, reader.number)
-    if not isinstance(value, dict):
-        return reader.number(value, place)
-    reader.object(value, place, ("op", "a"), required=("op", "a"))
-    op = reader.word(value["op"], join(place, "op"), _OPS)
-    least, most = ARITY[op]
-    parts = reader.items(value["a"], join(place, "a"), least=least, most=most)
-    return {"op": op, "a": [_parse_number(reader, part, f"{place}.a[{index}]") for index, part in enumerate(parts)]}
-
-
-def _truth(condition: Any, values: Mapping[str, Value]) -> bool | None:
-    if isinstance(condition, bool):
-        return condition
-    head, body = next(iter(condition.items()))
-    if head == "not":
-        inner = _truth(body, values)
-        return None if inner is None else not inner
-    if head in ("all", "any"):
-        truths = [_truth(part, values) for part in body]
-        decisive = head == "any"
-        return decisive if decisive in truths else None if None in truths else not decisive
-    numbers = [_number(part, values) for part in body]
-    if any(math.isnan(number) for number in numbers):
-        return None
-    if head == "between":
-        return numbers[1] <= numbers[0] <= numbers[2]
-    a, b = numbers
-    return {"gt": a > b, "ge": a >= b, "lt": a < b, "le": a <= b}[head]
-
-
-def _number(value: Any, values: Mapping[str, Value]) -> float:
-    """Return the number, NaN where it is unknown."""
-    if is_hole(value):
-        return float(values[value[1:]])
-    if not isinstance(value, dict):
-        return float(value)
-    parts = [_number(part, values) for part in value["a"]]
-    if any(math.isnan(part) for part in parts):
-        return math.nan
-    result = _operate(value["op"], parts)
-    return result if math.isfinite(result) else math.nan
-
-
-def _operate(op: str, parts: list[float]) -> float:
-    first, rest = parts[0], parts[1:]
-    if op in ("neg", "abs"):
-        return -first if op == "neg" else abs(first)
-    if op == "clip":
-        return min(max(first, parts[1]), parts[2])
-    for part in rest:
-        if op == "div":
-            first = first / part if part else math.nan
-        elif op == "mul":
-            first = first * part
-        elif op in ("add", "sub"):
-            first = first + part if op == "add" else first - part
-        else:
-            first = min(first, part) if op == "min" else max(first, part)
-    return first

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.spec import grammar
-from farm.spec.params import parse_constraint, parse_params
+from farm.spec.constraints import parse_constraint
+from farm.spec.params import parse_params
 from farm.spec.parse_expr import ExpressionParser
 from farm.spec.parse_run import parse_run
 from farm.spec.parse_sleeve import SleeveParser, parse_universes
@@ -23,17 +24,13 @@ from farm.spec.spec import JsonObject, RunSpec, StrategySpec, StudyOptions, Stud
 from farm.values.errors import SpecError
 
 
-def load_study(source: str | bytes | Path | Mapping[str, Any]) -> StudySpec:
+def load_study(source: str | bytes | Path | Mapping[str, Any], *, is_resolved: bool = False) -> StudySpec:
     """Return the checked spec in ``source``: a path, JSON text, or an object that was read already.
 
+    ``is_resolved``: the document is a resolved one, without dataset, study or parameters.
     Errors: SpecError, whose place is a path in the document.
     """
-    return _load(read_document(source), is_resolved=False)
-
-
-def load_resolved(source: str | bytes | Path | Mapping[str, Any]) -> StudySpec:
-    """Return the checked spec of a resolved document: as ``load_study``, but without dataset, study or parameters."""
-    return _load(read_document(source), is_resolved=True)
+    return _load(read_document(source), is_resolved=is_resolved)
 
 
 def _load(document: JsonObject, *, is_resolved: bool) -> StudySpec:

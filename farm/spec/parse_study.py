@@ -8,7 +8,7 @@ from typing import Any
 from farm.spec import grammar
 from farm.spec.params import grid_values
 from farm.spec.parse_run import FRACTION_HINT
-from farm.spec.reader import Reader, join, near, not_built, one_of
+from farm.spec.reader import Reader, join, near, not_built, one_of, show
 from farm.spec.spec import JsonObject, Objective, Param, Split, StudyOptions, Universe
 from farm.values.errors import SpecError
 from farm.values.metrics import BUCKETS, METRIC_NAMES
@@ -31,6 +31,8 @@ def parse_study(
         if "objective" in value
         else None,
         seed=reader.integer(value.get("seed", 0), join(place, "seed"), least=0),
+        metrics=_metrics(reader, value["metrics"], join(place, "metrics")) if "metrics" in value else None,
+        proof=reader.word(value["proof"], join(place, "proof"), grammar.PROOFS) if "proof" in value else None,
     )
 
 
@@ -44,6 +46,10 @@ def study_document(options: StudyOptions) -> JsonObject:
         document["split"] = {"mode": split.mode, "is": split.in_sample, "embargo": split.embargo}
     if objective is not None:
         document["objective"] = {objective.direction: objective.metric, "on": objective.on, "over": objective.over}
+    if options.metrics is not None:
+        document["metrics"] = list(options.metrics)
+    if options.proof is not None:
+        document["proof"] = options.proof
     return document
 
 
@@ -88,6 +94,22 @@ def _objective(reader: Reader, value: Any, place: str, split: Split | None) -> O
         bucket,
         reader.word(value.get("over", "median"), join(place, "over"), grammar.OVERS),
     )
+
+
+def _metrics(reader: Reader, value: Any, place: str) -> tuple[str, ...]:
+    """Return the named metrics in their order; ``"all"`` stands for every one."""
+    if value == "all":
+        return METRIC_NAMES
+    if isinstance(value, str):
+        raise SpecError(f"not a list: {show(value)}", place=place, allowed='"all", or a list of metrics')
+    named = [
+        reader.word(item, f"{place}[{index}]", METRIC_NAMES)
+        for index, item in enumerate(reader.items(value, place, least=1))
+    ]
+    for index, name in enumerate(named):
+        if name in named[:index]:
+            raise SpecError(f"{show(name)} is listed twice", place=f"{place}[{index}]", hint="remove one of them")
+    return tuple(name for name in METRIC_NAMES if name in named)
 
 
 def _prune(reader: Reader, value: Any, place: str) -> None:

@@ -26,6 +26,7 @@ from farm.spec.params import check_params
 from farm.spec.parse_study import study_document
 from farm.spec.reader import is_hole
 from farm.spec.spec import ChoiceParam, IntParam, JsonObject, Param, RunSpec, StudySpec, Value
+from farm.spec.table import holes
 from farm.values.canon import canonical_json, fingerprint, sha256_hex
 from farm.values.version import NUMERICS_PROFILE, SEMANTICS_VERSION
 
@@ -35,20 +36,27 @@ _EACH = "each"
 
 @dataclass(frozen=True)
 class Template:
-    """The resolved spec with ``$p`` kept; ``hash`` also covers the versions of semantics and numerics."""
+    """The resolved spec with ``$p`` kept; ``hash`` names the family of its cells.
+
+    The hash also covers the versions of semantics and numerics, and leaves the window out: reads have it. ``params``:
+    the parameters that the template uses, sorted; the values of others are no part of a trial's identity.
+    """
 
     document: JsonObject
     hash: str
+    params: tuple[str, ...]
 
 
 def template(spec: StudySpec) -> Template:
     """Return the template. In an ``each`` study the universe's members are no part of it: each cell has its own."""
-    document = _sorted(_document(spec))
+    document = filled(_document(spec), {})
     if spec.each is not None:
         for universe in document["strategy"]["universes"]:
             universe["tickers"] = _EACH
+    run = {key: value for key, value in document["run"].items() if key not in ("start", "end")}
     versions = {"numerics": NUMERICS_PROFILE, "semantics": SEMANTICS_VERSION}
-    return Template(document, fingerprint({"template": document, **versions}))
+    family = fingerprint({"template": document | {"run": run}, **versions})
+    return Template(document, family, tuple(sorted(holes(document["strategy"]))))
 
 
 def study_identity(spec: StudySpec) -> JsonObject:
@@ -57,7 +65,7 @@ def study_identity(spec: StudySpec) -> JsonObject:
     ``name`` and ``note`` are left out, and ``run.dataset`` too: the snapshot names the data.
     """
     identity: JsonObject = {
-        "template": _sorted(_document(spec)),
+        "template": filled(_document(spec), {}),
         "params": {name: _param_document(param) for name, param in spec.strategy.params.items()},
         "constraints": list(spec.strategy.constraints),
     }
@@ -77,6 +85,19 @@ def _param_document(param: Param) -> JsonObject:
 def resolve(spec: StudySpec, params: Mapping[str, Value], instrument: str | None) -> JsonObject:
     """Return the resolved document of one trial, or of one of its cells. ``instrument`` is the ticker, with each."""
     return Resolver(spec).trial(params).document(instrument)
+
+
+def filled(document: Any, params: Mapping[str, Value]) -> Any:
+    """Return a copy of a part of the template as resolved: values in place of "$name" where there are some, and the
+    children of all and any in the order of their hashes."""
+    if isinstance(document, dict):
+        copy = {key: filled(item, params) for key, item in document.items()}
+        for key in _unordered(document):
+            copy[key].sort(key=fingerprint)
+        return copy
+    if isinstance(document, list):
+        return [filled(item, params) for item in document]
+    return params.get(document[1:], document) if is_hole(document) else document
 
 
 def fixed_tickers(spec: StudySpec) -> frozenset[str]:
@@ -100,16 +121,6 @@ def fixed_tickers(spec: StudySpec) -> frozenset[str]:
 
 def _document(spec: StudySpec) -> JsonObject:
     return {"spec": SPEC_VERSION, "run": spec.run_document, "strategy": spec.strategy.template}
-
-
-def _sorted(value: Any) -> Any:
-    """Return a copy in which children of all and any are in the order of their hashes."""
-    if isinstance(value, dict):
-        copy = {key: _sorted(item) for key, item in value.items()}
-        for key in _unordered(value):
-            copy[key].sort(key=fingerprint)
-        return copy
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
 
 
 def _unordered(value: JsonObject) -> tuple[str, ...]:
@@ -148,11 +159,6 @@ class ResolvedTrial:
     def document(self, instrument: str | None) -> JsonObject:
         """Return the resolved spec."""
         found: JsonObject = json.loads(self.text(instrument))
-        return found
-
-    def open_document(self) -> JsonObject:
-        """Return the resolved spec with no instrument in an each universe: what all cells share."""
-        found: JsonObject = json.loads(self.head + self.tail)
         return found
 
     def _spliced(self, instrument: str | None) -> bytes:

@@ -124,13 +124,19 @@ class Objective:
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """How trials are drawn, split and ranked. ``each`` is the universe whose members are run one by one."""
+    """How trials are drawn, split and ranked. ``each`` is the universe whose members are run one by one.
+
+    ``metrics``: what a cell stores, in the order of ``METRIC_NAMES``; ``proof``: "all" or "winners", the cells that get
+    digests. None where the document says neither: then the count of cells decides (``farm.study.proof``).
+    """
 
     each: str | None
     search: Mapping[str, Any]
     split: Split | None
     objective: Objective | None
     seed: int
+    metrics: tuple[str, ...] | None
+    proof: str | None
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,16 @@ def counts_of(store: Store) -> StoreCounts:
     raise UsageError("this store is not counted", place=store.url, hint="open it with open_store")
 
 
+def settings_of(store: Store) -> StoreSettings:
+    """Return the settings that a store was opened with; the defaults for one that wears no wrappers of the farm."""
+    layer: object = store
+    while isinstance(layer, Around):
+        if isinstance(layer, Retrying):
+            return layer.settings
+        layer = layer.inner
+    return StoreSettings()
+
+
 class Around:
     """A store that passes every call to ``inner`` through ``_do``, which subclasses override."""
 
@@ -208,7 +218,7 @@ class Retrying(Around):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(inner)
-        self._settings = settings
+        self.settings = settings
         self._counts = counts
         self._patience = patience or Patience(inner.url, settings.silence_s, is_remote=False, clock=clock)
         self._sleep = sleep
@@ -221,8 +231,8 @@ class Retrying(Around):
         return self._within(self._limit(sent + expected), key, action)
 
     def _limit(self, size: int) -> Limit:
-        bytes_s_min = self._settings.throughput_bytes_s_min
-        return Limit(self._settings.watchdog_s, size=size, bytes_s_min=bytes_s_min, clock=self._clock)
+        bytes_s_min = self.settings.throughput_bytes_s_min
+        return Limit(self.settings.watchdog_s, size=size, bytes_s_min=bytes_s_min, clock=self._clock)
 
     def _within(self, limit: Limit, key: str, action: Callable[[], _T]) -> _T:
         try:
@@ -239,12 +249,12 @@ class Retrying(Around):
                     return action()
             except StoreError as error:
                 is_short = isinstance(error, ShortRead)
-                if not error.retryable or (is_short and tries_short >= self._settings.range_retries_max):
+                if not error.retryable or (is_short and tries_short >= self.settings.range_retries_max):
                     raise
                 pause = self._pause_s(tries)
                 if self._clock() + pause > limit.until:
                     raise Watchdog(
-                        f"no success within {self._settings.watchdog_s:g} s, last: {error.message}",
+                        f"no success within {self.settings.watchdog_s:g} s, last: {error.message}",
                         place=error.place,
                         hint=error.hint,
                     ) from error
@@ -274,15 +284,15 @@ class Retrying(Around):
             return super().get_ranges(key, ranges, if_match=if_match)
         found: dict[int, bytes] = {}
         limits: dict[int, Limit] = {}
-        for span_try in range(self._settings.span_retries_max + 1):
+        for span_try in range(self.settings.span_retries_max + 1):
             missing = [i for i in range(len(ranges)) if i not in found]
             error = self._gather(key, ranges, missing, if_match, found, limits)
             if error is None:
                 break
-            if span_try == self._settings.span_retries_max:
+            if span_try == self.settings.span_retries_max:
                 raise error
             self._counts.retry("span", len(ranges) - len(found))
-            self._sleep(self._settings.backoff_s_max)
+            self._sleep(self.settings.backoff_s_max)
         return [found[i] for i in range(len(ranges))]
 
     def _gather(
@@ -351,13 +361,13 @@ class Retrying(Around):
         self._do("put_if_absent", key, write, sent=len(data))
 
     def _pause_s(self, tries: int) -> float:
-        longest = min(self._settings.backoff_s_max, self._settings.backoff_s * 2.0 ** min(tries, _DOUBLINGS_MAX))
+        longest = min(self.settings.backoff_s_max, self.settings.backoff_s * 2.0 ** min(tries, _DOUBLINGS_MAX))
         return longest * (0.5 + 0.5 * self._jitter.random())
 
     def _threads(self) -> ThreadPoolExecutor:
         with self._pool_lock:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._settings.in_flight_max, thread_name_prefix="fetch")
+                self._pool = ThreadPoolExecutor(self.settings.in_flight_max, thread_name_prefix="fetch")
             return self._pool
 
 

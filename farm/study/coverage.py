@@ -1,7 +1,8 @@
 """How much of the run's window the bars of each instrument cover: a function of snapshot, spec and indexes alone.
 
-Sessions of the window before an instrument's first bar, or after its last one, are counted (domain.md 3.3). They are
-true of a snapshot, as ``Study.assumptions`` are: bars before what a cell reads may be added in another one.
+Sessions of the window before an instrument's first bar, after its last one, or between them without one are counted
+(domain.md 3.3). They are true of a snapshot, as ``Study.assumptions`` are: bars before what a cell reads may be added
+in another one.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from farm.study.reads import Reads
 from farm.values.units import iso
 
 BEFORE, AFTER = "sessions_before_first_bar", "sessions_after_last_bar"
+WITHOUT = "sessions_without_bar"
 OF_BENCHMARK = "benchmark_"
-"""Prefix of the two counts where they are those of the benchmark."""
+"""Prefix of the three counts where they are those of the benchmark."""
 OTHER_CALENDAR = "other_calendar"
 
 
@@ -28,8 +30,9 @@ class Coverage:
     Fields: ``bars`` up to the end of the run, history included; ``first_day``, ``last_day`` of these bars, None without
     any; ``before``, ``after``, sessions of the window before and after these days (all are before when there is no
     bar); ``other_calendar``, the instrument's own where sessions of the run are those of another and not around the
-    clock, else ""; ``is_traded``, ``is_benchmark``: what it is there for; neither: an expression names it. What comes
-    after the run changes nothing.
+    clock, else ""; ``is_traded``, ``is_benchmark``: what it is there for; neither: an expression names it; ``without``,
+    sessions of its own calendar in the window, between these days, without a bar. What comes after the run changes
+    nothing.
     """
 
     instrument: str
@@ -41,6 +44,7 @@ class Coverage:
     other_calendar: str
     is_traded: bool
     is_benchmark: bool
+    without: int = 0  # records of studies that ran before it was counted lack it
 
     def to_json(self) -> list[Any]:
         """Return the fields as a JSON value."""
@@ -49,7 +53,7 @@ class Coverage:
 
 def cover(
     dataset: Dataset, reads: Reads, calendar: Calendar, window: tuple[int, int], traded: Collection[str],
-    benchmark: str | None, names: Iterable[str],
+    benchmarks: Collection[str], names: Iterable[str],
 ) -> tuple[Coverage, ...]:  # fmt: skip
     """Return the coverage of ``names``, all of them ids, in this order; ``calendar`` is that of the run."""
     start, end = window
@@ -67,10 +71,20 @@ def cover(
                 after=0 if last is None else calendar.session_count(max(last + 1, start), end),
                 other_calendar="" if calendar.name in (own, ALWAYS_OPEN) else own,
                 is_traded=name in traded,
-                is_benchmark=name == benchmark,
+                is_benchmark=name in benchmarks,
+                without=_without(dataset.calendar(own), reads, name, start),
             )
         )
     return tuple(found)
+
+
+def _without(own: Calendar, reads: Reads, name: str, start: int) -> int:
+    """Return the sessions of ``own`` from ``start`` on that have no bar, between the first bar and the last."""
+    _, first, last = reads.extent(name)
+    if first is None or last is None or last < start:
+        return 0
+    start = max(start, first)
+    return own.session_count(start, last) - reads.bars_from(name, start, own)
 
 
 def counts_of(coverage: Iterable[Coverage], instrument: str | None) -> tuple[tuple[str, int], ...]:
@@ -79,24 +93,27 @@ def counts_of(coverage: Iterable[Coverage], instrument: str | None) -> tuple[tup
     for one in coverage:
         counted = []
         if one.is_traded and instrument in (None, one.instrument):
-            counted = [(BEFORE, one.before), (AFTER, one.after), (OTHER_CALENDAR, int(one.other_calendar != ""))]
+            counted = [*_gaps(one).items(), (OTHER_CALENDAR, int(one.other_calendar != ""))]
         if one.is_benchmark:
-            counted += [(OF_BENCHMARK + BEFORE, one.before), (OF_BENCHMARK + AFTER, one.after)]
+            counted += [(OF_BENCHMARK + name, count) for name, count in _gaps(one).items()]
         for name, count in counted:
             if count:
                 found[name] = found.get(name, 0) + count
     return tuple(sorted(found.items()))
 
 
+def _gaps(one: Coverage) -> dict[str, int]:
+    return {BEFORE: one.before, WITHOUT: one.without, AFTER: one.after}
+
+
 def coverage_json(coverage: Iterable[Coverage]) -> Mapping[str, Any]:
-    """Return what the document says: instrument -> first and last bar, and how much of the window lies outside."""
+    """Return what the document says: instrument -> first and last bar, and how many sessions have none."""
     return {
         one.instrument: {
             "first_bar": None if one.first_day is None else iso(one.first_day),
             "last_bar": None if one.last_day is None else iso(one.last_day),
-            BEFORE: one.before,
-            AFTER: one.after,
+            **_gaps(one),
         }
         for one in coverage
-        if one.before or one.after
+        if any(_gaps(one).values())
     }

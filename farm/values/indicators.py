@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 
+import numpy as np
+
+from farm.values.arrays import I64
+
 
 def settle_bars(alpha: float) -> int:
     """Return K = ceil(53 ln 2 / -ln(1 - alpha)): steps after which a start weighs less than 2**-53 (domain.md 2.4)."""
@@ -47,13 +51,21 @@ class Indicator:
 
     def settle(self, n: int) -> int:
         """Return the bars after which its start no longer shows; 0 for windows."""
-        return _settle(self.name, n) if self.decay else 0
+        return int(_settles(self.name, n.bit_length())[n]) if self.decay else 0
+
+    def settles(self, n: I64) -> I64:
+        """Return the same for each of many periods."""
+        return _settles(self.name, int(n.max(initial=0)).bit_length())[n] if self.decay else np.zeros_like(n)
 
 
-@lru_cache(maxsize=4096)
-def _settle(name: str, n: int) -> int:
-    decay = INDICATORS[name].decay
-    return settle_bars(decay(n)) if decay else 0
+@lru_cache
+def _settles(name: str, bits: int) -> I64:
+    """Return the settling of each period below 2**bits; 0 for those that are not allowed."""
+    indicator = INDICATORS[name]
+    assert indicator.decay is not None
+    return np.array(
+        [settle_bars(indicator.decay(n)) if n >= indicator.n_min else 0 for n in range(2**bits)], dtype=np.int64
+    )
 
 
 INDICATORS: Mapping[str, Indicator] = MappingProxyType(

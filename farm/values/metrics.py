@@ -17,6 +17,12 @@ BUCKETS: Mapping[str, str] = MappingProxyType({"full": "whole window", "is": "in
 """What a metric is measured over, and what people call it; the order of files and documents."""
 HEADLINES = ("total_return", "sharpe", "max_dd", "trades")
 """What a table of trials or instruments shows beside the objective."""
+SHORT_LIST = (
+    "total_return", "cagr", "vol", "sharpe", "sortino", "max_dd", "trades", "win_rate", "profit_factor", "tim",
+)  # fmt: skip
+"""What a study of many cells stores where its spec does not say."""
+TIE_BREAKERS = ("max_dd", "trades")
+"""What an objective needs beside its own metric: ties go to the lower drawdown, then to fewer trades."""
 
 
 class Unit(StrEnum):

@@ -4,7 +4,8 @@ One context serves every thread that works on the study. Whatever does not depen
 thread that wants it first, and is read-only after:
 
     trial                -> resolved spec, program
-    instrument           -> market with the longest history that any trial needs, its tape, benchmark returns
+    instrument           -> market with the longest history that any trial needs, its tape, benchmark returns; those of
+                            many instruments at once, as slices of a panel
     (expression, series) -> indicator values, in the series store
 
 A longer history than a trial needs changes no bit of it: indicators find their own anchors (domain.md 2.4).
@@ -13,55 +14,75 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from farm.columns.cache import ColumnCache
-from farm.engine.events import RecordRoom, simulate
-from farm.engine.incidents import incidents
+from farm.engine.events import simulate
+from farm.engine.incidents import incidents, silent_trials
 from farm.engine.ledger import Run
+from farm.engine.room import RecordRoom
+from farm.engine.trials import Stage, stage, trial_rows
+from farm.kernels.trials import TrialRows
 from farm.market.adjust import doubtful_splits
 from farm.market.benchmark import benchmark_returns
-from farm.market.load import load_market, prefetch
-from farm.market.panel import Market
+from farm.market.load import load_panel, prefetch
+from farm.market.panel import Market, Panel
 from farm.market.tape import Tape, make_tape
-from farm.program.compile import compile_trial
-from farm.program.expr import Expressions
+from farm.market.tapes import TILE_BYTES, Tapes, make_tapes, tiles
 from farm.program.program import Program
-from farm.results.measure import Stretch
-from farm.results.record import CellResult, cell_result
+from farm.program.template import compile_study
+from farm.results.measure import rf_per_session
+from farm.results.record import CellResult, Header, cell_result
 from farm.shard.dataset import Dataset
+from farm.shard.plan import ReadPlan
 from farm.shard.snapshot import Snapshot
-from farm.signals.evaluate import evaluate
+from farm.signals.evaluate import evaluate, evaluate_trials
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.split import chronological
+from farm.study.split import buckets_of
 from farm.study.trials import Study
-from farm.values.arrays import F64
+from farm.values.arrays import F64, I64
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
 
 
 @dataclass(frozen=True, eq=False)
 class CellMarket:
-    """What all trials on one instrument (or on the universe) share; ``counts``: what is counted of their data."""
+    """What all trials on one instrument (or on the universe) share."""
 
     market: Market
     tape: Tape
+    stage: Stage
+    header: Header
     benchmark: F64 | None
-    counts: Mapping[str, int]
+    doubtful_splits: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """What the markets of some positions are slices of: instruments that are traded alone, each on its tape, with those
+    that every market has ``beside`` them; or the universe, on one tape.
+
+    markets: those that were asked for so far, by position.
+    """
+
+    panel: Panel
+    tape: Tapes | Tape
+    beside: Panel | None
+    benchmark: F64 | None
+    doubtful_splits: I64
+    markets: dict[int, CellMarket] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
         """Bytes of its arrays, without the calendars, which all markets share."""
-        parts = [self.benchmark, *vars(self.tape).values(), *self.tape.tables]
-        parts += [value for series in self.market.series for value in vars(series).values()]
-        return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
+        return self.panel.bytes + self.tape.bytes + (0 if self.beside is None else self.beside.bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,15 +96,16 @@ class Scored:
 class Memory:
     """What the studies of a process keep, each kind within one budget for all of them.
 
-    A market above the whole budget is kept all the same, alone: each of its cells asks for it more than once.
+    Markets are kept by the tile. One above the whole budget is kept all the same, alone: each of its cells asks for it
+    more than once.
     """
 
     def __init__(self, columns: ColumnCache, settings: CacheSettings) -> None:
-        market_bytes_max = settings.market_bytes_max
+        self.market_bytes_max = market_bytes_max = settings.market_bytes_max
         self.columns = columns
         self.series = SeriesStore(settings.series_bytes_max)
-        self.markets: Shared[tuple[str, int], CellMarket] = Shared(
-            market_bytes_max, size_of=lambda market: min(market.bytes, market_bytes_max)
+        self.tiles: Shared[tuple[str, tuple[int, ...]], Tile] = Shared(
+            market_bytes_max, size_of=lambda tile: min(tile.bytes, market_bytes_max)
         )
         self.programs: Shared[tuple[str, int], tuple[ResolvedTrial, Program]] = Shared(settings.programs_max)
 
@@ -98,33 +120,50 @@ class StudyContext:
         self.dataset = Dataset(self._metered, snapshot)
         self._memory = memory
         self._resolver = Resolver(self.spec)
-        self._table = Expressions()
-        self._buckets = self._make_buckets()
+        self._compiled = compile_study(self.spec)
+        self.buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
+        benchmark = self.spec.run.benchmark
+        self._benchmark = (self.dataset.resolve(benchmark, "run.benchmark"),) if benchmark else ()
+        self._lock = threading.Lock()
+        self._tile_of: dict[int, tuple[int, ...]] = {}
         self._threads = threading.local()
 
-    def _make_buckets(self) -> tuple[Stretch | None, Stretch | None]:
-        """Return the sessions [start, stop) in sample and out of sample."""
-        split = self.spec.study.split if self.spec.study else None
-        if split is None:
-            return None, None
-        buckets = chronological(split.in_sample, split.embargo, self.study.sessions)
-        return buckets.in_sample, buckets.out_of_sample
-
-    def has_data(self, trial: int, position: int) -> bool:
-        """Whether the instruments of the cell have a bar in the window."""
-        return self.study.read(trial, position).bars > 0
+    def has_data(self, position: int) -> bool:
+        """Whether the instruments of the cells at ``position`` have a bar in the window."""
+        return bool(self.study.round.reads.bars[position])
 
     def fetch(self, positions: set[int]) -> None:
-        """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it."""
+        """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it; their markets
+        will be loaded some at once."""
+        wanted = {position for position in positions if self.has_data(position)}
+        prefetch(self.dataset, self._memory.columns, self._read_plan(wanted))
+        with self._lock:
+            fresh = sorted(wanted - self._tile_of.keys())
+            own = {str(self.study.cell_instruments[position]): position for position in fresh}
+            if self.study.instruments is not None and fresh:
+                plan = self._plan_of({name: self._first_day([position]) for name, position in own.items()})
+                for part in tiles(plan, min(TILE_BYTES, self._memory.market_bytes_max)):
+                    tile = tuple(own[plan.ids[at]] for at in part)
+                    self._tile_of.update(dict.fromkeys(tile, tile))
+
+    def _first_day(self, positions: Iterable[int]) -> int:
+        """Return the first day that any trial reads of what the cells at ``positions`` look at."""
+        return self.study.first_day(list(positions))
+
+    def _plan_of(self, first_day: Mapping[str, int]) -> ReadPlan:
+        start_day = self.spec.run.start_day
+        since = {name: min(day, start_day) for name, day in first_day.items()}
+        return self.dataset.read_plan(since, self.spec.run.end_day, self.study.columns)
+
+    def _read_plan(self, positions: Iterable[int]) -> ReadPlan:
+        """Return what the cells at ``positions`` read."""
         first_day: dict[str, int] = {}
         for position in positions:
-            reads = [self.study.reads[indexes[position]] for indexes in self.study.reads_of]
-            if any(read.bars for read in reads):
-                since = min(read.first_day for read in reads)
-                for name in self._names(self.study.cell_instruments[position]):
-                    first_day[name] = min(since, first_day.get(name, since))
-        prefetch(self.dataset, self._memory.columns, first_day, self.spec.run.end_day, frozenset(self.study.columns))
+            since = self._first_day([position])
+            for name in (*self._names(self.study.cell_instruments[position]), *self._benchmark):
+                first_day[name] = min(since, first_day.get(name, since))
+        return self._plan_of(first_day)
 
     def bytes_fetched(self) -> int:
         """Return the bytes that have come over the wire and were not told yet: each is told once.
@@ -135,7 +174,23 @@ class StudyContext:
 
     def market(self, position: int) -> CellMarket:
         """Return the market of the cells at ``position`` among a trial's cells."""
-        return self._memory.markets.get((self.study.name, position), lambda: self._load(position))
+        tile = self.tile(position)
+        found = tile.markets.get(position)
+        if found is None:
+            found = tile.markets.setdefault(position, self._cell(tile, position))
+        return found
+
+    def tile(self, position: int) -> Tile:
+        """Return the tile that holds the market at ``position``.
+
+        A thread holds the one that it asked for last: it goes on to the next cell with it, whatever others load.
+        """
+        positions = self._tile_of.get(position, (position,))
+        held: tuple[tuple[int, ...], Tile] | None = getattr(self._threads, "held", None)
+        if held is None or held[0] != positions:
+            tile = self._memory.tiles.get((self.study.name, positions), lambda: self._load(positions))
+            held = self._threads.held = positions, tile
+        return held[1]
 
     def program(self, trial: int) -> tuple[ResolvedTrial, Program]:
         """Return the resolved spec and the program of a trial."""
@@ -143,31 +198,66 @@ class StudyContext:
 
     def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
         resolved = self._resolver.trial(self.study.params(trial))
-        return resolved, compile_trial(resolved, table=self._table)
+        return resolved, self._compiled.one(self.study.table, trial)
 
-    def _load(self, position: int) -> CellMarket:
-        study, run = self.study, self.spec.run
-        reads = [study.reads[indexes[position]] for indexes in study.reads_of]
-        first_day = min(read.first_day for read in reads)
-        instrument = study.cell_instruments[position]
-        market = self._load_market(self._names(instrument), first_day)
-        benchmark = None
-        if run.benchmark:
-            name = self.dataset.resolve(run.benchmark, "run.benchmark")
-            series = self._load_market((name,), first_day, frozenset(("close",))).series[0]
-            benchmark = benchmark_returns(series, market.calendar.day)
-        traded = self._traded(market, instrument)
-        doubtful = sum(doubtful_splits(market.series[index], market.start_day) for index in traded)
-        counts = {"split_doubtful": doubtful} if doubtful else {}
-        return CellMarket(market, make_tape(market, traded), benchmark, counts)
+    def _load(self, positions: tuple[int, ...]) -> Tile:
+        """Return the markets at these positions: one alone, or instruments of an ``each`` study."""
+        since = self._first_day(positions)
+        benchmark, beside = None, None
+        if self._benchmark:
+            [name] = self._benchmark
+            alone = self._panel({name: since})
+            benchmark = benchmark_returns(alone.series(0), alone.calendar.day)
+        if self.study.instruments is None:
+            panel = self._panel(dict.fromkeys(self._names(None), since))
+            market = panel.market()
+            _, program = self.program(0)
+            tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
+            traded = {market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers}
+            return Tile(panel, make_tape(market, sorted(traded)), None, benchmark, doubtful_splits(panel))
+        if self._fixed:
+            beside = self._panel(dict.fromkeys(self._fixed, since))
+        panel = self._panel({str(self.study.cell_instruments[at]): self._first_day([at]) for at in positions})
+        return Tile(panel, make_tapes(panel), beside, benchmark, doubtful_splits(panel))
 
-    def _traded(self, market: Market, instrument: str | None) -> tuple[int, ...]:
-        """Return the positions in the market of what the cell trades; the rest is only looked at."""
-        if instrument is not None:
-            return (market.index[instrument],)
-        _, program = self.program(0)
-        tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
-        return tuple(sorted(market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers))
+    def _panel(self, first_day: Mapping[str, int]) -> Panel:
+        run = self.spec.run
+        plan = self._plan_of(first_day)
+        return load_panel(self.dataset, self._memory.columns, plan, calendar_name=run.calendar, start_day=run.start_day)
+
+    def _cell(self, tile: Tile, position: int) -> CellMarket:
+        run = self.spec.run
+        if isinstance(tile.tape, Tape):
+            tape = tile.tape
+            doubtful = tile.doubtful_splits[list(tape.traded)]
+        else:
+            at = tile.panel.index[str(self.study.cell_instruments[position])]
+            tape = tile.tape.tape(at, tile.panel.market((at,), tile.beside))
+            doubtful = tile.doubtful_splits[at : at + 1]
+        market = tape.market
+        place = {market.series[index].symbol: asset for asset, index in enumerate(tape.traded)}
+        sleeves = self._program_of(0, position).sleeves
+        held = [(w, at) for w, one in enumerate(sleeves) for at in sorted(place[ticker] for ticker in one.universe)]
+        return CellMarket(
+            market=market,
+            tape=tape,
+            stage=stage(
+                tape,
+                run,
+                held,
+                buckets=np.array(self.buckets.stretches, np.int64),
+                rf_p=rf_per_session(run.rf, run.ann),
+                benchmark=tile.benchmark,
+            ),
+            header=Header(
+                cash_micro=run.cash_micro,
+                session_day=market.calendar.day,
+                sleeves=tuple(sleeve.id for sleeve in sleeves),
+                instruments=tuple(market.series[index].id for index in tape.traded),
+            ),
+            benchmark=tile.benchmark,
+            doubtful_splits=int(doubtful.sum()),
+        )
 
     def _names(self, instrument: str | None) -> tuple[str, ...]:
         """Return the ids of the cell's instruments: its own, and those that expressions name."""
@@ -175,28 +265,39 @@ class StudyContext:
             return tuple(sorted(self.study.symbols, key=str.encode))
         return tuple(sorted(self._fixed | {instrument}, key=str.encode))
 
-    def _load_market(self, names: tuple[str, ...], first_day: int, columns: frozenset[str] | None = None) -> Market:
-        run = self.spec.run
-        return load_market(
-            self.dataset,
-            self._memory.columns,
-            names,
-            calendar_name=run.calendar,
-            start_day=run.start_day,
-            end_day=run.end_day,
-            first_day=dict.fromkeys(names, first_day),
-            columns=columns if columns is not None else frozenset(self.study.columns),
-        )
+    def trial_rows(self, trials: Sequence[int], position: int) -> tuple[TrialRows, I64]:
+        """Return the rules and signals of trials on the instruments of a cell, and how often each was ``SILENT``:
+        (2, trials)."""
+        shared, table = self.market(position), self.study.table.take(trials)
+        instrument = self.study.cell_instruments[position]
+        subject = None if instrument is None else self.study.symbols[instrument]
+        signals = evaluate_trials(self._compiled, table, shared.market, subject, self._memory.series)
+        rules = self._compiled.rules(table)
+        rows = trial_rows(self._compiled.sleeves, rules, signals, shared.stage, self.spec.run)
+        return rows, silent_trials(shared.market, rules, signals)
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the spec assumes."""
+        return self._compiled.assumptions
+
+    def spec_hash(self, trial: int, position: int) -> str:
+        """Return the hash of the resolved spec of a cell."""
+        instrument = self.study.cell_instruments[position]
+        ticker = None if instrument is None else self.study.symbols[instrument]
+        return self.program(trial)[0].cell_hash(ticker)
 
     def simulate(self, trial: int, position: int) -> Run:
-        """Run one cell through the engine."""
+        """Run one cell through the engine, for its books."""
         shared, program = self.market(position), self._program_of(trial, position)
         signals = evaluate(program, shared.market, self._memory.series)
-        run = simulate(program, shared.market, signals, tape=shared.tape, room=self._room())
-        more = {**shared.counts, **incidents(run, shared.market, signals)}
+        run = simulate(program, shared.market, signals, tape=shared.tape, room=self.room())
+        more = {**incidents(run, shared.market, signals)}
+        if shared.doubtful_splits:
+            more["split_doubtful"] = shared.doubtful_splits
         return replace(run, counts={**run.counts, **more}) if more else run
 
-    def _room(self) -> RecordRoom:
+    def room(self) -> RecordRoom:
         """Return this thread's own room for records."""
         if not hasattr(self._threads, "room"):
             self._threads.room = RecordRoom()
@@ -220,16 +321,13 @@ class StudyContext:
     def score(self, run: Run, trial: int, position: int) -> Scored:
         """Return the metrics and digests of a run of this cell."""
         spec, shared = self.spec.run, self.market(position)
-        resolved, _ = self.program(trial)
-        instrument = self.study.cell_instruments[position]
-        ticker = None if instrument is None else self.study.symbols[instrument]
         result = cell_result(
             run,
-            resolved.cell_hash(ticker),
+            self.spec_hash(trial, position),
             ann=spec.ann,
             rf=spec.rf,
             benchmark_returns=shared.benchmark,
-            in_sample=self._buckets[0],
-            out_of_sample=self._buckets[1],
+            in_sample=self.buckets.stretch("is"),
+            out_of_sample=self.buckets.stretch("oos"),
         )
         return Scored(run, result)

@@ -10,7 +10,7 @@ from farm.results.remarks import has_fills, ordered, remarks
 from farm.shard.layout import parse_segment_key
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
-from farm.study.plan import needs_of
+from farm.study.needs import needs_of
 from farm.study.trials import Study
 from farm.values.settings import CacheSettings
 from farm.values.units import MICRO, iso
@@ -30,8 +30,8 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
     owner, trial, position = find_cell(runner.catalog, cell, study)
     context = runner.context(owner)
     read = owner.read(trial, position)
-    names = () if read.instrument is None else (read.instrument,)
-    plans = needs_of(owner, context.dataset, context.spec, names)
+    read_plan = needs_of(owner, context.dataset, context.spec, [position])
+    axes = owner.axes_of([trial], [position])
     return {
         "cell": owner.axes.cell_key(trial, position).hex(),
         "name": cell_name(owner, trial, position),
@@ -41,11 +41,11 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
         "instrument": read.instrument,
         "key": {
             "is": "SHA-256 of the read digest and the trial digest",
-            "trial": {"digest": owner.axes.trial[trial].tobytes().hex(), "parts": owner.params(trial)},
             "read": {
-                "digest": owner.axes.read[owner.axes.history[trial], position].tobytes().hex(),
+                "digest": axes.read[axes.history[0], 0].tobytes().hex(),
                 "parts": dict(zip(READ_PARTS, owner.read_parts(read), strict=True)),
             },
+            "trial": {"digest": axes.trial[0].tobytes().hex(), "parts": owner.used_params(trial)},
             "family_covers": {"semantics": SEMANTICS_VERSION, "numerics": NUMERICS_PROFILE},
         },
         "reads": {
@@ -56,8 +56,8 @@ def explain_cell(cell: str, store: Store, *, study: str | None, settings: CacheS
             "bars_in_window": read.bars,
             "bars_read": read.rows,
             "anchors": context.anchors(trial, position) if read.bars else {},
-            "access": [plan.to_json() for plan in plans],
-            "bytes": sum(plan.bytes_needed for plan in plans),
+            "access": [part.to_json() for part in read_plan.parts],
+            "bytes": read_plan.bytes_needed,
         },
         **_explain_result(runner.catalog, owner, context.spec, trial, position),
     }

@@ -58,7 +58,11 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+            self.add(name, time.perf_counter() - started)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Add to the time of a stage."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
 
 def total_seconds(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:

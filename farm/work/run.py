@@ -13,7 +13,6 @@ errors stop a study between cells: finished blocks are kept, and the same comman
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -31,7 +30,6 @@ from farm.results.document import FarmStats, document, trial_objects
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.record import CellResult
 from farm.results.results import Ranking, Results, ranking
-from farm.results.rows import BlockRows
 from farm.results.segment import Segment, metric_column
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
@@ -41,13 +39,15 @@ from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.plan import Plan, make_plan, needs_of, plan_study, study_id
+from farm.study.needs import needs_of
+from farm.study.plan import Plan, make_plan, plan_study, study_id
 from farm.study.trials import Study, study_name
 from farm.values.canon import canonical_array_bytes
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
 from farm.values.metrics import BUCKETS, METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
+from farm.work.block import CellError, compute
 from farm.work.context import Memory, Scored, StudyContext
 from farm.work.names import find_trial
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
@@ -89,17 +89,17 @@ class SubmittedStudy:
     @property
     def cells_waiting(self) -> int:
         """Cells of the waiting blocks."""
-        return sum(self.study.blocks[index].cells for index in self.waiting)
+        return int(self.study.blocks.cells[list(self.waiting)].sum())
 
     @property
     def bytes_needed(self) -> int:
         """Distinct bytes that the waiting blocks read: column chunks, and the indexes and calendars that name them."""
         if not self.waiting:
             return 0
-        names = tuple(sorted({name for index in self.waiting for name in self.study.blocks[index].instruments}))
-        plans = needs_of(self.study, self.dataset, self.spec, names)
+        positions = self.study.blocks.positions_of(self.waiting)
+        read_plan = needs_of(self.study, self.dataset, self.spec, positions)
         self.dataset.calendar(self.spec.run.calendar)
-        return sum(plan.bytes_needed for plan in plans) + self.dataset.metadata_bytes
+        return read_plan.bytes_needed + self.dataset.metadata_bytes
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def submit(
     study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
     stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
-    waiting = tuple(block.index for block in stored.blocks if block.index not in finished)
+    waiting = tuple(index for index in range(len(stored.blocks)) if index not in finished)
     return SubmittedStudy(stored, parsed, dataset, catalog, waiting, metered)
 
 
@@ -287,11 +287,22 @@ class BlockRunner:
             return self._store(waits, *finished, clock)
         with clock.stage("plan"):
             context = self.context(study)
-            rows = BlockRows(context.study, block, METRIC_NAMES)
+            mine = context.study.block(block)
+            trials, positions = mine.trials.tolist(), mine.positions.tolist()
         with clock.stage("read"):
-            context.fetch({rows.cell(row)[1] for row in range(len(rows))})
-        self._fill(context, rows, clock)
-        return self._store(waits, context.study, rows.segment(), context.bytes_fetched(), clock)
+            context.fetch(set(positions))
+            proof = context.study.proof_mask(mine.trials, mine.positions)
+        try:
+            values = compute(context, trials, positions, context.study.metrics, proof, clock, self._check)
+        except CellError as error:
+            where = trials[error.trial], positions[error.subject]
+            raise _of_cell(error.error, context.study, *where) from error.error
+        segment = values.segment(context.study, mine, context.assumptions)
+        return self._store(waits, context.study, segment, context.bytes_fetched(), clock)
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
 
     def _store(
         self, waits: tuple[str, int], study: Study, segment: Segment, fetched: int, clock: Stages
@@ -306,33 +317,6 @@ class BlockRunner:
             self._unstored[waits] = study, segment, fetched
             raise
         return BlockReport(waits[1], segment.rows, is_new, fetched, clock.seconds)
-
-    def _fill(self, context: StudyContext, rows: BlockRows, clock: Stages) -> None:
-        """Compute every cell of the block. This loop is what a cell costs beside its kernels: keep it short.
-
-        Instrument by instrument: a market is loaded once, whatever the budget for markets is.
-        """
-        read_s = run_s = score_s = 0.0
-        for row in sorted(range(len(rows)), key=lambda row: rows.cell(row)[1]):
-            if self._stopped.is_set():
-                raise Interrupted("stopped", hint="run the same command again; finished blocks are kept")
-            trial, position = rows.cell(row)
-            try:
-                if not context.has_data(trial, position):
-                    rows.put_no_data(row, context.program(trial)[1].assumptions)
-                    continue
-                begun = time.perf_counter()
-                context.market(position)
-                started = time.perf_counter()
-                run = context.simulate(trial, position)
-                simulated = time.perf_counter()
-                rows.put(row, context.score(run, trial, position).result)
-                read_s += started - begun
-                run_s += simulated - started
-                score_s += time.perf_counter() - simulated
-            except FarmError as error:
-                raise _of_cell(error, context.study, trial, position) from error
-        clock.seconds |= {"read": clock.seconds["read"] + read_s, "run": run_s, "score": score_s}
 
     def recompute(self, study: Study | str, trial: int, position: int = 0) -> Scored:
         """Compute one cell again, in full: equity curve, orders, fills, trades.

@@ -11,7 +11,8 @@ import numpy as np
 
 from farm import api
 from farm.columns.cache import ColumnCache
-from farm.engine.events import RecordRoom, Simulator
+from farm.engine.events import Simulator
+from farm.engine.room import RecordRoom
 from farm.market.tape import Tape, make_tape
 from farm.program.program import Program, Size
 from farm.signals.evaluate import Signals, evaluate
@@ -123,5 +124,5 @@ def _run_once(program: Program, tape: Tape, signals: Sequence[Sequence[Signals]]
     simulator.advance(state, tape.instants)
     done = time.perf_counter()
     simulator.finish(state)
-    ROOM.give(state)
+    ROOM.give(state.tables)
     return ready - start, done - ready, time.perf_counter() - done

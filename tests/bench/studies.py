@@ -1,4 +1,4 @@
-"""What a study costs: a cell however short, cells on workers, cells from the catalog; on the real bars of the sample.
+"""What a study costs: of one cell, of cells on workers, cells from the catalog; on the real bars of the sample.
 
 A farm of workers is started as ``farm run --workers 2`` starts it.
 """
@@ -18,11 +18,9 @@ from typing import Any
 from cluster.local_ray import LocalFarm
 from farm import api
 from farm.columns.cache import ColumnCache
-from farm.kernels import loop
-from farm.results import record
+from farm.kernels import trials
 from farm.values.settings import GIB, FarmSettings
-from farm.work import context as study_context
-from farm.work.run import BlockRunner, submit
+from farm.work.run import run_in_process, submit
 from tests.bench.harness import Row, family_bytes, microseconds, repeat
 
 DEMO = Path(__file__).resolve().parents[2] / "infra" / "demo" / "study.json"
@@ -79,53 +77,32 @@ class Clocks:
         return run
 
 
-def cell_overhead(settings: FarmSettings, repeats: int) -> Row:
-    """What a cell costs however few bars it has: key, program, set-up and books, row, segment, catalog.
+def one_cell(settings: FarmSettings, repeats: int) -> Row:
+    """What a study of one cell costs beside its kernels, in a process that has run its like, in memory.
 
-    What grows with its bars is clocked apart: event loop, signals, metrics over sessions, digests of the books.
+    From spec to outcome, fresh: planned, computed, stored, ranked. The kernel that runs the trial is clocked and taken
+    off; the others count as overhead.
     """
+    memory = settings.with_store("memory:bench-one-cell")
+    api.ingest_sample(memory)
+    store, cache = api.store_of(memory), ColumnCache(GIB)
+    lengths = iter(range(10, 10_000))
     parts: dict[str, list[float]] = {}
 
     def measure() -> float:
-        cache = ColumnCache(GIB)
-        store = api.store_of(settings)
-        start = time.perf_counter()
-        submission = submit(demo_spec(), store, fresh=True, cache=cache)
-        planned = time.perf_counter() - start
-        runner = BlockRunner(store, cache=cache)
-        context = runner.context(submission.study)
-        for position in range(5):
-            context.market(position)
-        with Clocks(
-            loop=(loop, "advance"),
-            signals=(study_context, "evaluate"),
-            metrics=(record, "measure_run"),
-            ledger=(record, "ledger_digest"),
-            program=(study_context, "compile_trial"),
-        ) as clocks:
+        spec = one_trial(demo_spec())
+        spec["strategy"]["params"]["fast"] = {"choice": [next(lengths) % 40 + 5]}
+        with Clocks(kernel=(trials, "run_trials")) as clocks:
             start = time.perf_counter()
-            reports = [runner.run_block(submission.study, block) for block in submission.waiting]
-            blocks = time.perf_counter() - start
-        start = time.perf_counter()
-        runner.catalog.results(submission.study)
-        collected = time.perf_counter() - start
-        cells, spent = submission.study.cells, clocks.seconds
-        written = sum(report.seconds["write"] for report in reports)
-        grows = {name: spent[name] for name in ("loop", "signals", "metrics", "ledger")}
-        fixed = {
-            "plan and key": planned,
-            "program": spent["program"],
-            "dispatch, set-up, books, row": blocks - written - spent["program"] - sum(grows.values()),
-            "segment": written,
-            "catalog": collected,
-        }
-        for name, seconds in {**fixed, **{f"(grows with bars) {name}": value for name, value in grows.items()}}.items():
-            parts.setdefault(name, []).append(seconds / cells)
-        return sum(fixed.values()) / cells * 1e6
+            outcome = run_in_process(spec, store, fresh=True, cache=cache)
+            spent = time.perf_counter() - start
+        for name, seconds in {"kernel": clocks.seconds["kernel"], **outcome.stats.seconds}.items():
+            parts.setdefault(name, []).append(seconds)
+        return (spent - clocks.seconds["kernel"]) * 1e3
 
-    values = repeat(measure, repeats)
-    shown = {name: f"{microseconds(statistics.median(all_))} per cell" for name, all_ in parts.items()}
-    return Row("fixed cost of a cell", "us", 200, False, values, shown)
+    values = repeat(measure, max(20, repeats))
+    shown = {name: microseconds(statistics.median(all_)) for name, all_ in parts.items()}
+    return Row("one cell alone, warm, beside its kernel", "ms", 1.0, False, values, shown)
 
 
 def on_workers(settings: FarmSettings, repeats: int) -> list[Row]:
@@ -154,7 +131,7 @@ def on_workers(settings: FarmSettings, repeats: int) -> list[Row]:
             parts.setdefault(name, []).append(seconds)
     shown = {name: f"{statistics.median(all_):.3f} s" for name, all_ in parts.items()}
     return [
-        Row("demo study on 2 ready workers", "cells/s", 1500, True, rates, shown, peak_bytes=max(peaks)),
+        Row("demo study on 2 ready workers", "cells/s", 7_000, True, rates, shown, peak_bytes=max(peaks)),
         Row("local farm of 2 ready", "s", 6, False, starts),
     ]
 

@@ -16,11 +16,12 @@ from farm.values.errors import BlockFailed
 
 @dataclass(frozen=True)
 class Block:
-    """A block as the queue reads it."""
+    """A block as the queue reads it: a strip of its own."""
 
-    index: int
+    first: int
     cells: int = 1
     needs: Mapping[str, int] = field(default_factory=lambda: {"aa": 1000})
+    count: int = 1
 
 
 def study(

@@ -2,55 +2,33 @@
 
 Written from the text alone, with no regard for speed and nothing of the farm imported: expressions (``reading.py``) are
 evaluated for one bar at a time; orders, positions and cash are plain Python. It knows rules sleeves on daily bars,
-whole shares, all accounts, costs, stops, splits and dividends; one calendar, and around the clock an exchange's too.
+whole shares, all accounts, costs, stops, limit entries, additions, splits and dividends; one calendar, and around the
+clock an exchange's too.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from tests.domain.holding import (
+    Held,
+    Place,
+    Price,
+    Working,
+    decimal,
+    exact,
+    levels,
+    max_positions,
+    price_of,
+    stops_of,
+)
 from tests.domain.reading import Expression, World
 
-
-@dataclass(eq=False)
-class Held:
-    """A position, what it has cost and earned, and its stops."""
-
-    side: int
-    shares: int
-    entry: float
-    peak: float
-    levels: list[float | None]
-    since: int
-    pnl: int = 0
-    bars: int = 0
-
-
-@dataclass(eq=False)
-class Working:
-    """A market order for the next open."""
-
-    kind: str
-    side: int
-    opens: int
-    frozen: list[float | None]
-    got: int = 0
-    closed: int = 0
-    price: float = 0.0
-
-
-@dataclass(eq=False)
-class Place:
-    """One sleeve on one instrument."""
-
-    sleeve: dict[str, Any]
-    ticker: str
-    held: Held | None = None
-    order: Working | None = None
-    out_at: int = -(10**9)
+Frozen = Sequence[Price | None]
 
 
 @dataclass(eq=False)
@@ -66,6 +44,9 @@ class Account:
     cash: int = 0
     owed: dict[tuple[str, int, int], int] = field(default_factory=dict)
     ruined: bool = False
+    met: set[str] = field(default_factory=set)
+    session: int = -1
+    made: int = 0
 
     def run(self) -> Account:
         run = self.document["run"]
@@ -76,21 +57,30 @@ class Account:
         self.bps, self.per_share, self.per_order, self.least = (costs.get(key, 0) for key in names)
         self.slip = run.get("exec", {}).get("slip_bps", 0) / 1e4
         universe = sorted(self.document["strategy"]["universes"][0]["tickers"])
-        sleeves = self.document["strategy"]["sleeves"]
-        self.places = [Place(sleeve, ticker) for sleeve in sleeves for ticker in universe]
+        self.places = [Place(sleeve, ticker) for sleeve in self.document["strategy"]["sleeves"] for ticker in universe]
         self.seen = {ticker: Expression(self.world, ticker) for ticker in universe}
         self.mark: dict[str, float] = {}
         self.row = {ticker: sum(k < 0 for k in self.world.bars[ticker]) - 1 for ticker in universe}
         inside, others = ([t for t in universe if (t in self.world.own) is own] for own in (True, False))
         for session in range(self.sessions):
+            self.session = session
             if not self.ruined:
                 self.morning(session, universe)
-                self.opening(session, others)
-                self.opening(session, inside)
-                self.closing(session, [t for t in inside if session in self.world.own[t]], is_last=False)
-                self.closing(session, others, is_last=True)
+                self.opening(others)
+                self.opening(inside)
+                self.closing([t for t in inside if session in self.world.own[t]], is_last=False)
+                self.closing(others, is_last=True)
             self.equity.append(self.worth())
         return self
+
+    def restated(self, place: Place) -> Callable[[Price], Fraction]:
+        """Prices of its instrument in the shares of now."""
+        return lambda price: exact(price.value) / self.world.ratio(place.ticker, price.since, self.session)
+
+    def bar(self, place: Place) -> tuple[float, float, float, float, float] | None:
+        """The bar of this session, if it can fill an order."""
+        bar = self.world.bars[place.ticker].get(self.session)
+        return bar if bar and bar[4] > 0 else None
 
     # Money.
 
@@ -134,12 +124,9 @@ class Account:
     def split(self, place: Place, new: int, old: int) -> None:
         held, order = place.held, place.order
         if held:
+            held.splits += 1
+            self.met |= {"several splits of a holding"} if held.splits == 2 else set()
             price = self.mark[place.ticker] * old / new
-            held.levels = [
-                x if x is None or (stop["type"] == "trail" and "pct" in stop) else decimal(exact(x) * old / new)
-                for x, stop in zip(held.levels, stops_of(place.sleeve), strict=True)
-            ]
-            held.peak = held.peak * old / new
             held.shares, rest = divmod(held.shares * new, old)
             flow = held.side * round(price * rest / old * 1e6)
             self.cash += flow
@@ -149,44 +136,68 @@ class Account:
                 place.held, place.out_at = None, self.row[place.ticker] + 1
         if order:
             order.opens = order.opens * new // old
-            order.frozen = [None if x is None else decimal(exact(x) * old / new) for x in order.frozen]
             if not place.held:
-                order.kind = "enter" if order.kind == "reverse" else order.kind
-                if order.kind != "enter" or not order.opens:
-                    place.order = None
+                place.leave_alone()
+            elif order.kind == "add" and not order.opens:
+                place.order = None
 
-    def opening(self, session: int, tickers: list[str]) -> None:
+    def opening(self, tickers: list[str]) -> None:
         ready = []
         for place in (place for place in self.places if place.ticker in tickers):
-            bar = self.world.bars[place.ticker].get(session)
-            if place.order and bar and bar[4] > 0:
-                place.order.price = bar[0] * (1 + place.order.side * self.slip)
-                ready.append((place, bar[0]))
-        opens = []
-        for place, _ in ready:
-            order = place.order
-            if order.kind != "enter":
-                assert place.held
-                self.cash += self.trade(place, session, -place.held.side * place.held.shares, order.price)
-                order.closed = place.held.shares
+            order, bar = place.order, self.bar(place)
+            if order and bar:
+                order.ref, order.price = bar[0], bar[0]
+                if order.limit is None:
+                    order.price = bar[0] * (1 + order.side * self.slip)
+                elif order.side * bar[0] > order.side * decimal(self.restated(place)(order.limit)):
+                    continue
+                ready.append(place)
+        self.fill(ready, "at the open")
+
+    def inside(self, here: list[Place]) -> None:
+        """Entries at limits that the bar goes through, after all else in it; the rest of it may only stop them out."""
+        ready: list[tuple[Place, Working]] = []
+        for place in here:
+            order, bar = place.order, self.bar(place)
+            if order and order.limit and bar:
+                limit = decimal(self.restated(place)(order.limit))
+                if bar[2] < limit if order.side > 0 else bar[1] > limit:
+                    order.ref = order.price = limit
+                    ready.append((place, order))
+        self.fill([place for place, _ in ready], "inside a bar")
+        for place, order in ready:
+            if place.held and order.kind != "add" and order.got:
+                place.held.bars = 1
+                self.match(place, ("stop", "trail"), is_entry=True)
+
+    def fill(self, ready: list[Place], where: str) -> None:
+        """Fill these orders at their prices: what closes first, then openings, in the order in which they were made."""
+        row = {place.ticker: self.row[place.ticker] + (where == "at the open") for place in ready}
+        ready.sort(key=lambda place: place.order.number if place.order else 0)
+        for place in ready:
+            order, held = place.order, place.held
+            assert order
+            if order.limit:
+                self.met |= {f"{order.kind} at a limit {where}"}
+                self.met |= {"an order over sessions"} if self.session > order.decided + 1 else set()
+            if order.kind not in ("enter", "add"):
+                assert held
+                self.cash += self.trade(place, -held.side * held.shares, order.price)
+                order.closed = held.shares
                 if order.kind != "reverse":
-                    self.close(place, order.kind, order.price, self.row[place.ticker] + 1, fee=None)
+                    self.close(place, order.kind, order.price, row[place.ticker], fee=None)
                     place.order = None
-        for sleeve in self.document["strategy"]["sleeves"]:
-            mine = [p for p in self.places if p.sleeve is sleeve]
-            taken = sum(p.held is not None for p in mine)
-            for place, ref in ready:
-                if place.sleeve is sleeve and place.order:
-                    if place.order.kind == "enter":
-                        if taken >= max_positions(sleeve, len(mine)):
-                            place.order = None
-                            continue
-                        taken += 1
-                    opens.append((place, ref))
-        opens.sort(key=lambda pair: pair[0].order is not None and pair[0].order.kind != "reverse")
-        self.share([place for place, _ in opens])
-        for place, ref in opens:
-            self.admit(place, ref, session)
+        opens = []
+        for place in (place for place in ready if place.order):
+            mine = [p for p in self.places if p.sleeve is place.sleeve]
+            taken = sum(p.held is not None for p in mine) + sum(p.sleeve is place.sleeve and not p.held for p in opens)
+            if place.order and place.order.kind == "enter" and taken >= max_positions(place.sleeve, len(mine)):
+                place.order = None
+            else:
+                opens.append(place)
+        self.share(opens)
+        for place in opens:
+            self.admit(place, row[place.ticker])
 
     def room(self, opens: list[Place]) -> int | float:
         """What the account has for openings, the closings of reversals done."""
@@ -244,7 +255,7 @@ class Account:
                     return
                 order.got = max(order.got - 1, 0)
 
-    def admit(self, place: Place, ref: float, session: int) -> None:
+    def admit(self, place: Place, row: int) -> None:
         order, held = place.order, place.held
         assert order
         place.order = None
@@ -252,17 +263,35 @@ class Account:
         fee = self.fee(order.price, closed + count) if closed + count else 0
         part = round(fee * closed / (closed + count)) if closed + count else 0
         if closed:
+            self.close(place, "reverse", order.price, row, fee=part)
+        if not count:
+            return
+        flow = self.trade(place, order.side * count, order.price) - (fee - part)
+        self.cash += flow
+        if order.kind == "add":
             assert held
-            self.close(place, "reverse", order.price, self.row[place.ticker] + 1, fee=part)
-        if count:
-            flow = self.trade(place, session, order.side * count, order.price)
-            self.cash += flow - (fee - part)
-            new = Held(order.side, count, order.price, ref, [], session, flow - (fee - part))
-            place.held = new
-            new.levels = levels(place.sleeve, new, order.frozen)
+            self.add(place, held, order, flow)
+            return
+        entry, peak = Price(order.price, self.session), Price(order.ref, self.session)
+        place.held = Held(order.side, count, entry, peak, order.decided, flow)
+        place.held.levels = levels(place.sleeve, place.held, order.frozen, self.restated(place))
 
-    def trade(self, place: Place, session: int, shares: int, price: float) -> int:
-        self.fills.append((place.ticker, session, shares, price))
+    def add(self, place: Place, held: Held, order: Working, flow: int) -> None:
+        """The average entry moves, and what counts from it; the rest stays as the entry has set it."""
+        total = self.restated(place)(held.entry) * held.shares + exact(order.price) * order.got
+        held.shares += order.got
+        held.entry = Price(float(total / held.shares), self.session)
+        held.pnl += flow
+        held.adds += 1
+        self.met |= {"added to twice"} if held.adds == 2 else set()
+        kept = held.levels
+        held.levels = levels(place.sleeve, held, order.frozen, self.restated(place))
+        for n, stop in enumerate(stops_of(place.sleeve)):
+            if "r" in stop or ("level" in stop and stop.get("from", "entry") == "entry"):
+                held.levels[n] = kept[n]
+
+    def trade(self, place: Place, shares: int, price: float) -> int:
+        self.fills.append((place.ticker, self.session, shares, price))
         return -self.money(price, shares)
 
     def close(self, place: Place, why: str, price: float, row: int, *, fee: int | None) -> None:
@@ -276,50 +305,57 @@ class Account:
 
     # The close: bars, stops, targets, lapses, ruin, margin, decisions.
 
-    def closing(self, session: int, tickers: list[str], *, is_last: bool) -> None:
+    def closing(self, tickers: list[str], *, is_last: bool) -> None:
         """The close of these instruments; ``is_last``: and of the session of the run."""
-        for ticker in tickers:
-            if session in self.world.bars[ticker]:
-                self.mark[ticker] = self.world.bars[ticker][session][3]
-                self.row[ticker] += 1
-        here = [p for p in self.places if p.ticker in tickers and session in self.world.bars[p.ticker]]
+        here = [p for p in self.places if p.ticker in tickers and self.session in self.world.bars[p.ticker]]
+        for ticker in {place.ticker for place in here}:
+            self.row[ticker] += 1
         for place in here:
             if place.held:
                 place.held.bars += 1
         for kinds in (("stop", "trail"), ("target",)):
             for place in here:
-                if place.held and self.world.bars[place.ticker][session][4] > 0:
-                    self.match(place, session, kinds)
+                if place.held and self.bar(place):
+                    self.match(place, kinds)
         for place in here:
-            if place.held and self.world.bars[place.ticker][session][4] > 0:
-                _, high, low, _, _ = self.world.bars[place.ticker][session]
-                place.held.peak = max(place.held.peak, high) if place.held.side > 0 else min(place.held.peak, low)
+            held, bar = place.held, self.bar(place)
+            if held and bar:
+                self.lift(place, held, bar[1] if held.side > 0 else bar[2])
+        self.inside(here)
+        for place in here:
+            self.mark[place.ticker] = self.world.bars[place.ticker][self.session][3]
         for place in self.places:
-            place.order = None if place.ticker in tickers else place.order
+            if place.ticker in tickers and place.order:
+                place.order.left -= 1
+                place.order = place.order if place.order.left else None
         if is_last and self.worth() <= 0:
-            self.ruin(session)
+            self.ruin()
             return
         if is_last and self.rules == "reg_t":
             self.margin()
         for sleeve in self.document["strategy"]["sleeves"]:
             self.decide(sleeve, [p for p in here if p.sleeve is sleeve])
 
-    def match(self, place: Place, session: int, kinds: tuple[str, ...]) -> None:
-        held = place.held
+    def lift(self, place: Place, held: Held, price: float) -> None:
+        if held.side * exact(price) > held.side * self.restated(place)(held.peak):
+            held.peak = Price(price, self.session)
+
+    def match(self, place: Place, kinds: tuple[str, ...], *, is_entry: bool = False) -> None:
+        """Test stops or targets in a bar; ``is_entry``: in one that was entered inside, whose open is behind."""
+        held, bar = place.held, self.bar(place)
         assert held
-        opened, high, low, _, _ = self.world.bars[place.ticker][session]
+        assert bar
+        opened, high, low, _, _ = bar
         side = held.side
-        held.peak = max(held.peak, opened) if side > 0 else min(held.peak, opened)
+        if not is_entry:
+            self.lift(place, held, opened)
         best: tuple[float, str] | None = None
-        for stop, level in zip(stops_of(place.sleeve), held.levels, strict=True):
-            if stop["type"] not in kinds or level is None:
-                continue
-            if stop["type"] == "trail":
-                peak, kept = exact(held.peak), side * exact(level)
-                level = decimal(peak * (1 - kept) if "pct" in stop else peak - kept)
-            toward = side if kinds == ("stop", "trail") else -side
-            if best is None or toward * level > toward * best[0]:
-                best = (level, stop["type"])
+        for stop, frozen in zip(stops_of(place.sleeve), held.levels, strict=True):
+            if stop["type"] in kinds:
+                level = price_of(stop, frozen, held, self.restated(place))
+                toward = side if kinds == ("stop", "trail") else -side
+                if best is None or toward * level > toward * best[0]:
+                    best = (level, stop["type"])
         if best is None:
             return
         level, why = best
@@ -329,18 +365,20 @@ class Account:
         else:
             met = low <= level if side > 0 else high >= level
             gap = opened <= level if side > 0 else opened >= level
-        if met or gap:
-            price = opened if gap else level
+        if met or (gap and not is_entry):
+            price = opened if gap and not is_entry else level
             price = price if why == "target" else price * (1 - side * self.slip)
-            self.cash += self.trade(place, session, -side * held.shares, price)
+            self.cash += self.trade(place, -side * held.shares, price)
             self.close(place, why, price, self.row[place.ticker], fee=None)
+            place.leave_alone()
+            self.met |= {f"a {why} in the bar of the limit"} if is_entry else set()
 
-    def ruin(self, session: int) -> None:
+    def ruin(self) -> None:
         self.ruined = True
         for place in self.places:
             if place.held:
                 price = self.mark[place.ticker]
-                self.cash += self.trade(place, session, -place.held.side * place.held.shares, price)
+                self.cash += self.trade(place, -place.held.side * place.held.shares, price)
                 self.close(place, "ruined", price, 0, fee=0)
         self.cash += sum(self.owed.values())
         self.owed.clear()
@@ -348,14 +386,14 @@ class Account:
     def margin(self) -> None:
         needs = []
         for n, place in enumerate(self.places):
-            if place.held and not place.order:
+            if place.held and (not place.order or place.order.limit):
                 value = self.money(self.mark[place.ticker], place.held.shares)
                 needs.append((-round((0.25 if place.held.side > 0 else 0.3) * value), place.ticker, n, place))
         total = -sum(need[0] for need in needs)
         for amount, _, _, place in sorted(needs, key=lambda need: need[:3]):
             if total > self.worth():
                 total += amount
-                place.order = Working("forced", -place.held.side, 0, [])
+                self.send(place, "forced", -place.held.side, 0)
 
     def is_true(self, place: Place, what: str, side: int) -> bool:
         sleeve = place.sleeve
@@ -367,9 +405,12 @@ class Account:
 
     def decide(self, sleeve: dict[str, Any], here: list[Place]) -> None:
         for place in here:
-            if place.held and not place.order:
+            if place.held and (not place.order or place.order.limit):
                 self.leave(place)
-        wants: list[tuple[Any, Place, int, list[float | None]]] = []
+        for place in here:
+            if place.held and not place.order:
+                self.add_more(place, place.held)
+        wants: list[tuple[Any, Place, int, Frozen]] = []
         for place in here:
             entry = [side for side in (1, -1) if self.is_true(place, "enter", side)]
             waited = self.row[place.ticker] - place.out_at >= sleeve.get("cooldown_bars", 0)
@@ -384,7 +425,7 @@ class Account:
                 wants.append((-value, place, entry[0], frozen))
         mine = [p for p in self.places if p.sleeve is sleeve]
         taken = sum(
-            (p.held is not None and (p.order is None or p.order.kind == "reverse"))
+            (p.held is not None and (p.order is None or p.order.kind in ("reverse", "add")))
             or (p.held is None and p.order is not None)
             for p in mine
         )
@@ -393,36 +434,53 @@ class Account:
         for _, place, side, frozen in sorted(chosen, key=lambda want: want[1].ticker):
             count = self.size(place, 0)
             if count:
-                place.order = Working("enter", side, count, frozen)
+                self.send(place, "enter", side, count, frozen)
 
     def leave(self, place: Place) -> None:
-        held, sleeve = place.held, place.sleeve
+        held, sleeve, waits = place.held, place.sleeve, place.order is not None
         assert held
-        against = self.is_true(place, "enter", -held.side) and not self.is_true(place, "enter", held.side)
+        against = self.is_true(place, "enter", -held.side) and not self.is_true(place, "enter", held.side) and not waits
         if against and not sleeve.get("cooldown_bars", 0):
             frozen = self.frozen(place)
             count = self.size(place, held.shares) if frozen is not None else 0
             if frozen is not None and count:
-                place.order = Working("reverse", -held.side, count, frozen)
+                self.send(place, "reverse", -held.side, count, frozen)
                 return
-        timed = [stop["bars"] for stop in sleeve.get("stops", []) if stop["type"] == "time"]
-        if against or self.is_true(place, "exit", held.side):
-            place.order = Working("exit", -held.side, 0, [])
-        elif timed and held.bars >= min(timed):
-            place.order = Working("time", -held.side, 0, [])
+        is_timed = any(held.bars >= stop["bars"] for stop in sleeve.get("stops", []) if stop["type"] == "time")
+        is_exit = against or self.is_true(place, "exit", held.side)
+        if is_exit or is_timed:
+            self.met |= {"an exit takes the place of an order"} if waits else set()
+            self.send(place, "exit" if is_exit else "time", -held.side, 0)
 
-    def frozen(self, place: Place) -> list[float | None] | None:
-        """Levels given as expressions, at the decision; None if one is unknown."""
+    def add_more(self, place: Place, held: Held) -> None:
+        add, row = place.sleeve.get("add"), self.row[place.ticker]
+        if add and held.adds < add["max"] and self.seen[place.ticker].truth(add["when"], row) is True:
+            frozen = self.frozen(place)
+            count = self.size(place, 0, add.get("size")) if frozen is not None else 0
+            if count:
+                self.send(place, "add", held.side, count, frozen)
+
+    def send(self, place: Place, kind: str, side: int, opens: int, frozen: Frozen | None = None) -> None:
+        self.made += 1
+        place.order = Working(kind, side, opens, self.session, self.made)
+        if frozen:
+            *place.order.frozen, place.order.limit = frozen
+            place.order.left = int(place.sleeve.get("order", {}).get("ttl", "1d")[:-1])
+
+    def frozen(self, place: Place) -> Frozen | None:
+        """Levels given as expressions, and the limit last, at the decision; None if one is unknown."""
         row, found = self.row[place.ticker], []
-        for stop in stops_of(place.sleeve):
-            level = self.seen[place.ticker].number(stop["level"], row, row) if "level" in stop else None
-            if "level" in stop and level is None:
+        order = place.sleeve.get("order", {})
+        for what in (*(stop.get("level") for stop in stops_of(place.sleeve)), order.get("limit")):
+            price = None if what is None else self.seen[place.ticker].number(what, row, row)
+            if what is not None and price is None:
                 return None
-            found.append(None if level is None else decimal(level))
-        return found
+            found.append(None if price is None else Price(decimal(price), self.session))
+        return None if found[-1] and not found[-1].value > 0 else found
 
-    def size(self, place: Place, held: int) -> int:
-        size, sleeve = place.sleeve["size"], place.sleeve
+    def size(self, place: Place, held: int, size: dict[str, Any] | None = None) -> int:
+        sleeve = place.sleeve
+        size = size or sleeve["size"]
         price = self.mark[place.ticker]
         if size["mode"] == "qty":
             return int(size["v"])
@@ -440,61 +498,3 @@ class Account:
             ):
                 count -= 1
         return count
-
-
-def exact(value: float) -> Fraction:
-    """The decimal that was written."""
-    return Fraction(repr(float(value)))
-
-
-def decimal(price: Fraction | float) -> float:
-    """A computed order price: 12 digits behind the point, fewer where that is more than 48 bits."""
-    digits = 12
-    while digits and abs(price) * 10**digits >= 2**48:
-        digits -= 1
-    return float(round(Fraction(price), digits))
-
-
-def stops_of(sleeve: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stops that work inside bars."""
-    return [stop for stop in sleeve.get("stops", []) if stop["type"] != "time"]
-
-
-def max_positions(sleeve: dict[str, Any], members: int) -> int:
-    """How many positions the sleeve may hold."""
-    return int(sleeve.get("max_positions", members))
-
-
-def levels(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> list[float | None]:
-    """Levels of a new position's stops; of a trail, what it keeps from the peak."""
-    found: list[float | None] = []
-    for stop, level in zip(stops_of(sleeve), frozen, strict=True):
-        away = held.side if stop["type"] == "target" else -held.side
-        if stop["type"] == "trail":
-            found.append(stop.get("pct", stop.get("abs")))
-        elif "level" in stop:
-            found.append(level)
-        elif "r" in stop:
-            found.append(decimal(exact(held.entry) + away * exact(stop["r"]) * risk_of(sleeve, held, frozen)))
-        elif "pct" in stop:
-            found.append(decimal(exact(held.entry) * (1 + away * exact(stop["pct"]))))
-        else:
-            found.append(decimal(exact(held.entry) + away * exact(stop["abs"])))
-    return found
-
-
-def risk_of(sleeve: dict[str, Any], held: Held, frozen: list[float | None]) -> Fraction:
-    """The initial risk: from the entry to the nearest protecting level."""
-    risks = []
-    entry, peak = exact(held.entry), exact(held.peak)
-    for stop, level in zip(stops_of(sleeve), frozen, strict=True):
-        if stop["type"] == "target":
-            continue
-        if level is not None:
-            risks.append(held.side * (entry - exact(level)))
-        elif stop["type"] == "trail":
-            base = peak * exact(stop["pct"]) if "pct" in stop else exact(stop["abs"])
-            risks.append(held.side * (entry - peak) + base)
-        else:
-            risks.append(entry * exact(stop["pct"]) if "pct" in stop else exact(stop["abs"]))
-    return min(risks)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 from farm.engine.ledger import CashKind
 from farm.values.errors import SpecError
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR, parse_date
-from tests.domain.support import START, Played, Row, day, flat, on, play, sleeve, spec, world
+from tests.domain.support import START, Played, Row, day, flat, on, play, put, sleeve, spec, world
 
 
 def one(bars: list[Row], *, splits: Any = (), dividends: Any = (), run: Any = None, **rules: Any) -> Played:
@@ -130,6 +134,124 @@ class TestSplits:
         store = world({"AAA": flat(10, 10, 10, 5, 5, 5, 5, 5)}, start=day(-5), splits=[("AAA", day(-2), "2:1")])
         enter = {"all": [{"between": [{"i": "sma", "n": 5}, 4.99, 5.01]}, on(0)]}
         assert play(spec(["AAA"], sleeve(enter=enter), sessions=3), store).short_fills == [(1, 10, 5.0)]
+
+
+CHAINS = (("3:1", "1:3"), ("1:7", "3:1", "7:3"), ("7:3", "1:14"))
+"""Splits on the days 3, 4 and 5. The product of the first two is 1."""
+CASES = {
+    f"C{n}T{thousandths}": (100 + Fraction(thousandths, 1000), chain)
+    for n, chain in enumerate(CHAINS)
+    for thousandths in (1, 2, 3, 85)
+}
+"""A price before each. Restated split by split, 1, 2 and 3 in the last digit end above, below and on the decimal."""
+
+
+class TestChainsOfSplits:
+    """Within one holding, or while an order waits: a level is the decimal that the frozen one is by the product of all
+    ratios. Restated split by split, 95.095 is 95.094999999999 after 3:1 and 1:3, and no print meets it."""
+
+    def played(self, side: int, bars: dict[str, list[Row]], **rules: Any) -> Played:
+        """42 shares of each case."""
+        splits = [(name, day(3 + n), ratio) for name in bars for n, ratio in enumerate(CASES[name][1])]
+        made = sleeve(enter=on(0), size=shares(42), side="long" if side > 0 else "short", **rules)
+        return play(spec(list(bars), made, account="reg_t", cash=1_000_000), world(bars, splits=splits))
+
+    @pytest.mark.parametrize("side", [1, -1])
+    @pytest.mark.parametrize(
+        ("kind", "rule", "more"),
+        [
+            ("stop", {"abs": 5}, []), ("stop", {"pct": 0.05}, []), ("stop", "level", []), ("trail", {"abs": 5}, []),
+            ("trail", {"pct": 0.05}, []), ("target", {"abs": 5}, []), ("target", {"pct": 0.05}, []),
+            ("target", "level", []), ("target", {"r": 0.5}, [{"type": "stop", "abs": 10}]),
+        ],
+    )  # fmt: skip
+    def test_a_touched_level_is_met(self, kind: str, rule: Any, more: list[Any], side: int) -> None:
+        toward = side if kind == "target" else -side
+        if rule == "level":
+            rule = {"level": {"op": "add", "a": ["close", 5 * toward]}}
+        bars: dict[str, list[Row]] = {}
+        sold = {}
+        for name, (entry, chain) in CASES.items():
+            level = (entry + 5 * toward * (entry / 100 if "pct" in rule else 1)) / products(chain)[-1]
+            # Prices of the holding stand back a little, and lift no trail.
+            path = [float(round(entry * (100 - side) / 100 / part, 4)) for part in products(chain)]
+            opened = float(level) if kind == "target" else path[-1]
+            last = (opened, max(opened, float(level)), min(opened, float(level)), path[-1])
+            bars[name] = [*flat(*[float(entry)] * 3, *path), last]
+            sold[name] = (name, len(bars[name]) - 1, -side * int(42 * products(chain)[-1]), float(round(level, 12)))
+        played = self.played(side, bars, stops=[{"type": kind, **rule}, *more])
+        assert {kind.name for kind in played.exits} == {kind.upper()}
+        assert {fill[0]: fill for fill in played.fills} == sold
+
+    @pytest.mark.parametrize("side", [1, -1])
+    def test_a_limit_that_waits_is_met(self, side: int) -> None:
+        bars: dict[str, list[Row]] = {}
+        bought = []
+        for name, (price, chain) in CASES.items():
+            limit = (price - 5 * side) / products(chain)[-1]
+            path = [float(round(price / part, 4)) for part in products(chain)]
+            bars[name] = flat(*[float(price)] * 3, *path, float(limit))
+            lots = side * int(42 * products(chain)[-1])
+            bought.append((name, len(bars[name]) - 1, lots, float(round(limit, 12))))
+        limit = {"op": "sub", "a": ["close", 5 * side]}
+        played = self.played(side, bars, order={"type": "limit", "limit": limit, "ttl": "9d"})
+        assert sorted(played.fills) == sorted(bought)
+
+    def test_an_average_entry(self) -> None:
+        """3:1 and 1:3 between entry and addition: the average of 100.10 and 100.20 is the one without them."""
+        add = {"max": 1, "when": on(4)}
+        bars = flat(100.1, 100.1, 100.1, 33.37, 100.1, 100.2)
+        chain = one(bars, splits=[("AAA", day(3), "3:1"), ("AAA", day(4), "1:3")], add=add)
+        plain = one(flat(100.1, 100.1, 100.1, 100.1, 100.1, 100.2), add=add)
+        assert chain.run.open_trades["entry_price"].tolist() == plain.run.open_trades["entry_price"].tolist()
+
+
+class TestDistancesAcrossSplits:
+    """domain.md 3.1, phase 1: what is ordered and held is restated, so a distance of 10 that was decided on shares of
+    100 is one of 5 on those of 50; a scenario with the split is that without it, in other shares."""
+
+    @pytest.mark.parametrize("order", [{"type": "market"}, {"type": "limit", "limit": 100, "ttl": "3d"}])
+    @pytest.mark.parametrize("side", [1, -1])
+    @pytest.mark.parametrize(
+        ("stops", "price"),
+        [
+            ([{"type": "stop", "abs": 10}], 45), ([{"type": "trail", "abs": 10}], 45),
+            ([{"type": "target", "abs": 10}], 55), ([{"type": "stop", "abs": 20}, {"type": "target", "r": 0.5}], 55),
+        ],
+    )  # fmt: skip
+    def test_of_an_order_that_waits(self, stops: list[Any], price: float, side: int, order: dict[str, Any]) -> None:
+        """Decided at 100, 2:1 before the fill at 50."""
+        where = 50 + side * (price - 50)
+        bars: list[Row] = [*flat(100, 50, 50), (50, max(50, where + 0.1), min(50, where - 0.1), 50), *flat(50)]
+        for table in (bars, [bars[0], None, *bars[1:]]):  # also with a session without a bar, at the split
+            if order["type"] == "limit" or table is bars:
+                played = one(table, splits=[("AAA", day(1), "2:1")], stops=stops, order=order, run={"account": "reg_t"},
+                             side="long" if side > 0 else "short")  # fmt: skip
+                assert [fill[1:] for fill in played.short_fills] == [(20 * side, 50.0), (-20 * side, where)]
+
+    @pytest.mark.parametrize("side", [1, -1])
+    @pytest.mark.parametrize(
+        ("stop", "price"),
+        [({"type": "stop", "abs": 10}, 47), ({"type": "target", "abs": 20}, 62), ({"type": "trail", "abs": 14}, 47)],
+    )
+    def test_of_an_addition(self, stop: dict[str, Any], price: float, side: int) -> None:
+        """10 at 100, 2:1, 20 more at 54: from 52 on average it is 5 down and 10 up; 7 from the peak, 54."""
+        where = 50 + side * (price - 50)
+        bars: list[Row] = [*flat(100, 100, 50, 50 + 4 * side), (52, max(52, where + 0.1), min(52, where - 0.1), 52)]
+        add = {"max": 1, "when": on(2), "size": shares(20)}
+        played = one(bars, splits=[("AAA", day(2), "2:1")], stops=[stop], add=add, side="long" if side > 0 else "short",
+                     run={"account": "reg_t"})  # fmt: skip
+        assert played.short_fills[1:] == [(3, 20 * side, 50.0 + 4 * side), (4, -40 * side, where)]
+
+    def test_a_later_entry_counts_from_the_number_as_it_is_written(self) -> None:
+        bars: list[Row] = [*flat(100, 100, 50, 50), (50, 50, 39, 45)]
+        played = one(bars, splits=[("AAA", day(2), "2:1")], stops=[{"type": "stop", "abs": 10}], enter=on(2))
+        assert played.short_fills == [(3, 10, 50.0), (4, -10, 40.0)]
+
+
+def products(ratios: Sequence[str]) -> list[Fraction]:
+    """New shares for one old share after each split."""
+    return list(accumulate((Fraction(*map(int, ratio.split(":"))) for ratio in ratios), mul))
 
 
 class TestDividends:
@@ -252,6 +374,22 @@ class TestSessions:
         store = world({"BTC": bars}, dividends=[("BTC", day(3, **always), 1.0, None)], **coins)
         played = play(document, store)
         assert (played.short_fills[1], played.cash, played.equity[-1]) == ((2, -10, 70.0), [], 9_700.0)
+
+    @pytest.mark.parametrize("ttl", [1, 3])
+    def test_the_session_under_way_does_not_count(self, ttl: int) -> None:
+        """A run of London with 200 shares of New York on margin. The close there of session 2, 6.66, is known at the
+        close of London on session 3, when New York has been open for two hours: the call waits for its next opening. A
+        limit of ``ttl`` sessions that was decided in New York counts those after it."""
+        store = world({"AAA": flat(10, 10, 6.66, 6, 5.75, 5.5, 5.25, 5)})
+        put(store, {"VOD": flat(*[10] * 8)}, instruments=[{"symbol": "VOD", "calendar": "XLON"}], calendar_name="XLON")
+        london: dict[str, Any] = {"account": "reg_t", "cash": 1_000, "calendar": "XLON", "end": day(7)}
+        size = {"mode": "qty", "v": 200}
+        played = play(spec(["AAA"], sleeve(enter=on(0), size=size), **london), store)
+        assert played.short_fills == [(1, 200, 10.0), (4, -200, 5.75)]
+        assert [kind.name for kind in played.exits] == ["FORCED"]
+        order = {"type": "limit", "limit": 5.75, "ttl": f"{ttl}d"}
+        played = play(spec(["AAA"], sleeve(enter=on(1), order=order), **london), store)
+        assert played.short_fills == ([(4, 10, 5.75)] if ttl == 3 else [])
 
     def test_what_is_delisted_inside_the_run_is_refused_by_name(self) -> None:
         """Settling at the delisting value is not built; holding the last price for ever would be a wrong answer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import pytest
@@ -150,6 +151,18 @@ class TestTouches:
         bars: list[Row] = [*flat(1, 1), *flat(1.9, 1.5)]
         stops = [{"type": "stop", "abs": 0.3}, {"type": "target", "r": 3}]
         assert one(bars, stops=stops).short_fills[1] == (2, -10, 1.9)
+
+    @pytest.mark.parametrize(
+        ("side", "entry", "price"), [(1, 100.01, 102.51), (1, 278.97, 281.47), (-1, 100.07, 97.57)]
+    )
+    def test_the_risk_itself_is_the_decimal(self, side: int, entry: float, price: float) -> None:
+        """Fifty times a risk of 0.05: the error of 100.01 - 99.96 would be seen in the twelfth decimal of the level."""
+        risk = side * (entry - float(Fraction(repr(entry)) - side * Fraction(5, 100)))
+        assert side * round(entry + side * 50 * risk, 12) > side * price
+        stops = [{"type": "stop", "abs": 0.05}, {"type": "target", "r": 50}]
+        played = one(flat(entry, entry, price, entry), stops=stops, side="long" if side > 0 else "short",
+                     run={"account": "reg_t"})  # fmt: skip
+        assert played.short_fills == [(1, 10 * side, entry), (2, -10 * side, price)]
 
     def test_a_level_at_the_low(self) -> None:
         assert 2.6 * 0.95 < 2.47

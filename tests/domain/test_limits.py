@@ -61,6 +61,23 @@ class TestBuys:
         assert played.short_fills == [(1, 100, 50.0)]
 
 
+class TestRoom:
+    @pytest.mark.parametrize("account", ["reg_t", "linear"])
+    @pytest.mark.parametrize("close", [50, 91, 95, 150])
+    def test_no_close_of_the_bar_decides_what_an_entry_inside_it_may_use(self, account: str, close: float) -> None:
+        """AAA and BBB stand at 100 when the bars begin, of which 150 AAA are held with 10,000: equity 10,000, gross
+        15,000. At a limit of 90 in BBB there is room for 2,500 of margin, 55 shares; 5,000 of gross, likewise."""
+        sides: dict[str, Any] = {"cash": 10_000} | ({"max_gross": 2} if account == "linear" else {})
+        bars: list[Row] = [*flat(100, 100), (100, 160, 40, close)]
+        held = sleeve(id="a", universe="a", enter=on(0), size={"mode": "qty", "v": 150})
+        enters = sleeve(id="b", universe="b", enter=on(1), size={"mode": "qty", "v": 500},
+                        order={"type": "limit", "limit": 90})  # fmt: skip
+        document = spec(["AAA"], held, enters, sessions=3, account=account, **sides)
+        document["strategy"]["universes"] = [{"id": "a", "tickers": ["AAA"]}, {"id": "b", "tickers": ["BBB"]}]
+        played = play(document, world({"AAA": bars, "BBB": bars}))
+        assert played.fills == [("AAA", 1, 150, 100.0), ("BBB", 2, 55, 90.0)]
+
+
 class TestTimes:
     @pytest.mark.parametrize(("ttl", "fills"), [("1d", []), ("2d", []), ("3d", [(3, 10, 95.0)])])
     def test_an_order_works_for_so_many_sessions(self, ttl: str, fills: list[Any]) -> None:

@@ -18,6 +18,9 @@ from tests.effort import effort
 
 HISTORY, SESSIONS = 40, 45
 TICKERS = ("AAA", "BBB", "CCC")
+FIRST = (((2, 1), (3, 2), (1, 3), (1, 10), (1, 200), (1, 200), (5, 4)),)
+LATER = ((3, 1), (1, 3), (2, 1), (2, 3))
+"""Ratios of splits."""
 EPOCH = datetime.date(1970, 1, 1)
 
 
@@ -82,17 +85,20 @@ class Maker:
         dividends: dict[str, dict[int, tuple[float, int | None]]] = {}
         for ticker in TICKERS:
             if self.chance(0.5):
-                at = self.session(own.get(ticker), -10, SESSIONS)
-                ratio = self.one((2, 1), (3, 2), (1, 3), (1, 10), (1, 200), (1, 200), (5, 4))
-                splits[ticker] = {at: ratio}
-                bars[ticker] = {
-                    k: (*(max(round(x * ratio[1] / ratio[0], 2), 0.01) for x in bar[:4]), bar[4]) if k >= at else bar
-                    for k, bar in bars[ticker].items()
-                }  # type: ignore[misc]
+                at, splits[ticker] = -10, {}
+                for ratios in self.one(FIRST, FIRST, (*FIRST, LATER, LATER)):
+                    at, (new, old) = self.session(own.get(ticker), at, SESSIONS), self.one(*ratios)
+                    if at not in splits[ticker]:
+                        splits[ticker][at] = new, old
+                        bars[ticker] = {
+                            k: (*(max(round(x * old / new, 2), 0.01) for x in bar[:4]), bar[4]) if k >= at else bar
+                            for k, bar in bars[ticker].items()
+                        }  # type: ignore[misc]
             if self.chance(0.5):
                 at = self.session(own.get(ticker), 0, SESSIONS - 1)
                 pays = self.one(None, at, at + 3, at + 100)
-                dividends[ticker] = {at: (round(float(self.random.uniform(0.01, 0.4)), 3), pays)}
+                most = min(0.4, *(bar[3] / 2 for bar in bars[ticker].values()))
+                dividends[ticker] = {at: (round(float(self.random.uniform(0.01, 0.4)) * most / 0.4, 5), pays)}
         weekday = {k: one.isoweekday() for k, one in date.items()}
         return World(bars, splits, dividends, weekday, own)  # type: ignore[arg-type]
 
@@ -122,7 +128,8 @@ class Maker:
         found: list[dict[str, Any]] = []
         if self.chance(0.5):
             found.append(self.one({"type": "stop", "pct": self.one(0.05, 0.1)}, {"type": "stop", "abs": 1.5},
-                                  {"type": "stop", "level": {"i": "min", "n": 3, "of": "low"}}))  # fmt: skip
+                                  {"type": "stop", "level": {"i": "min", "n": 3, "of": "low"},
+                                   "from": self.one("entry", "last_fill")}))  # fmt: skip
             if self.chance(0.4):
                 found.append({"type": "target", "r": self.one(1, 2.5)})
         if self.chance(0.3):
@@ -133,9 +140,23 @@ class Maker:
             found.append({"type": "time", "bars": int(self.random.integers(1, 6))})
         return found
 
+    def order(self) -> dict[str, Any]:
+        """Near the close, mostly on the side on which an entry waits."""
+        by = self.one(0.98, 0.99, 0.995, 1.005, 1.01)
+        limit = self.one({"op": "mul", "a": ["close", by]}, {"op": "mul", "a": ["close", by]},
+                         {"op": "sub", "a": ["close", self.one(0.35, -0.35)]}, {"i": "sma", "n": 4})  # fmt: skip
+        return {"type": "limit", "limit": limit, "ttl": self.one("1d", "2d", "5d")}
+
+    def add(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"max": self.one(1, 3), "when": self.truth()}
+        if self.chance(0.7):
+            made["size"] = self.one({"mode": "qty", "v": 5}, {"mode": "notional", "v": 900},
+                                    {"mode": "pct_equity", "v": 0.2}, {"mode": "equal"})  # fmt: skip
+        return made
+
     def spec(self) -> dict[str, Any]:
         account = self.one(*(() if self.is_bold else ("cash",)), "reg_t", "linear")
-        sides = ("long",) if account == "cash" else ("long", "short", "both")
+        sides = ("long",) if account == "cash" else ("long", "short", "both", "both")
         gross = self.one(0.8, 3)
         most = {"cash": 1.0, "reg_t": 2.0, "linear": gross}[account]
         sleeves = []
@@ -148,6 +169,10 @@ class Maker:
             made["stops"] = [] if self.is_bold else self.stops()
             if self.chance(0.7):
                 made["exit"] = self.truth()
+            if self.chance(0.8 if side == "both" else 0.4):
+                made["order"] = self.order()
+            if self.chance(0.4):
+                made["add"] = self.add()
             if side == "both":
                 made |= {"enter_short": self.truth(), "exit_short": self.truth()}
             if self.chance(0.4):
@@ -216,6 +241,7 @@ def test_the_worlds_are_worth_it() -> None:
         seen |= {"no splits"} if not world.splits else set()
         seen |= {"no dividends"} if not world.dividends else set()
         seen |= {"ruin"} if account.ruined else set()
+        seen |= account.met
         for ticker, session, _, price in account.fills:
             opened, high, low, *_ = world.bars[ticker][session]
             seen |= {"touched at its level"} if price in (low, high) and price != opened else set()
@@ -230,6 +256,10 @@ def test_the_worlds_are_worth_it() -> None:
         *(f"side {side}" for side in ("long", "short", "both")), "bps", "per_share", "per_order", "min", "slip_bps",
         "two sleeves", "no splits", "no dividends", "ruin", "touched at its level",
         "an exchange in a run around the clock", "an order over the weekend",
+        *(f"{kind} at a limit at the open" for kind in ("enter", "reverse", "add")),
+        *(f"{kind} at a limit inside a bar" for kind in ("enter", "reverse", "add")),
+        "an order over sessions", "an exit takes the place of an order", "a stop in the bar of the limit",
+        "a trail in the bar of the limit", "added to twice", "several splits of a holding",
     }  # fmt: skip
     assert set(found) == expected
     assert {name: count for name, count in found.items() if count < 2} == {}

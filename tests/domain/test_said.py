@@ -45,7 +45,7 @@ class TestWindowsBeyondTheBars:
         assert counts(made, 1) == {"sessions_before_first_bar": 5, "sessions_after_last_bar": 5}
         assert made.document()["coverage"] == {
             name: {"first_bar": day(first), "last_bar": day(12), "sessions_before_first_bar": first,
-                   "sessions_after_last_bar": 5}
+                   "sessions_without_bar": 0, "sessions_after_last_bar": 5}
             for name, first in (("AAA", 7), ("BBB", 5))
         }  # fmt: skip
         [line] = said(made)
@@ -77,6 +77,11 @@ class TestWindowsBeyondTheBars:
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=11), world({"AAA": bars}))
         assert counts(made) == {"sessions_after_last_bar": 8}
 
+    def test_what_ended_before_the_run_is_not_said_to_be_held(self) -> None:
+        store = world({"AAA": RISING, "OLD": flat(10, 10)}, start=day(-4))
+        made = outcome(spec(["AAA", "OLD"], sleeve(enter=on(0)), sessions=10), store)
+        assert said(made) == [f"OLD has no bar after {day(-3)}: 10 of 10 sessions; nothing of it is traded"]
+
     def test_the_benchmark_has_its_own(self) -> None:
         store = world({"AAA": RISING, "SPY": [*[None] * 9, *RISING[9:]]})
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=20, benchmark="SPY"), store)
@@ -97,6 +102,69 @@ class TestWindowsBeyondTheBars:
     def test_a_window_full_of_bars_says_nothing(self) -> None:
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=20), world({"AAA": RISING}))
         assert (counts(made), said(made), made.document()["coverage"]) == ({}, [], {})
+
+
+def holed(*bars: int, sessions: int) -> list[Any]:
+    """Bars in these sessions of so many, and in no others."""
+    return [(10, 10, 10, 10) if session in bars else None for session in range(sessions)]
+
+
+class TestHolesBetweenTheBars:
+    def test_they_are_counted_and_lines_begin_at_six(self) -> None:
+        """AAA lacks 6 of the sessions 0 to 11, BBB 5 of those, and both what comes after them."""
+        bars = {"AAA": holed(0, 4, 5, 6, 10, 11, sessions=14), "BBB": holed(0, 1, 2, 3, 4, 9, 11, sessions=14)}
+        study = {"each": {"instrument": "u"}}
+        made = outcome(spec(["AAA", "BBB"], sleeve(enter=on(0)), sessions=14, study=study), world(bars))
+        assert counts(made, 0) == {"lapsed": 1, "lapsed_no_bar": 1, "sessions_without_bar": 6,
+                                   "sessions_after_last_bar": 2}  # fmt: skip
+        assert counts(made, 1) == {"sessions_without_bar": 5, "sessions_after_last_bar": 2}
+        assert made.document()["coverage"]["BBB"] == {
+            "first_bar": day(0), "last_bar": day(11), "sessions_before_first_bar": 0, "sessions_without_bar": 5,
+            "sessions_after_last_bar": 2,
+        }  # fmt: skip
+        [line] = said(made)
+        assert line == (
+            f"AAA has no bar in some sessions from {day(0)} to {day(11)}: 6 of 14 sessions; orders lapse in them, and "
+            "what is held stays at the close before"
+        )
+
+    @pytest.mark.parametrize("start", [0, 4, 7, 20, 33])
+    @pytest.mark.parametrize("end", [33, 36, 44, 45])
+    def test_only_those_of_the_window_count(self, start: int, end: int) -> None:
+        """The window may begin and end inside a month with holes (February has 19 sessions from the first on, March
+        23), inside one without (March to session 36), in one month, and past the last bar (session 44)."""
+        held = [0, 1, 5, 6, 7, 11, 17, 18, *range(19, 36), 38, 40, 41, 44]
+        store = world({"AAA": holed(*held, sessions=46)})
+        document = spec(["AAA"], sleeve(enter=True), sessions=end + 1)
+        document["run"] |= {"start": day(start), "end": day(end)}
+        last = max(bar for bar in held if bar <= end)
+        expected = sum(session not in held for session in range(start, last + 1))
+        assert counts(outcome(document, store)).get("sessions_without_bar", 0) == expected
+
+    def test_bars_of_weeks_are_guessed(self) -> None:
+        store = world({"AAA": holed(*range(2, 40, 5), sessions=40), "SPY": holed(*range(40), sessions=40)})
+        made = outcome(spec(["AAA"], sleeve(enter=True), sessions=40), store)
+        [line] = [line for line in said(made) if "in some sessions" in line]
+        assert line.endswith("28 of 40 sessions; orders lapse in them, and what is held stays at the close before; are "
+                             "these bars of weeks or months?")  # fmt: skip
+
+    def test_the_benchmark_and_what_a_condition_names(self) -> None:
+        store = world({"AAA": RISING, "SPY": holed(0, 8, 19, sessions=20), "VIX": holed(0, 3, 19, sessions=20)})
+        above = sleeve(enter={"gt": [{"f": "close", "sym": "VIX"}, 1]})
+        made = outcome(spec(["AAA"], above, sessions=20, benchmark="SPY"), store)
+        assert counts(made) == {"benchmark_sessions_without_bar": 17}
+        assert [line.partition(";")[0] for line in said(made)] == [
+            f"{who} has no bar in some sessions from {day(0)} to {day(19)}: 17 of 20 sessions"
+            for who in ("SPY, the benchmark,", "VIX, which conditions name,")
+        ]
+        assert "comparisons leave them out, and the next return spans the gap" in said(made)[0]
+
+    def test_its_own_calendar_says_what_a_session_is(self) -> None:
+        """A stock in a run around the clock lacks no weekend, and the one Wednesday that it does lack."""
+        store = TestCalendars().coin()
+        put(store, {"CCC": [*flat(10), None, *flat(10, 10, 10, 10)]})
+        document = spec(["AAA", "CCC"], sleeve(enter=on(0)), sessions=6, calendar="24x7", session="24x7")
+        assert counts(outcome(document, store))["sessions_without_bar"] == 1
 
 
 class TestNoTrade:
@@ -145,7 +213,7 @@ class TestNoTrade:
 
     def test_an_order_that_meets_no_bar(self) -> None:
         made = outcome(spec(["AAA"], sleeve(enter=on(0)), sessions=4), world({"AAA": [*flat(10), None, *flat(10, 10)]}))
-        assert counts(made) == {"lapsed": 1, "lapsed_no_bar": 1}
+        assert counts(made) == {"lapsed": 1, "lapsed_no_bar": 1, "sessions_without_bar": 1}
 
     def test_a_split_that_takes_an_order_away_is_none_of_these(self) -> None:
         store = world({"AAA": flat(10, 100, 100)}, splits=[("AAA", day(1), "1:10")])
@@ -228,6 +296,10 @@ class TestCalendars:
         made = outcome(spec(["AAA"], sleeve(enter=True, size={"mode": "qty", "v": 1}), benchmark="BTC"), store)
         full = made.document()["trials"][0]["cells"][0]["metrics"]["full"]
         assert full["beta"] is not None
+        [line] = said(made)
+        assert line.startswith(
+            "BTC, the benchmark: on the calendar 24x7; its closes come at other hours than those of XNYS"
+        )
         shared = BlockRunner(store, cache=ColumnCache(1 << 26)).context(made.study).market(0)
         assert shared.benchmark is not None
         assert shared.benchmark[4] == (106 - 103) / 103

@@ -118,12 +118,15 @@ class TestSpace:
         found = trials(spec(["AAA"], made, params=params), store)
         assert [trial["params"] for trial in found] == [{"a": a, "b": b} for a in (1, 2) for b in (2, 6, 9)]
 
-    def test_equal_resolved_trials_run_once(self) -> None:
+    def test_a_trial_is_its_parameters(self) -> None:
+        """Two that mean the same by chance are two; those that differ in what the strategy does not use are one."""
         store = world({"AAA": flat(*WALK)})
         made = sleeve(enter={"all": [{"gt": ["close", "$a"]}, {"gt": ["close", "$b"]}]})
-        params = {"a": {"choice": [98, 101]}, "b": {"choice": [98, 101]}}
+        params = {"a": {"choice": [98, 101]}, "b": {"choice": [98, 101]}, "idle": {"choice": [1, 2]}}
         found = trials(spec(["AAA"], made, params=params), store)
-        assert [trial["params"] for trial in found] == [{"a": 98, "b": 98}, {"a": 98, "b": 101}, {"a": 101, "b": 101}]
+        pairs = [(trial["params"]["a"], trial["params"]["b"]) for trial in found]
+        assert pairs == [(98, 98), (98, 101), (101, 98), (101, 101)]
+        assert found[1]["fingerprint"] == found[2]["fingerprint"] and found[1]["key"] != found[2]["key"]
 
     def test_constraints_come_first(self) -> None:
         store = world({"AAA": flat(*WALK)})

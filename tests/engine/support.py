@@ -22,7 +22,7 @@ from farm.shard.calendar import Calendar
 from farm.signals.evaluate import Signals
 from farm.spec.spec import Costs, Exec, RunSpec, Warmup
 from farm.values.arrays import F64, I32, I64, U8, readonly
-from farm.values.units import NS_PER_DAY
+from farm.values.units import NS_PER_DAY, NS_PER_HOUR
 from tests.generators import calendar_of, market_of, series_of, weekdays
 from tests.reference.loop import Reference
 
@@ -136,8 +136,8 @@ ANYTHING: Choices = {
     "often": ((0.1, 0.1), (0.3, 0.0), (0.3, 0.3), (0.8, 0.1), (0.8, 0.8)),  # how often entries and exits are true
     "wild": (0.01, 0.05, 0.3),  # how far prices go
     "dry": (0.0, 0.2),  # how often a bar has no volume
-    "splits": (0, 1, 2),  # how many
-    "ratio": ((2, 1), (3, 2), (1, 10), (7, 3)),
+    "splits": (0, 1, 3),  # how many
+    "ratio": ((2, 1), (3, 2), (1, 10), (7, 3), (3, 1), (1, 3), (523, 500)),
     "lot_micro": (UNIT, UNIT, UNIT, 100 * UNIT, UNIT // 10),
     "limit": (None, None, PREFER),
     "ttl": (1, 2, 5),
@@ -196,11 +196,16 @@ def rough_series(draw: st.DrawFn, symbol: str, count: int, choices: Choices = AN
     )
 
 
-def on_own_sessions(found: Market, instrument: int, day: I32) -> Market:
-    """The market in which one instrument follows a calendar of its own: of these days, and those on which it prints."""
+def on_own_sessions(found: Market, instrument: int, day: I32, hours: float = 0) -> Market:
+    """The market in which one instrument follows a calendar of its own: of these days, and those on which it prints;
+    so many hours later than the others."""
     series = list(found.series)
-    own = calendar_of(np.union1d(series[instrument].day, day).astype(np.int32), f"own-{instrument}")
-    series[instrument] = dataclasses.replace(series[instrument], calendar=own.name)
+    one, later = series[instrument], int(hours * NS_PER_HOUR)
+    own = calendar_of(np.union1d(one.day, day).astype(np.int32), f"own-{instrument}")
+    own = dataclasses.replace(own, open_ts=readonly(own.open_ts + later), close_ts=readonly(own.close_ts + later))
+    series[instrument] = dataclasses.replace(
+        one, calendar=own.name, open_ts=readonly(one.open_ts + later), close_ts=readonly(one.close_ts + later)
+    )
     return dataclasses.replace(found, series=tuple(series), calendars={**found.calendars, own.name: own})
 
 
@@ -283,7 +288,9 @@ def cases(draw: st.DrawFn, most_instruments: int = 3) -> tuple[Program, Market, 
     stocks = [n for n in range(len(tickers)) if not is_clock or draw(st.booleans())]  # those with a session's hours
     for n in stocks:
         if draw(st.integers(0, 2)) == 0:
-            found = on_own_sessions(found, n, days(count)[:: draw(st.integers(1, 9))])
+            found = on_own_sessions(
+                found, n, days(count)[:: draw(st.integers(1, 9))], draw(st.sampled_from((0, 2, -2, 6.5)))
+            )
     if is_clock:
         found = around_the_clock(found, stocks)
     account = draw(st.sampled_from(choices["account"]))

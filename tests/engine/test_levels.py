@@ -6,6 +6,8 @@ holds. A level meets a print exactly when both have the same bits.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 
@@ -18,6 +20,10 @@ from farm.values.arrays import F64, I64
 from tests.reference.loop import on_grid
 
 CENTS = np.arange(100, 50_001)  # 1.00 to 500.00
+CHAINS = (
+    ((3, 1), (1, 3)), ((7, 3), (3, 7)), ((3, 1), (1, 7), (7, 3)), ((30, 1), (1, 9), (523, 500), (3, 10), (500, 523)),
+    ((3, 1), (1, 2)), ((7, 3), (9, 7)), ((523, 500), (100, 523), (3, 1)),
+)  # fmt: skip
 SPLITS = ((2, 1), (3, 2), (1, 30), (7, 1), (1, 8), (20, 1), (5, 4), (3, 1))
 
 
@@ -46,6 +52,20 @@ def restated(level: F64, num: float, den: float) -> F64:
     for n in range(level.shape[0]):
         out[n] = formula.restated_level(level[n], num, den)
     return out
+
+
+@njit
+def ratio_of(num: F64, den: F64) -> tuple[float, float]:
+    """The engine's helper, split by split."""
+    more, less = 1.0, 1.0
+    for n in range(num.shape[0]):
+        more, less = formula.compounded(more, less, num[n], den[n])
+    return more, less
+
+
+def product(chain: Sequence[tuple[int, int]]) -> Fraction:
+    """New shares for an old one."""
+    return math.prod((Fraction(new, old) for new, old in chain), start=Fraction(1))
 
 
 def decoded(ticks: I64, scale: int) -> F64:
@@ -135,6 +155,37 @@ def test_prints_after_a_split_meet_their_levels(num: int, den: int) -> None:
         assert is_print.any()
         found = restated(level[is_print], float(num), float(den))
         assert np.array_equal(found, decoded(top[is_print] // bottom, 4))
+
+
+@pytest.mark.parametrize("chain", CHAINS)
+def test_after_a_chain_of_splits(chain: Sequence[tuple[int, int]]) -> None:
+    """Levels of 1 to 50 %, restated once by the product of the ratios: it is exact, and where it is 1 nothing changes.
+
+    Restated split by split, a third of all cents miss the decimal after 3 for 1 and 1 for 3.
+    """
+    exact = product(chain)
+    num, den = ratio_of(*np.array(chain, np.float64).T.copy())
+    assert (num, den) == (exact.numerator, exact.denominator)
+    for percent in range(1, 51, 7):
+        level = away(decoded(CENTS, 2), np.full(CENTS.shape[0], -percent / 100))
+        top, bottom = CENTS * (100 - percent) * exact.denominator, exact.numerator
+        is_print = top % bottom == 0
+        assert is_print.any()
+        assert np.array_equal(restated(level[is_print], num, den), decoded(top[is_print] // bottom, 4))
+    by_split = decoded(CENTS, 2)
+    for new, old in CHAINS[0]:
+        by_split = restated(by_split, float(new), float(old))
+    assert (by_split != decoded(CENTS, 2)).mean() > 0.3
+
+
+def test_a_chain_whose_terms_are_beyond_float64() -> None:
+    """Ratios of seven digits, there and back: the product of three is rounded, the level comes back all the same."""
+    there = [(1_123_457, 1_000_000), (1_000_003, 999_983), (1_234_577, 1_000_000)]
+    num, den = ratio_of(*np.array(there, np.float64).T.copy())
+    assert product(there).numerator > 2**53
+    assert num / den == pytest.approx(float(product(there)), rel=1e-15)
+    num, den = ratio_of(*np.array(there + [(old, new) for new, old in there[::-1]], np.float64).T.copy())
+    assert np.array_equal(restated(decoded(CENTS, 2), num, den), decoded(CENTS, 2))
 
 
 def test_the_twin_has_the_same_grid() -> None:

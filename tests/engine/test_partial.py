@@ -35,24 +35,24 @@ def test_a_part_is_closed_and_the_rest_goes_on() -> None:
     simulator = Simulator(program(sleeve, costs=_COSTS), found, ((signals(found, enter=[0]),),))
     state = simulator.start()
     simulator.advance(state, 6)  # the third session has closed
-    held = state.tables.position[0]
+    held, trade = state.tables.position[0], state.tables.structure[0]
     assert (int(held["lots"]), float(held["entry_price"])) == (10, 10.0)
-    guard, cash = int(held["guard"]), state.cash_micro
+    guard, cash = int(trade["guard"]), state.cash_micro
     arrays = (simulator.tape.tables, simulator._signals, simulator._numbers)
 
     def close(lots: int, price: float) -> None:
         close_some(*arrays, state.tables, np.zeros(1, records.BOOKS), 0, lots, price, 3)
 
     close(4, 12.0)
-    assert (int(held["lots"]), float(held["entry_price"]), int(held["guard"])) == (6, 10.0, guard)
+    assert (int(held["lots"]), float(held["entry_price"]), int(trade["guard"])) == (6, 10.0, guard)
     assert state.cash_micro == cash + 48 * UNIT - UNIT
-    assert (float(held["pnl"]), float(held["fees"])) == (-100 * UNIT - UNIT + 48 * UNIT - UNIT, 2 * UNIT)
+    assert (float(trade["pnl"]), float(trade["fees"])) == (-100 * UNIT - UNIT + 48 * UNIT - UNIT, 2 * UNIT)
     assert int(state.tables.account["trades"][0]) == 0
     close(6, 13.0)
-    assert (int(held["lots"]), int(held["guard"])) == (0, records.NONE)
-    [trade] = state.rows("trade", "trades")
-    assert (int(trade["lots"]), float(trade["exit_price"])) == (10, 13.0)
-    assert (int(trade["pnl_micro"]), int(trade["fees_micro"])) == (26 * UNIT - 3 * UNIT, 3 * UNIT)
+    assert (int(held["lots"]), int(trade["guard"])) == (0, records.NONE)
+    [ended] = state.rows("trade", "trades")
+    assert (int(ended["lots"]), float(ended["exit_price"])) == (10, 13.0)
+    assert (int(ended["pnl_micro"]), int(ended["fees_micro"])) == (26 * UNIT - 3 * UNIT, 3 * UNIT)
     run = simulator.finish(simulator.advance(state, simulator.tape.instants))
     assert run.equity_end_micro == 10_000 * UNIT + 23 * UNIT
     assert run.orders["filled_lots"].tolist() == [10, 4, 6]

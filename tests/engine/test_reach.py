@@ -44,7 +44,7 @@ EXPECTED = {
     "several are called", "a call of several leaves one", "several share", "scaled and slipped",
     "two sleeves hold one instrument", "a preference chooses", "an instrument rests", "a fee at its least",
     "a reserve", "part of the cash", "a run around the clock", "decided and filled in one instant",
-    "an order outlives a session of the run", "its own sessions end an order",
+    "sent in a session under way", "an order outlives a session of the run", "its own sessions end an order",
     "a reversal closes alone", "a reversal lapses", "dividends are owed", "dividends are paid late",
     "lots of a hundred shares", "lots below a share", "a multiplier",
     *(f"{kind} at a limit {where}"
@@ -109,6 +109,10 @@ def reached(program: Program, market: Market, run: Run) -> Iterator[str]:
     gone = orders[orders["status"] == Status.CANCELLED]
     if {*gone[["done_ts", "sleeve", "instrument"]].tolist()} & {*calls[["ts", "sleeve", "instrument"]].tolist()}:
         yield "a call takes the place of an order"
+    for call in calls:
+        own = market.calendars[market.series[market.index[run.instruments[call["instrument"]]]].calendar]
+        if ((own.open_ts < call["ts"]) & (call["ts"] < own.close_ts)).any() and call["status"] == Status.FILLED:
+            yield "sent in a session under way"
     if at_once and max(at_once.values()) > 1:
         yield "several are called"
     for ts in at_once:

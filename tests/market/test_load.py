@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from farm.columns.cache import ColumnCache
-from farm.market.load import load_market
+from farm.market.load import load_panel
 from farm.market.panel import InstrumentSeries, Market
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_table
@@ -99,16 +99,11 @@ def _load(
     start: int = START,
     end: int = END,
 ) -> Market:
-    return load_market(
-        Dataset(store, read_head(store, "main")),
-        cache if cache is not None else ColumnCache(10**8),
-        ids,
-        calendar_name="XNYS",
-        start_day=start,
-        end_day=end,
-        first_day=first_day if first_day is not None else dict.fromkeys(ids, HISTORY),
-        columns=columns,
-    )
+    dataset = Dataset(store, read_head(store, "main"))
+    first_day = first_day if first_day is not None else dict.fromkeys(ids, HISTORY)
+    plan = dataset.read_plan({name: min(start, first_day.get(name, start)) for name in ids}, end, columns)
+    cache = cache if cache is not None else ColumnCache(10**8)
+    return load_panel(dataset, cache, plan, calendar_name="XNYS", start_day=start).market()
 
 
 def _same(left: InstrumentSeries, right: InstrumentSeries) -> bool:

@@ -14,7 +14,19 @@ from farm.shard.calendar import Calendar
 from farm.values.arrays import readonly
 from farm.values.errors import CapacityError, DataError
 from farm.values.units import NS_PER_DAY, NS_PER_HOUR
-from tests.engine.support import START, UNIT, days, flat, market, on_own_sessions, program, rules, signals, without
+from tests.engine.support import (
+    START,
+    UNIT,
+    assert_conserves,
+    days,
+    flat,
+    market,
+    on_own_sessions,
+    program,
+    rules,
+    signals,
+    without,
+)
 
 
 def events(tape: Tape) -> list[tuple[int, str, int]]:
@@ -94,6 +106,18 @@ def test_history_before_the_start_is_not_traded_on() -> None:
     run = simulate(program(), short, ((signals(short, enter=[0, 1, 2]),),))
     assert run.fills["price"].tolist() == [13.0]
     assert run.decision_bars.tolist() == [1, 1]
+
+
+def test_an_opening_counts_whose_bar_closes_after_the_run() -> None:
+    """An exchange that opens and closes two hours after that of the run: the last opening fills, and is marked at the
+    last close; one at the very end belongs to the next session, and fills nothing."""
+    found = on_own_sessions(market(flat(10, 11, 12)), 0, days(3), hours=2)
+    run = simulate(program(), found, ((signals(found, enter=[1]),),))
+    assert (run.fills["price"].tolist(), run.equity.tolist()) == ([12.0], [x * UNIT for x in (10_000, 10_000, 9_990)])
+    assert (run.open_trades["bars"].tolist(), run.open_trades["exit_price"].tolist()) == ([1], [11.0])
+    assert_conserves(run)
+    late = on_own_sessions(market(flat(10, 11, 12)), 0, days(3), hours=6.5)
+    assert simulate(program(), late, ((signals(late, enter=[1]),),)).counts == {"lapsed": 1}
 
 
 def test_every_session_is_sampled_with_or_without_a_bar() -> None:

@@ -11,9 +11,9 @@ import talib
 import talib.abstract
 from hypothesis import given
 
-from farm.program.compile import compile_trial, numeric_node
+from farm.program.compile import numeric_node
 from farm.program.expr import Expressions, Node
-from farm.program.history import history_first_day
+from farm.program.lookback import LookBack
 from farm.program.program import Program, StopRule
 from farm.spec.parse import load_study
 from farm.spec.parse_expr import ExpressionParser
@@ -23,6 +23,8 @@ from farm.spec.spec import Warmup
 from farm.values.indicators import INDICATORS
 from farm.values.units import first_day_of, month_of, parse_date
 from tests.generators import specs
+from tests.reference.history import history_first_day
+from tests.reference.program import compile_trial
 from tests.spec.test_resolve import CROSS, PARAMS
 
 SETTLE = Warmup("settle")
@@ -44,7 +46,7 @@ def test_equal_expressions_are_one_object(document: dict[str, Any]) -> None:
     """Compiled twice into one table: the same nodes. Into two tables: the same keys."""
     trial = Resolver(load_study(document)).trial({})
     table = Expressions()
-    first, second = (compile_trial(trial, table=table) for _ in range(2))
+    first, second = (compile_trial(trial, table) for _ in range(2))
     other = compile_trial(trial)
     for a, b, c in zip(first.sleeves, second.sleeves, other.sleeves, strict=True):
         assert all(x is y for x, y in zip(a.roots(), b.roots(), strict=True))
@@ -54,8 +56,8 @@ def test_equal_expressions_are_one_object(document: dict[str, Any]) -> None:
 @given(specs())
 def test_a_document_compiles_like_its_trial(document: dict[str, Any]) -> None:
     spec, table = load_study(document), Expressions()
-    from_trial = compile_trial(Resolver(spec).trial({}), table=table)
-    from_document = compile_trial(resolve(spec, {}, None), table=table)
+    from_trial = compile_trial(Resolver(spec).trial({}), table)
+    from_document = compile_trial(resolve(spec, {}, None), table)
     assert from_trial.sleeves == from_document.sleeves
     assert from_trial.history_bars == from_document.history_bars
     assert from_trial.columns == from_document.columns
@@ -73,6 +75,7 @@ def test_different_expressions_have_different_keys() -> None:
     assert len({one.key for one in nodes}) == len({id(one) for one in nodes}) == len(expressions)
     assert node({"i": "sma", "n": 5.0, "of": {"f": "close"}}, table) is node({"i": "sma", "n": 5}, table)
     assert node(1.0, table) is node(1, table)
+    assert node(-0.0).key == node(0).key
 
 
 @pytest.mark.parametrize("name", ["sma", "ema", "rsi", "roc", "stddev", "max", "min"])
@@ -81,7 +84,7 @@ def test_lookbacks_are_those_of_talib(name: str, n: int) -> None:
     function = talib.abstract.Function(name.upper())
     function.set_parameters(timeperiod=n)
     assert INDICATORS[name].lookback(n) == function.lookback
-    assert node({"i": name, "n": n}).lookback == function.lookback
+    assert LookBack(SETTLE).lookback(node({"i": name, "n": n})) == function.lookback
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,7 @@ def test_lookbacks_are_those_of_talib(name: str, n: int) -> None:
 )
 def test_lookback_and_reach(expression: Any, lookback: int, reach: int) -> None:
     found = node(expression)
-    assert (found.lookback, found.reach(SETTLE)) == (lookback, reach)
+    assert (LookBack(SETTLE).lookback(found), LookBack(SETTLE).whole(found)) == (lookback, reach)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +111,7 @@ def test_lookback_and_reach(expression: Any, lookback: int, reach: int) -> None:
     [(Warmup("none"), 9), (Warmup("bar", 100), 100), (Warmup("d", 90), 90), (Warmup("mo", 2), 62)],
 )
 def test_reach_of_other_warm_ups(warmup: Warmup, reach: int) -> None:
-    assert node({"i": "ema", "n": 10}).reach(warmup) == reach
+    assert LookBack(warmup).whole(node({"i": "ema", "n": 10})) == reach
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The kernels of ``farm/kernels/logic.py`` in plain Python, over None, True and False.
+"""Kleene's logic in plain Python, over None, True and False: the laws as they are written in books.
 
-Rules: same arguments, same results to the bit, no numba. Each truth is read as one of three Python values, judged by
-the law as it is written in books, and stored again.
+Rules: one bar after the other, no numba. Each truth of a (2, n) array, value and known, is read as one of three Python
+values, judged by the law, and stored again. ``masks.py`` and ``signals.py`` are made of it.
 """
 
 import math

@@ -26,7 +26,7 @@ Record = dict[str, Any]
 
 @dataclass(eq=False)
 class Instrument:
-    """A traded instrument: its series, its last close, and when and in which own row it closed."""
+    """A traded instrument: its series, its last close, when and in which own row it closed, and its splits so far."""
 
     number: int
     series: Any
@@ -34,6 +34,32 @@ class Instrument:
     mark: float = 0.0
     row: int = -1
     seen: int = -1
+    splits: list[tuple[int, int]] = field(default_factory=list)
+
+    def freeze(self, price: float) -> Frozen:
+        """A price of now."""
+        return Frozen(price, len(self.splits))
+
+    def ratio(self, after: int) -> tuple[float, float]:
+        """New shares, and for how many old ones, by all splits but the first ``after``; in lowest terms."""
+        num, den = 1.0, 1.0
+        for more, less in reversed(self.splits[after:]):
+            a, c = math.gcd(int(num), less), math.gcd(more, int(den))
+            num, den = (num / a) * (more / c), (den / c) * (less / a)
+        return num, den
+
+    def restated(self, frozen: Frozen) -> float:
+        """A frozen price, in the shares of now."""
+        num, den = self.ratio(frozen.after)
+        return (frozen.price * den) / num
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A price, and how many splits of its instrument were behind then."""
+
+    price: float
+    after: int
 
 
 @dataclass(eq=False)
@@ -42,31 +68,31 @@ class Position:
 
     side: int
     lots: int
-    entry_price: float
-    peak: float
-    levels: list[float]
+    entry: Frozen
+    peak: Frozen
+    levels: list[Frozen]
     record: Record
     entry_row: int
     order: int
+    decided: int
     bars: int = 0
     pnl: int = 0
     fees: int = 0
     dividends: int = 0
     adds: int = 0
-    num: float = 1.0
-    den: float = 1.0
 
 
 @dataclass(eq=False)
 class Order:
     """An order that works; ``opens`` lots are opened after what is held is closed. ``limit`` 0: it takes any price.
-    It lapses after ``lasts`` sessions."""
+    It lapses after ``lasts`` sessions. ``sent_limit`` and ``levels`` are frozen."""
 
     id: int
     kind: int
     side: int
     opens: int
-    levels: list[float]
+    levels: list[Frozen]
+    sent_limit: Frozen
     limit: float = 0.0
     lasts: int = EXIT_TTL
     sessions: int = 0
@@ -162,6 +188,7 @@ class Reference:
             for row, day in enumerate(s.day.tolist()):
                 if self.market.start_day <= day <= self.market.end_day and s.close_ts[row] <= end:
                     found.append((int(s.close_ts[row]), BAR, 0, i, row, instrument))
+                if self.market.start_day <= day <= self.market.end_day and s.open_ts[row] < end:
                     found.append((int(s.open_ts[row]), OPEN, 0, i, row, instrument))
             for k, day in enumerate(s.split_day.tolist()):
                 instant = acts_at(s, day)
@@ -333,7 +360,10 @@ class Reference:
             "entry_order": order.id, "entry_ts": self.now, "entry_session": self.session,
             "entry_notional_micro": abs(flow), "entry_price": order.price,
         }  # fmt: skip
-        slot.position = Position(order.side, lots, order.price, order.ref, [], record, row, order.id)
+        freeze = slot.instrument.freeze
+        slot.position = Position(
+            order.side, lots, freeze(order.price), freeze(order.ref), [], record, row, order.id, order.sent_limit.after
+        )
         slot.position.pnl = flow - fee
         slot.position.fees = fee
         self.set_stops(slot, slot.position, order)
@@ -341,14 +371,14 @@ class Reference:
     def add(self, slot: Slot, position: Position, order: Order, lots: int, fee: int) -> None:
         """Buy more: the average entry moves, and what is measured from it; the rest stays as the entry set it."""
         flow = self.fill(slot, order.id, order.side * lots, order.price, order.ref, 1)
-        before = position.entry_price * position.den / position.num
+        before = slot.instrument.restated(position.entry)
+        num, den = slot.instrument.ratio(position.entry.after)
         held = float(position.lots)
-        position.entry_price = (before * held + order.price * float(lots)) / (held + float(lots))
-        opened = int(position.record["lots"]) * int(position.num) // int(position.den) + lots
+        position.entry = slot.instrument.freeze((before * held + order.price * float(lots)) / (held + float(lots)))
+        opened = int(position.record["lots"]) * int(num) // int(den) + lots
         notional = position.record["entry_notional_micro"] + abs(flow)
-        position.record.update(entry_price=position.entry_price, lots=opened, entry_notional_micro=notional)
+        position.record.update(entry_price=position.entry.price, lots=opened, entry_notional_micro=notional)
         position.lots += lots
-        position.num = position.den = 1.0
         position.adds += 1
         position.pnl += flow - fee
         position.fees += fee
@@ -360,25 +390,27 @@ class Reference:
 
     def set_stops(self, slot: Slot, position: Position, order: Order) -> None:
         """Levels of stops and targets, and what a trail keeps from the peak; R is the distance to the nearest stop."""
-        price = position.entry_price
+        price = position.entry.price
+        freeze = slot.instrument.freeze
         rules = inside(slot.rules)
         for rule, frozen in zip(rules, order.levels, strict=True):
             sign = position.side if rule.type == "target" else -position.side
+            distance = slot.instrument.restated(Frozen(rule.value, position.decided))  # if that is what it is
             if rule.type == "trail":
-                position.levels.append(rule.value)
+                position.levels.append(freeze(distance))
             elif rule.unit == "pct":
-                position.levels.append(on_grid(price * (1.0 + sign * rule.value)))
+                position.levels.append(freeze(on_grid(price * (1.0 + sign * rule.value))))
             else:
-                position.levels.append(on_grid(price + sign * rule.value) if rule.unit == "abs" else frozen)
+                position.levels.append(freeze(on_grid(price + sign * distance)) if rule.unit == "abs" else frozen)
         risks = [
-            position.side * (price - stop_price(position, rule, x))
+            position.side * (price - stop_price(slot, position, rule, x))
             for x, rule in enumerate(rules)
             if rule.type != "target"
         ]
         risk = on_grid(min(risks, default=math.nan))
         for x, rule in enumerate(rules):
             if rule.unit == "r":
-                position.levels[x] = on_grid(price + position.side * (rule.value * risk))
+                position.levels[x] = freeze(on_grid(price + position.side * (rule.value * risk)))
 
     # Phase 9: opening prints.
 
@@ -507,6 +539,8 @@ class Reference:
         """Splits, then dividends."""
         for _, _, rank, _, k, instrument in actions:
             s = instrument.series
+            if rank == 0:
+                instrument.splits.append((int(s.split_num[k]), int(s.split_den[k])))
             for slot in self.slots:
                 if slot.instrument is instrument and rank == 0:
                     self.split(slot, int(s.split_num[k]), int(s.split_den[k]), int(s.split_day[k]))
@@ -530,16 +564,9 @@ class Reference:
         instrument, position, order = slot.instrument, slot.position, slot.order
         price = instrument.mark * float(den) / float(num)
         if order:
-            order.levels = [on_grid(level * float(den) / float(num)) for level in order.levels]
             order.opens = order.opens * num // den
-            order.limit = on_grid(order.limit * float(den) / float(num))
+            order.limit = on_grid(instrument.restated(order.sent_limit))
         if position:
-            for x, rule in enumerate(inside(slot.rules)):
-                if not (rule.type == "trail" and rule.unit == "pct"):
-                    level = position.levels[x] * float(den) / float(num)
-                    position.levels[x] = level if rule.type == "trail" else on_grid(level)
-            position.peak = position.peak * float(den) / float(num)
-            position.num, position.den = position.num * float(num), position.den * float(den)
             position.lots, rest = divmod(position.lots * num, den)
             if rest:
                 qty = (rest * instrument.lot_micro) / (den * 1e6)
@@ -566,7 +593,7 @@ class Reference:
         met: list[tuple[Slot, int]] = []
         waiting: list[tuple[Slot, Order]] = []
         for *_, row, instrument in bars:
-            instrument.mark, instrument.row, instrument.seen = float(instrument.series.close[row]), row, self.now
+            instrument.row, instrument.seen = row, self.now
             for slot in self.slots:
                 if slot.instrument is instrument and slot.position:
                     slot.position.bars += 1
@@ -584,10 +611,12 @@ class Reference:
                     self.match(slot, slot.position, row, types)
         for slot, row in met:
             if slot.position and inside(slot.rules):
-                s, peak = slot.instrument.series, slot.position.peak
-                slot.position.peak = max(peak, s.high[row]) if slot.position.side > 0 else min(peak, s.low[row])
+                s = slot.instrument.series
+                self.lift(slot, slot.position, float(s.high[row] if slot.position.side > 0 else s.low[row]))
         if waiting:
             self.enter_inside(waiting)
+        for *_, row, instrument in bars:  # nobody knew the closes inside the bars
+            instrument.mark = float(instrument.series.close[row])
 
     def enter_inside(self, waiting: list[tuple[Slot, Order]]) -> None:
         """Entries at limits that bars went through; whoever enters may be stopped out by the rest of the bar."""
@@ -602,22 +631,27 @@ class Reference:
             position.bars = 1
             s, row, side = slot.instrument.series, slot.instrument.row, position.side
             stops = [
-                (side * stop_price(position, rule, x), -x, rule)
+                (side * stop_price(slot, position, rule, x), -x, rule)
                 for x, rule in enumerate(inside(slot.rules))
-                if rule.type != "target" and not math.isnan(stop_price(position, rule, x))
+                if rule.type != "target" and not math.isnan(stop_price(slot, position, rule, x))
             ]
             if stops:
                 level, _, rule = max(stops, key=lambda one: one[:2])
                 if (s.low[row] if side > 0 else -s.high[row]) <= level:
                     self.send_stop(slot, {"stop": STOP, "trail": TRAIL}[rule.type], side * level, row)
 
+    def lift(self, slot: Slot, position: Position, price: float) -> None:
+        """A print that is better than all since the entry is the peak."""
+        if position.side * price > position.side * slot.instrument.restated(position.peak):
+            position.peak = slot.instrument.freeze(price)
+
     def match(self, slot: Slot, position: Position, row: int, types: tuple[str, ...]) -> None:
         """A stop trades by touch, a target only beyond its level; a gap trades at the open."""
         s, side = slot.instrument.series, position.side
         opening = float(s.open[row])
-        position.peak = max(position.peak, opening) if side > 0 else min(position.peak, opening)
+        self.lift(slot, position, opening)
         levels = [
-            (side * stop_price(position, rule, x), x, rule)
+            (side * stop_price(slot, position, rule, x), x, rule)
             for x, rule in enumerate(inside(slot.rules))
             if rule.type in types
         ]
@@ -723,14 +757,18 @@ class Reference:
 
     # Phases 7 and 8.
 
-    def work(self, slot: Slot, kind: int, side: int, opens: int, closes: int, levels: list[float]) -> None:
+    def work(self, slot: Slot, kind: int, side: int, opens: int, closes: int, levels: list[Frozen]) -> None:
         """Admit an order."""
         order = self.write_order(slot, kind, side, opens + closes, slot.instrument.mark)
-        slot.order = Order(order, kind, side, opens, levels)
+        slot.order = Order(order, kind, side, opens, levels, slot.instrument.freeze(0.0))
+        own = self.market.calendars[slot.instrument.series.calendar]
+        if any(opened < self.now < close for opened, close in zip(own.open_ts, own.close_ts, strict=True)):
+            slot.order.sessions = -1  # the one under way does not count
         if kind in (ENTER, REVERSE, ADD):
             slot.order.lasts = slot.rules.ttl
             if slot.rules.limit is not None:
                 slot.order.limit = on_grid(float(slot.signals.limit[slot.instrument.row]))
+                slot.order.sent_limit = slot.instrument.freeze(slot.order.limit)
                 self.orders[order]["limit_price"] = slot.order.limit
 
     def size(self, slot: Slot, held: int, size: Any = None) -> int:
@@ -757,7 +795,7 @@ class Reference:
         self.count("too_small", lots == 0)
         return lots
 
-    def freeze(self, slot: Slot) -> list[float] | None:
+    def freeze(self, slot: Slot) -> list[Frozen] | None:
         """Levels of an entry, NaN for stops in other units; None if one is unknown, or if its limit is no price."""
         if slot.rules.limit is not None and not on_grid(float(slot.signals.limit[slot.instrument.row])) > 0:
             self.count("limit_unknown")
@@ -770,7 +808,7 @@ class Reference:
         ]
         unknown = any(math.isnan(x) for x, rule in zip(levels, inside(slot.rules), strict=True) if rule.unit == "level")
         self.count("level_unknown", unknown)
-        return None if unknown else levels
+        return None if unknown else [slot.instrument.freeze(level) for level in levels]
 
     def decide(self) -> None:
         """Sleeve by sleeve: exits and reversals, then entries, each in id order."""
@@ -817,7 +855,7 @@ class Reference:
     def arrive(self, slots: list[Slot], w: int) -> None:
         """Candidates enter if there is room; otherwise the preferred ones, ties to the lower id."""
         rules = self.program.sleeves[w]
-        candidates: list[tuple[Slot, list[float]]] = []
+        candidates: list[tuple[Slot, list[Frozen]]] = []
         for slot in slots:
             wants = [side for side in (1, -1) if slot.is_true("enter", side)]
             if not wants or slot.instrument.row - slot.exit_row < rules.cooldown_bars:
@@ -854,7 +892,8 @@ class Reference:
             if slot.position:
                 mark, p = slot.instrument.mark, slot.position
                 pnl = p.pnl + self.value(slot.instrument, mark, p.side * p.lots)
-                self.open_trades.append(self.trade(p, -1, 0, mark, slot.instrument.row, pnl))
+                row = max(slot.instrument.row, p.entry_row)
+                self.open_trades.append(self.trade(p, -1, 0, mark, row, pnl))
 
 
 def whole(x: float) -> int:
@@ -875,10 +914,11 @@ def inside(rules: Any) -> list[Any]:
     return [stop for stop in rules.stops if stop.type != "time"]
 
 
-def stop_price(position: Position, rule: Any, x: int) -> float:
+def stop_price(slot: Slot, position: Position, rule: Any, x: int) -> float:
     """The price at which a stop works now; a trail keeps its distance from the peak."""
+    restated = slot.instrument.restated
     if rule.type != "trail":
-        return position.levels[x]
+        return on_grid(restated(position.levels[x]))
     if rule.unit == "pct":
-        return on_grid(position.peak * (1.0 - position.side * position.levels[x]))
-    return on_grid(position.peak - position.side * position.levels[x])
+        return on_grid(restated(position.peak) * (1.0 - position.side * rule.value))
+    return on_grid(restated(position.peak) - position.side * restated(position.levels[x]))

@@ -8,7 +8,8 @@ import pytest
 from farm.engine.events import simulate
 from farm.engine.ledger import Run
 from farm.market.panel import InstrumentSeries, Market
-from farm.program.compile import compile_trial
+from farm.program.lookback import NO_PARAMETERS
+from farm.program.template import compile_study
 from farm.results.record import CellResult, cell_result
 from farm.shard.calendar import Calendar
 from farm.signals.evaluate import evaluate
@@ -118,10 +119,10 @@ def document(*tickers: str) -> dict[str, Any]:
 
 
 def run_of(held: Market, *tickers: str, batch_rows: int | None = None) -> tuple[Run, str]:
-    resolved = resolve(load_study(document(*tickers)), {}, None)
-    program = compile_trial(resolved)
+    spec = load_study(document(*tickers))
+    program = compile_study(spec).one(NO_PARAMETERS, 0)
     signals = evaluate(program, held, SeriesStore(1 << 24))
-    return simulate(program, held, signals, batch_rows=batch_rows), fingerprint(resolved)
+    return simulate(program, held, signals, batch_rows=batch_rows), fingerprint(resolve(spec, {}, None))
 
 
 def kept(run: Run, spec_hash: str) -> CellResult:

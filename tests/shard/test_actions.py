@@ -157,3 +157,35 @@ def test_the_master_by_file(tmp_path: Path) -> None:
     taken = table_file(tmp_path, "symbol,id\nOLD,OLD.2\n")
     with pytest.raises(DataError, match=r"the symbol 'OLD' belongs to another instrument"):
         put(store, taken, "instruments")
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("1.5:1", "write 3:2, if it means 1.5 new shares for 1 old"),
+        ("1:0.5", "write 2:1, if it means 1 new shares for 0.5 old"),
+        ("3 for 2", "write 3:2, if it means 3 new shares for 2 old"),
+        ("1-for-10", "write 1:10, if it means 1 new shares for 10 old"),
+        ("2x1", "write 2:1, if it means 2 new shares for 1 old"),
+        ("1.5:0", "new shares per old: 2:1, 2/1 or 2.0"),
+        ("two", "new shares per old: 2:1, 2/1 or 2.0"),
+    ],
+)
+def test_ratios_that_are_written_otherwise_are_said_as_they_are_written_here(
+    tmp_path: Path, store: MemoryStore, text: str, hint: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        put(store, table_file(tmp_path, f"symbol,ex_date,ratio\nAAA,2019-01-02,{text}\n"), "splits")
+    assert (caught.value.message.endswith(f"{text!r} is not a ratio"), caught.value.hint) == (True, hint)
+
+
+def test_a_symbol_in_other_letters_is_named(tmp_path: Path, store: MemoryStore) -> None:
+    with pytest.raises(DataError, match="splits of an unknown symbol: 'aaa'") as caught:
+        put(store, table_file(tmp_path, "symbol,ex_date,ratio\naaa,2019-01-02,2:1\n"), "splits")
+    assert caught.value.hint.startswith("is AAA meant? else ingest its bars first")
+
+
+def test_a_pay_date_before_the_ex_date_is_noted(tmp_path: Path, store: MemoryStore) -> None:
+    lines = "AAA,2019-01-02,1,2019-01-02\nAAA,2019-01-03,1,\nAAA,2019-01-04,1,2019-01-03\n"
+    done = put(store, table_file(tmp_path, f"symbol,ex_date,amount,pay_date\n{lines}"), "dividends")
+    assert done.notes[0] == "1 pay date before the ex-date, which counts instead: AAA 2019-01-04"

@@ -142,3 +142,43 @@ def test_splits_read_the_bars_of_their_decades_alone() -> None:
     notes = put_splits(watching, ("1985-06-03", "3:1"), ("2015-06-01", "2:1"))
     assert [note[:14] for note in notes] == ["AAA 1985-06-03", "AAA 2015-06-01"]
     assert watching.spans == {"1980s", "2010s"}
+
+
+def put_dividends(store: Store, *dividends: tuple[str, float]) -> tuple[str, ...]:
+    days, amounts = (list(values) for values in zip(*dividends, strict=True))
+    table = pa.table({"ex_date": days, "amount": amounts})
+    return ingest_table(store, "main", table, "dividends", symbol="AAA").notes
+
+
+PLAIN = ((100, 100), (100, 101), (100, 100), (101, 102), (102, 102))
+
+
+def test_a_dividend_that_is_not_below_the_last_close() -> None:
+    """The close is that of the day before: 101 on the third day. Bars that come later say it of it, too."""
+    store = MemoryStore()
+    put_bars(store, PLAIN)
+    note = (
+        "AAA 2024-01-04 has a dividend of 101 after a close of 101: runs that read it are refused, is it the amount of "
+    )
+    assert put_dividends(store, ("2024-01-03", 99.5), ("2024-01-04", 101), ("2024-01-08", 101.5)) == (
+        f"{note}a share?",
+    )
+    later = MemoryStore()
+    put_bars(later, PLAIN[:1], DAYS[:1])
+    assert put_dividends(later, ("2024-01-04", 100.5)) != (), "a close of 100, two days before"
+    assert put_bars(later, PLAIN[1:], DAYS[1:]) == (), "now it is 101"
+
+
+def test_a_split_comes_before_the_dividend_of_its_day() -> None:
+    """After 2:1 the close of 101 is 50.5."""
+    for amount, count in ((50, 0), (50.5, 1)):
+        store = MemoryStore()
+        put_bars(store, HALVED)
+        put_splits(store, ("2024-01-04", "2:1"))
+        assert len(put_dividends(store, ("2024-01-04", amount))) == count
+
+
+def test_a_dividend_before_the_first_bar_is_not_asked_about() -> None:
+    store = MemoryStore()
+    put_bars(store, PLAIN[1:], DAYS[1:])
+    assert put_dividends(store, ("2024-01-02", 500), ("2024-01-03", 500)) == ()

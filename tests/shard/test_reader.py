@@ -17,20 +17,25 @@ from farm.columns.cache import ColumnCache
 from farm.shard.dataset import Dataset
 from farm.shard.kinds import STOCK_DAILY
 from farm.shard.layout import index_key
-from farm.shard.plan import plan_access
+from farm.shard.plan import plan_kind
 from farm.shard.prune import GroupFacts, Verdict, Wanted, decide
 from farm.shard.reader import Rows, read_columns, read_rows
 from farm.shard.snapshot import read_head
+from farm.store.base import Store
 from farm.store.memory import MemoryStore
+from farm.store.open import wrap_store
+from farm.store.wrap import counts_of
 from farm.values.errors import DataError, ShortRead, Unavailable, UsageError
+from farm.values.settings import StoreSettings
 from tests.effort import effort
+from tests.reference import prune as reference
 from tests.shard.generators import PRICES, Bar, Meddling, day, histories, put_bars, walk
 
 NAMES = (*PRICES, "volume")
 ALWAYS = (day("1990-01-01"), day("2030-01-01"))
 
 
-def opened(store: MemoryStore) -> Dataset:
+def opened(store: Store) -> Dataset:
     return Dataset(store, read_head(store, "main"))
 
 
@@ -64,32 +69,48 @@ def test_pruning_and_filtering_reads_what_reading_all_and_filtering_reads(bars: 
         expect(bars, symbol, first, last, all_rows(store, symbol, first, last))
 
 
+MEMBERS = st.dictionaries(st.sampled_from("BCDE"), st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1)
+KNOWN = st.tuples(st.booleans(), st.booleans(), st.booleans())
+
+
 @given(
-    st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: (min(pair), max(pair))),
-    st.dictionaries(st.sampled_from("ABCDE"), st.tuples(st.integers(0, 9), st.integers(0, 3)), min_size=1),
-    st.sets(st.sampled_from("ABCDEF")),
-    st.tuples(st.booleans(), st.booleans(), st.booleans()),
+    st.lists(st.tuples(MEMBERS, KNOWN), min_size=1, max_size=5),
+    st.dictionaries(st.sampled_from("ABCDEF"), st.integers(0, 9)),
+    st.integers(0, 9),
 )
 def test_pruning_errs_in_one_direction_only(
-    window: tuple[int, int], rows: dict[str, tuple[int, int]], symbols: set[str], known: tuple[bool, bool, bool]
+    groups: list[tuple[dict[str, tuple[int, int]], tuple[bool, bool, bool]]], wanted: dict[str, int], last_day: int
 ) -> None:
-    """A group with a wanted row is never pruned, whatever is unknown; with all known, only such groups are kept."""
-    members = {symbol: (first, first + length) for symbol, (first, length) in rows.items()}
-    days = min(low for low, _ in members.values()), max(high for _, high in members.values())
+    """A group with a wanted row is never pruned, whatever is unknown; with all known, only such groups are kept; and
+    the verdicts on all groups at once are those on each alone, by the rules as they are written."""
+    table = sorted({symbol for rows, _ in groups for symbol in rows})
+    members = [{symbol: (low, low + length) for symbol, (low, length) in rows.items()} for rows, _ in groups]
+    flat = [
+        (group, table.index(symbol), *days) for group, one in enumerate(members) for symbol, days in sorted(one.items())
+    ]
+    member = [np.array([row[at] for row in flat], np.int32) for at in range(4)]
+    known = np.array([flags for _, flags in groups])
+    ends = [[fold(table.index(symbol) for symbol in one) for one in members] for fold in (min, max)]
+    days = [[fold(days[at] for days in one.values()) for one in members] for at, fold in enumerate((min, max))]
     facts = GroupFacts(
-        days if known[0] else None,
-        (min(members), max(members)) if known[1] else None,
-        members if known[2] else None,
-    )
-    verdict = decide(facts, Wanted(tuple(sorted(symbols)), *window))
-    is_wanted = any(
-        symbol in members and members[symbol][0] <= window[1] and members[symbol][1] >= window[0] for symbol in symbols
-    )
-    if is_wanted:
-        assert verdict.keeps
-        assert (verdict is Verdict.KEEP) == all(known)
-    elif all(known):
-        assert not verdict.keeps
+        len(table), *(np.array(column, np.int32) for column in (*days, *ends)), *member,
+        *(known[:, at] for at in range(3)),
+    )  # fmt: skip
+    place = np.array([2 * np.searchsorted(table, one) - (one not in table) for one in sorted(wanted)], np.int64)
+    since = np.array([wanted[one] for one in sorted(wanted)], np.int32)
+    verdicts, hit = decide(facts, Wanted(place, since, last_day))
+    assert hit.tolist() == [
+        table[symbol] in wanted and last >= wanted[table[symbol]] and first <= last_day
+        for _, symbol, first, last in flat
+    ]
+    for group, (one, flags) in enumerate(zip(members, known.tolist(), strict=True)):
+        verdict = Verdict(verdicts[group])
+        assert verdict.name == reference.decide(one, flags, wanted, last_day)
+        keeps = verdict in (Verdict.KEEP, Verdict.KEEP_UNKNOWN)
+        if hit[member[0] == group].any():
+            assert keeps and (verdict is Verdict.KEEP) == all(flags)
+        elif all(flags):
+            assert not keeps
 
 
 def test_the_plan_counts_what_it_prunes_and_why() -> None:
@@ -113,6 +134,45 @@ def test_membership_prunes_between_the_first_and_last_symbol_of_a_group() -> Non
     put_bars(store, [*walk("A", "2010-01-01", 5), *walk("C", "2010-01-01", 5)])
     plan = opened(store).needs("stock_daily", ["B"], *ALWAYS, ["close"])
     assert dict(plan.pruned) == {"time": 0, "symbol range": 0, "membership": 1}
+
+
+def test_a_part_of_a_plan_is_the_plan_of_a_part() -> None:
+    """Instruments of a plan read what they would read alone, wherever their rows lie."""
+    store = MemoryStore()
+    put_bars(store, [bar for symbol in "ABCD" for bar in walk(symbol, "2010-01-01", 100)], row_group_rows=50)
+    put_bars(store, [bar for symbol in "BD" for bar in walk(symbol, "2003-01-01", 10)])
+    dataset = opened(store)
+    since = {"A": day("2010-03-01"), "B": day("2003-01-05"), "C": day("2010-01-01"), "missing": ALWAYS[0]}
+    whole = dataset.read_plan(since, ALWAYS[1], ["high"])
+    assert whole.columns == ("open", "high", "close", "volume")
+    for some in (["A"], ["B", "missing"], ["A", "C"], [], list(since)):
+        alone = dataset.read_plan({name: since[name] for name in some}, ALWAYS[1], ["high"])
+        part = whole.take([whole.ids.index(name) for name in some])
+        assert (part.ids, part.first_day.tolist()) == (alone.ids, alone.first_day.tolist())
+        assert (part.chunks, part.by_shard()) == (alone.chunks, alone.by_shard())
+        assert part.rows.tolist() == alone.rows.tolist()
+        for mine, theirs in zip(part.parts, alone.parts, strict=True):
+            assert (mine.groups, mine.group_rows, mine.kept) == (theirs.groups, theirs.group_rows, theirs.kept)
+            assert all(np.array_equal(getattr(mine.runs, name), getattr(theirs.runs, name)) for name in vars(mine.runs))
+
+
+def test_the_settings_of_a_store_say_how_ranges_are_joined() -> None:
+    """Chunks that lie apart come in one request, or in one each, as the store was told when it was opened."""
+    bare = MemoryStore()
+    put_bars(bare, [bar for symbol in "AB" for bar in walk(symbol, "2010-01-01", 40)], row_group_rows=40)
+    counts = []
+    for limits in (
+        StoreSettings(),
+        StoreSettings(gap_bytes_max=0),
+        StoreSettings(gap_bytes_max=0, fetch_bytes_max=1),
+    ):
+        store = wrap_store(bare, limits)
+        dataset = opened(store)
+        plan = dataset.needs("stock_daily", ["A", "B"], *ALWAYS, ["open", "high", "close"])
+        read_columns(store, dataset, plan, ColumnCache(0))
+        counts.append(counts_of(store).requests_by_verb["get_range"])
+    # Day to high and close of each group, and the footer; then every chunk by itself.
+    assert counts == [1, 5, 9]
 
 
 def test_columns_that_do_not_exist_or_are_text_are_refused() -> None:
@@ -353,7 +413,7 @@ def test_a_plan_is_made_without_opening_a_shard(small: tuple[MemoryStore, list[B
 def test_an_empty_plan_reads_nothing(small: tuple[MemoryStore, list[Bar]]) -> None:
     store, _ = small
     dataset = opened(store)
-    plan = plan_access(STOCK_DAILY, [], ["A"], *ALWAYS, ["close"])
+    plan = plan_kind(STOCK_DAILY, [], ["A"], np.array(ALWAYS[:1], np.int32), ALWAYS[1], ["close"])
     assert (plan.bytes_needed, plan.chunks) == (0, ())
     assert read_columns(store, dataset, plan, ColumnCache(0)) == {}
     assert len(all_rows(store, "nobody")) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,13 @@ import pytest
 
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_file, ingest_table
+from farm.shard.kinds import BAR_COLUMNS, PRICES, STOCK_DAILY
+from farm.shard.parse import parse_zone
 from farm.shard.snapshot import read_head
+from farm.shard.source import Source
+from farm.shard.stage import Reading, stage
 from farm.store.memory import MemoryStore
-from farm.values.errors import DataError, FarmError, SpecError, UsageError
+from farm.values.errors import DataError, FarmError, SpecError, Unavailable, UsageError
 from tests.shard.support import GOOD, HEADER, MAP, NEW_YORK, bars, listing, one_bar, put
 
 
@@ -234,3 +240,156 @@ def test_a_column_of_a_wrong_type_is_named_with_what_to_do(change: dict[str, Any
         ingest_table(MemoryStore(), "main", table, "stock_daily", tz="UTC", stamp="start", name="mine")
     assert (caught.value.place, caught.value.message) == ("mine", f"column {says}")
     assert hint in caught.value.hint
+
+
+def refused_header(names: str, **options: Any) -> str:
+    """The hint for a file of these columns."""
+    table = pa.table({name: ["2024-01-02"] for name in names.split(",")})
+    flags: dict[str, Any] = {"mapping": MAP, "tz": NEW_YORK, "stamp": "start"} | options
+    with pytest.raises(DataError, match="no column for") as caught:
+        ingest_table(MemoryStore(), "main", table, "stock_daily", **flags)
+    return caught.value.hint
+
+
+def labelled(form: str) -> str:
+    return ",".join(["Date", *(form.format(x, y) for x in ("AAPL", "MSFT") for y in ("Open", "Close", "Volume"))])
+
+
+@pytest.mark.parametrize("symbol", [None, "AAPL"])
+@pytest.mark.parametrize("form", ["{}_{}", "{}.{}", "{1} {0}", "{1}_{0}", "{}: {}"])
+def test_a_set_of_columns_for_each_symbol_is_taken_one_at_a_time(form: str, symbol: str | None) -> None:
+    hint = refused_header(labelled(form), mapping={"ts": "Date"}, symbol=symbol)
+    mapping = ",".join(f"{ours}={form.format('AAPL', ours.capitalize())}" for ours in ("open", "close", "volume"))
+    assert hint == (
+        f"there is a set of prices for each of AAPL, MSFT; one at a time: --symbol AAPL --map {shlex.quote(mapping)}; "
+        "a bar needs high, low too"
+    )
+
+
+def test_columns_with_a_label_of_their_own_are_mapped() -> None:
+    """As Alpha Vantage writes them; and that of one symbol."""
+    for form in ("{0}. {1}", "AAPL_{1}"):
+        names = [form.format(at, name) for at, name in enumerate(("open", "high", "low", "close", "volume"), 1)]
+        said = shlex.quote(",".join(f"{ours}={name}" for ours, name in zip(BAR_COLUMNS, names, strict=True)))
+        hint = refused_header(",".join(["Date", *names]), mapping={"ts": "Date"}, symbol="AAPL")
+        assert hint == f"say which they are: --map {said}"
+
+
+def test_prices_of_no_set_are_not_said_to_be_one() -> None:
+    assert "set of prices" not in refused_header("Date,Adj Close,First", mapping={"ts": "Date"}, symbol="AAPL")
+    assert "set of prices" not in refused_header("Date,52w high,day low", mapping={"ts": "Date"}, symbol="AAPL")
+
+
+def test_a_column_for_each_day_is_a_table_to_turn_round() -> None:
+    assert refused_header("Ticker,2024-01-02,2024-01-03", mapping={}).startswith("each column is a day; turn the table")
+    assert refused_header("Ticker,1/2/2024,1/3/2024", mapping={}).startswith("each column is a day; turn the table")
+    assert refused_header("2024-01-02,185.1,186.2,184.3,185.4,100", mapping={}).startswith(
+        "the first line holds values"
+    )
+
+
+def test_text_of_one_line_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Thank you for using our service! Our limit is 25 requests per day.\n")
+    with pytest.raises(DataError, match="no rows") as caught:
+        put(MemoryStore(), str(path))
+    assert caught.value.hint.startswith("there is a header at most: Thank you for using our service!")
+
+
+def test_a_server_that_is_away_has_no_missing_file() -> None:
+    """fsspec says that there is no such file, whether a server said so or nobody."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/a.csv"
+        with pytest.raises(Unavailable, match="no server answers there"):
+            put(MemoryStore(), url)
+
+
+def test_an_empty_name_is_no_directory() -> None:
+    with pytest.raises(UsageError, match="no file is named"):
+        put(MemoryStore(), "")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("utc", "UTC"), ("America/New York", "America/New_York"), ("asia/tokio", "Asia/Tokyo"), ("NewYork", "New_York")],
+)
+def test_a_zone_that_is_nearly_one_is_named(name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match="no such time zone") as caught:
+        parse_zone(name)
+    assert meant in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("02012024", "its parts are not year, month, day, and no other order is guessed"),
+        ("20240102160000", "its parts are in order, but not written like this"),
+        ("2024-01-02T24:00:00", "24:00 is written as 00:00 of the day after"),
+        ("2024-01-02-05:00", "its parts are in order, but not written like this"),
+        ("20240102.0", "it is a date that became a decimal: write it without the point"),
+        ("2024-01-02 00:00:00 EST", "it names its zone: write the offset, or drop it and give --tz"),
+        ("2024-01-02T00:00Z[UTC]", "it names its zone: write the offset, or drop it and give --tz"),
+        ("2024-01-02/2024-01-08", "it is a span of days, as pandas prints a Period; one day has to name it"),
+        ("19724", "if it counts days, it is 2024-01-02 from 1970 and 1953-12-31 in Excel"),
+        ("45293", "if it counts days, it is 2094-01-03 from 1970 and 2024-01-02 in Excel"),
+    ],
+)
+def test_days_that_are_counted_are_refused_with_the_day(text: str, hint: str) -> None:
+    with pytest.raises(DataError) as caught:
+        ingest_table(
+            MemoryStore(),
+            "main",
+            pa.table(one_bar() | {"ts": [text]}),
+            "stock_daily",
+            symbol="A",
+            tz=NEW_YORK,
+            stamp="start",
+        )
+    assert caught.value.hint.startswith(hint)
+
+
+def test_a_period_of_pandas_is_named(tmp_path: Path) -> None:
+    """Without pandas, Arrow sees its integers alone: only the schema of the file remembers what they were."""
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(one_bar() | {"ts": pandas.PeriodIndex(["2024-01-02"], freq="D")})
+    frame.to_parquet(tmp_path / "a.parquet")
+    name = pa.field("ts", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"})
+    plain = pa.table(one_bar() | {"ts": pa.array([19724])}).cast(
+        pa.schema([*(pa.field(one, pa.float64()) for one in PRICES), pa.field("volume", pa.int64()), name])
+    )
+    flags: dict[str, Any] = {"symbol": "A", "tz": NEW_YORK, "stamp": "start"}
+    for put_it in (
+        lambda: ingest_table(MemoryStore(), "main", frame, "stock_daily", **flags),
+        lambda: ingest_file(MemoryStore(), "main", str(tmp_path / "a.parquet"), "stock_daily", **flags),
+        lambda: stage(Source("plain", plain), STOCK_DAILY, Reading({}, **flags)),
+    ):
+        with pytest.raises(DataError) as caught:
+            put_it()
+        hint = "it is a pandas Period: frame['ts'] = frame['ts'].dt.to_timestamp() makes dates of it"
+        assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize("row", ['"2020-01-02,AAA,10,11,9,10,5', '2020-01-02,AAA,"10,11,9,10,5', '"2020-01-02,AAA'])
+@pytest.mark.parametrize("more", [[], [GOOD[1]]])
+def test_a_quote_that_is_never_closed_is_named(tmp_path: Path, row: str, more: list[str]) -> None:
+    with pytest.raises(DataError, match=r"data row 1: . columns? instead of 7") as caught:
+        put(MemoryStore(), bars(tmp_path, [row, *more]))
+    assert caught.value.hint == "a quote is opened there and never closed"
+
+
+def test_a_volume_with_a_point_may_be_one_in_thousands(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"58\.414 is not a whole number") as caught:
+        put(MemoryStore(), bars(tmp_path, ["2020-01-02,AAA,10,11,9,10,58.414"]))
+    assert caught.value.hint.startswith(
+        "'58.414' may be 58414, with a point that marks thousands; a volume counts whole"
+    )
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), bars(tmp_path, ["2020-01-02,AAA,10,11,9,10,58.5"]))
+    assert "thousands" not in caught.value.hint
+
+
+def test_rows_with_another_delimiter_than_the_header(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 column instead of 7") as caught:
+        put(MemoryStore(), bars(tmp_path, ["2020-01-02;AAA;10;11;9;10;5"]))
+    assert caught.value.hint == "its columns are set apart by ';', and those of the header are not"

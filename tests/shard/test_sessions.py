@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -105,6 +108,140 @@ def test_the_hint_does_not_lead_into_the_same_hole() -> None:
     assert note.startswith("3 bars end after the close")
     assert put(MemoryStore(), [f"{text}T00:00" for text in MIDWEEK], stamp="end").notes == ()
     assert put(MemoryStore(), [f"{text}T16:00" for text in MIDWEEK], stamp="end").notes == ()
+
+
+# Stamps that are taken as dates.
+
+
+def as_utc(zone: str, days: Sequence[str], clock: str = "00:00") -> list[datetime.datetime]:
+    """A clock time in ``zone`` on these days, as instants in UTC."""
+    local = (datetime.datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=ZoneInfo(zone)) for day in days)
+    return [moment.astimezone(datetime.UTC) for moment in local]
+
+
+def typed(moments: Sequence[datetime.datetime]) -> pa.Array:
+    return pa.array([moment.replace(tzinfo=None) for moment in moments], pa.timestamp("us", "UTC"))
+
+
+TOKYO = ("2024-01-10", "2024-01-11", "2024-01-12")
+"""Wednesday to Friday: a day early they are sessions, too."""
+TOLD = "stored under the dates that the stamps show; as instants most of them are of another day: data row 1 shows "
+
+
+@pytest.mark.parametrize("form", [typed, lambda moments: [moment.isoformat() for moment in moments]])
+@pytest.mark.parametrize(
+    ("calendar", "zone", "days", "clock", "shown"),
+    [
+        ("XTKS", "Asia/Tokyo", TOKYO, "00:00", "2024-01-09"),
+        ("XLON", "Europe/London", ("2024-07-02", "2024-07-03"), "00:00", "2024-07-01"),
+        # Evening is the next session of futures; in UTC it is the same date still.
+        ("CMES", "America/Chicago", ("2024-01-09", "2024-01-10"), "17:00", "2024-01-09"),
+    ],
+)
+def test_dates_that_are_another_day_as_instants_are_noted(
+    form: Any, calendar: str, zone: str, days: tuple[str, ...], clock: str, shown: str
+) -> None:
+    store, moments = MemoryStore(), as_utc(zone, days, clock)
+    [note] = put(store, form(moments), stamp="date", tz=None, calendar=calendar).notes
+    assert sessions_of(store)[0] == shown, "the rule stays: clock time and zone are ignored"
+    way = f"--tz {zone} --stamp start"
+    meant = "2024-01-10" if calendar == "CMES" else days[0]
+    assert note == f"{TOLD}{shown} and belongs to {meant} on the exchange; if that is meant, {way}"
+    again = MemoryStore()
+    put(again, form(moments), stamp="start", tz=zone, calendar=calendar)
+    assert sessions_of(again)[0] == meant, "the way works"
+
+
+def test_a_date_on_no_session_is_told_what_it_is_as_an_instant() -> None:
+    """A Monday, in UTC a Sunday: the way that was named for it leads to the hole of the test above."""
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), typed(as_utc("Asia/Tokyo", ["2024-01-15"])), stamp="date", tz=None, calendar="XTKS")
+    assert caught.value.hint.startswith(
+        "as an instant the stamp belongs to 2024-01-15 on the exchange; if that is meant, --tz Asia/Tokyo --stamp start"
+    )
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), ["2024-01-14"], stamp="date", tz=None, calendar="XTKS")
+    assert caught.value.hint.startswith("check the dates; --skip-rows")
+
+
+@pytest.mark.parametrize(
+    ("stamps", "calendar"),
+    [
+        (instants(*MIDWEEK), "XNYS"),
+        (typed(as_utc(NEW_YORK, MIDWEEK)), "XNYS"),
+        ([f"{text}T16:00" for text in MIDWEEK], "XNYS"),
+        ([f"{text}T15:00" for text in TOKYO], "XTKS"),  # the close
+        ([f"{text}T00:00" for text in TOKYO], "XTKS"),
+        (instants(*TOKYO), "XTKS"),
+        ([f"{text}T15:00-06:00" for text in TOKYO], "CMES"),
+        (["2024-01-10T15:00Z", "2024-01-11", "2024-01-12T00:00Z"], "XTKS"),  # one of two clock times only
+    ],
+)
+def test_other_clock_times_of_dates_say_nothing(stamps: Any, calendar: str) -> None:
+    assert put(MemoryStore(), stamps, stamp="date", tz=None, calendar=calendar).notes == ()
+
+
+def test_ex_dates_that_are_another_day_as_instants_are_noted() -> None:
+    store = MemoryStore()
+    put(store, list(TOKYO), stamp="date", tz=None, calendar="XTKS")
+    table = {"symbol": ["AAA"], "ex_date": typed(as_utc("Asia/Tokyo", ["2024-01-12"]))}
+    for kind, column in (("splits", "ratio"), ("dividends", "amount")):
+        rows = pa.table({**table, column: ["0.5"]})
+        found = ingest_table(store, "main", rows, kind, stamp="date")
+        assert f"{TOLD}2024-01-11 and belongs to 2024-01-12" in "; ".join(found.notes)
+
+
+@pytest.mark.parametrize("tz", ["UTC", "Europe/London"])
+def test_utc_without_a_zone_is_not_sent_in_circles(tz: str) -> None:
+    """Read in any zone, 23:00 starts after the close; called a date, it is a day early, and noted."""
+    stamps = ["2024-07-01T23:00:00", "2024-07-02T23:00:00"]
+    with pytest.raises(DataError) as caught:
+        put(MemoryStore(), stamps, stamp="start", tz=tz, calendar="XLON")
+    way = "write the stamps with their zone, as in 2024-01-31T00:00:00Z, and give --tz Europe/London"
+    assert caught.value.hint == f"in UTC it is midnight on the exchange: if that is meant, {way}"
+    [note] = put(MemoryStore(), stamps, stamp="date", tz=None, calendar="XLON").notes
+    assert "shows 2024-07-01 and belongs to 2024-07-02 on the exchange, read as UTC" in note
+    assert f"{way} --stamp start" in note
+    store = MemoryStore()
+    put(store, [f"{text}Z" for text in stamps], stamp="start", tz="Europe/London", calendar="XLON")
+    assert sessions_of(store) == ["2024-07-02", "2024-07-03"]
+
+
+@pytest.mark.parametrize("is_typed", [False, True])
+def test_dates_of_utc_in_the_time_of_the_exchange_are_noted(is_typed: bool) -> None:
+    """00:00 UTC, shown as 20:00 of the evening before in New York: taken as dates they are a day early."""
+    stamps: Any = ["2024-07-16T20:00:00", "2024-07-17T20:00:00"]
+    way = "write the stamps in UTC, as in 2024-01-31T00:00:00Z, and give --stamp date"
+    if is_typed:
+        stamps = pa.array(np.array(["2024-07-17", "2024-07-18"], "datetime64[us]")).cast(pa.timestamp("us", NEW_YORK))
+    else:
+        with pytest.raises(DataError) as caught:
+            put(MemoryStore(), stamps, stamp="start")
+        assert caught.value.hint == f"in UTC it is midnight: if that date is meant, {way}"
+    [note] = put(MemoryStore(), stamps, stamp="date", tz=None).notes
+    assert note == f"{TOLD}2024-07-16 and is midnight of 2024-07-17 in UTC; if that is meant, {way}"
+    store = MemoryStore()
+    put(store, ["2024-07-17T00:00:00Z", "2024-07-18T00:00:00Z"], stamp="date", tz=None)
+    assert sessions_of(store) == ["2024-07-17", "2024-07-18"]
+
+
+# Sessions that open on the evening before.
+
+
+def test_a_start_on_the_evening_before_belongs_to_the_session_it_lies_in() -> None:
+    """Sunday evening is Monday's session of futures, Monday evening Tuesday's; Monday noon is Monday's, if alone."""
+    store = MemoryStore()
+    futures: dict[str, Any] = {"calendar": "CMES", "tz": "America/Chicago", "stamp": "start"}
+    [note] = put(store, ["2024-01-07T17:00", "2024-01-08T17:00", "2024-01-10T08:30"], **futures).notes
+    assert sessions_of(store) == ["2024-01-08", "2024-01-09", "2024-01-10"]
+    assert note == (
+        "2 bars stored under the session that the start lies in, which opened before midnight: "
+        "AAA 2024-01-07 17:00 (America/Chicago) is in that of 2024-01-08"
+    )
+    with pytest.raises(
+        DataError, match=r"data row 2: duplicate row: the session 2024-01-08 of BBB has the bar of data"
+    ):
+        put(MemoryStore(), ["2024-01-07T17:00", "2024-01-08T08:30"], "BBB", **futures)
 
 
 # Days without a session.

@@ -56,6 +56,7 @@ def test_the_delimiter_cuts_header_and_row_alike(header: str, row: str, delimite
         ("-0.75%", "percentage"),
         ("(5)", "accounts"),
         ("5-", "accounts"),
+        ('100"', "a quote"),
     ],
 )
 def test_what_a_text_that_is_no_number_looks_like(text: str, seen: str) -> None:

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.market.panel import InstrumentSeries, Market
-from farm.program.compile import compile_trial
 from farm.program.program import Program
 from farm.signals.evaluate import Signals, evaluate
 from farm.signals.store import SeriesStore
@@ -34,6 +33,7 @@ from tests.generators import (
     truth_expressions,
     weekdays,
 )
+from tests.reference.program import compile_trial
 from tests.signals.oracle import Oracle
 
 START = FIRST_DAY + 60

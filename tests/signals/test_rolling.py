@@ -17,18 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.kernels import rolling
-from farm.signals.formulas import FORMULAS
-from farm.signals.series import compute, grid_of, mean_on_grid, restated
+from farm.signals.series import CODES, grid_of, restated
 from farm.values.arrays import F64, readonly
 from farm.values.indicators import INDICATORS, settle_bars
 from tests.reference import rolling as plain
+from tests.signals.support import compute, mean_on_grid
 
 WINDOWS = ("sma", "stddev", "max", "min", "roc", "ret")
 
 
 def test_every_indicator_has_its_formula() -> None:
     """What the registry describes is what signals can compute, and nothing else."""
-    assert set(FORMULAS) == set(INDICATORS)
+    assert set(CODES) == set(INDICATORS)
 
 
 def ticks(max_size: int = 60) -> st.SearchStrategy[list[int]]:

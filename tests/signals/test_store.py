@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from farm.signals.store import Series, SeriesStore, nan_padded
+from farm.signals.store import Series, SeriesStore
 
 
 def series(size: int) -> Series:
@@ -39,9 +39,3 @@ def test_what_exceeds_the_budget_is_made_and_not_kept() -> None:
     store = SeriesStore(10)
     assert store.get(("a",), lambda: series(100)).arrays[0].shape == (100,)
     assert len(store) == 0 and store.stats().size_used == 0
-
-
-def test_padding_goes_before() -> None:
-    padded = nan_padded(np.array([1.0, 2.0]), 4)
-    assert np.array_equal(padded, [np.nan, np.nan, 1.0, 2.0], equal_nan=True)
-    assert np.isnan(nan_padded(np.empty(0), 2)).all()

@@ -14,6 +14,7 @@ from farm.spec import grammar
 from farm.spec.parse import load_study
 from farm.spec.spec import Costs, Exec, Objective, Split, Warmup
 from farm.values.errors import SpecError
+from farm.values.metrics import METRIC_NAMES
 from farm.values.units import parse_date
 from tests.generators import specs
 
@@ -83,6 +84,12 @@ def test_study_options() -> None:
     assert options.objective == Objective("min", "max_dd", "is", "max")
     del study["prune"]
     assert load_study(edited(("study", study))).study == options
+    assert (options.metrics, options.proof) == (None, None)
+    study |= {"metrics": ["max_dd", "cagr"], "proof": "winners"}
+    options = load_study(edited(("study", study))).study
+    assert options is not None and (options.metrics, options.proof) == (("cagr", "max_dd"), "winners")
+    options = load_study(edited(("study", study | {"metrics": "all"}))).study
+    assert options is not None and options.metrics == METRIC_NAMES
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,11 @@ def test_study_options() -> None:
         ([("s.enter", {"gt": ["$m", 1]})], "strategy.sleeves[0].enter.gt[0]", "no parameter named 'm'"),
         ([("s.enter", {"gt": ["@rr", 1]})], "strategy.sleeves[0].enter.gt[0]", "'r'"),
         ([("study.each", {"instrument": "w"})], "study.each.instrument", "no universe 'w'"),
+        ([("study.metrics", ["cagr", "sharp"])], "study.metrics[1]", "'sharpe'"),
+        ([("study.metrics", ["cagr", "cagr"])], "study.metrics[1]", "listed twice"),
+        ([("study.metrics", [])], "study.metrics", "at least 1"),
+        ([("study.metrics", "most")], "study.metrics", '"all", or a list of metrics'),
+        ([("study.proof", "some")], "study.proof", "all, winners"),
         # Missing.
         ([("run.cash", MISSING)], "run.cash", "missing"),
         ([("run.dataset", MISSING)], "run.dataset", "missing"),

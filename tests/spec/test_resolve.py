@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm.spec.parse import load_resolved, load_study
+from farm.spec.parse import load_study
 from farm.spec.resolve import Resolver, resolve, study_identity, template
 from farm.values.canon import canonical_json, fingerprint
 from farm.values.errors import SpecError
@@ -60,7 +60,7 @@ def cell_hash(document: dict[str, Any], instrument: str | None = "AAPL", **param
 def test_resolved_spec_is_a_fixed_point(document: dict[str, Any]) -> None:
     """spec -> resolve -> serialise -> parse -> resolve changes nothing."""
     resolved = resolve(load_study(document), {}, None)
-    again = load_resolved(json.dumps(resolved))
+    again = load_study(json.dumps(resolved), is_resolved=True)
     assert resolve(again, {}, None) == resolved
     assert Resolver(again).trial({}).cell_hash(None) == fingerprint(resolved)
 
@@ -167,7 +167,7 @@ def test_children_are_sorted_with_their_parameters() -> None:
         for x in (1, 0.05):
             params = {"fast": fast, "slow": 60, "x": x}
             document = resolver.trial(params).document("AAPL")
-            assert resolve(load_resolved(document), {}, None) == document
+            assert resolve(load_study(document, is_resolved=True), {}, None) == document
 
 
 @pytest.mark.parametrize("params", [{}, {**PARAMS, "y": 1}, {**PARAMS, "fast": 21}, {**PARAMS, "slow": 31}])
@@ -190,6 +190,9 @@ def test_template_keeps_parameters_and_drops_members() -> None:
     base = template(load_study(CROSS)).hash
     assert template(load_study(edited("strategy.params.fast", {"int": [1, 90]}))).hash == base
     assert template(load_study(edited("strategy.universes.0.tickers", ["IBM"]))).hash == base
+    assert template(load_study(edited("run.end", "2031-12-29"))).hash == base  # reads have the window
+    assert template(load_study(edited("run.ann", 250))).hash != base
+    assert template(load_study(edited("strategy.params.idle", {"choice": [1, 2]}))).params == ("fast", "slow", "x")
     assert template(load_study(edited("strategy.sleeves.0.size.v", 0.5))).hash != base
     assert template(load_study(edited("study", None))).hash != base  # all members in one account
 
@@ -203,6 +206,8 @@ def test_identity_of_a_study_covers_what_its_trials_and_ranks_come_from() -> Non
         ("study.objective", {"min": "max_dd"}),
         ("study.split", {"mode": "chronological", "is": 0.5}),
         ("study.seed", 1),
+        ("study.metrics", ["cagr"]),
+        ("study.proof", "winners"),
     ]:
         assert fingerprint(study_identity(load_study(edited(path, value)))) != base, path
     assert fingerprint(study_identity(load_study(edited("name", "other")))) == base

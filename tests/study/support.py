@@ -13,7 +13,6 @@ from farm.columns.cache import ColumnCache
 from farm.results.catalog import Catalog, block_name
 from farm.results.extent import StoredAxes, encode_extent, extent_of
 from farm.results.record import CellResult
-from farm.results.rows import BlockRows
 from farm.results.segment import Segment, SegmentFile, encode
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_sample
@@ -25,6 +24,7 @@ from farm.store.open import open_store
 from farm.study.plan import plan_study
 from farm.study.trials import Study
 from farm.values.metrics import METRIC_NAMES
+from tests.study.rows import BlockRows
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 _numbers = itertools.count()
@@ -182,7 +182,7 @@ def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:
     rows = BlockRows(study, block, METRIC_NAMES)
     for row in range(len(rows)):
         trial, position = rows.cell(row)
-        key = study.keys[trial * len(study.cell_instruments) + position]
+        key = study.keys[trial * len(study.subjects) + position]
         chance = np.random.default_rng([seed, *key])
         full, in_sample, out_of_sample = (chance.normal(size=len(METRIC_NAMES)) for _ in range(3))
         rows.put(

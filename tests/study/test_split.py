@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as some
 
-from farm.study.split import chronological, sessions_in_sample
+from farm.spec.spec import Split
+from farm.study.split import buckets_of, sessions_in_sample
 from farm.values.errors import SpecError
 
 
@@ -22,12 +23,18 @@ def test_the_share_is_the_decimal_that_was_written() -> None:
 def test_buckets(percent: int, sessions: int, embargo: int) -> None:
     boundary = int(Fraction(percent, 100) * sessions)
     assume(embargo < boundary and boundary + embargo < sessions)
-    buckets = chronological(percent / 100, embargo, sessions)
-    assert buckets.in_sample == (0, boundary - embargo)
-    assert buckets.out_of_sample == (boundary + embargo, sessions)
+    buckets = buckets_of(Split("chronological", percent / 100, embargo), sessions)
+    assert buckets.names == ("full", "is", "oos")
+    assert buckets.stretches == ((0, sessions), (0, boundary - embargo), (boundary + embargo, sessions))
+    assert buckets.stretch("oos") == (boundary + embargo, sessions)
 
 
 @pytest.mark.parametrize(("share", "embargo", "sessions"), [(0.1, 0, 9), (0.5, 5, 10), (0.9, 1, 10)])
 def test_an_empty_bucket_is_refused(share: float, embargo: int, sessions: int) -> None:
     with pytest.raises(SpecError, match=r"study\.split: the .* bucket is empty"):
-        chronological(share, embargo, sessions)
+        buckets_of(Split("chronological", share, embargo), sessions)
+
+
+def test_without_a_split_there_is_the_whole_run() -> None:
+    buckets = buckets_of(None, 9)
+    assert (buckets.names, buckets.stretches, buckets.stretch("is")) == (("full",), ((0, 9),), None)

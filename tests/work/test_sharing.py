@@ -110,7 +110,7 @@ def test_markets_of_all_studies_keep_within_one_budget() -> None:
     store = sample_store()
     study = submitted(store, fast=(5, 5), slow=(20, 20)).study
     context = BlockRunner(store, cache=ColumnCache(1 << 28)).context(study)
-    sizes = [context.market(position).bytes for position in range(5)]
+    sizes = [context.tile(position).bytes for position in range(5)]
     assert all(size > context.market(0).market.series[0].close.nbytes * 8 for size in sizes)
     runner = BlockRunner(store, cache=ColumnCache(1 << 28), settings=CacheSettings(market_bytes_max=sum(sizes[:2])))
     tight = runner.context(study)
@@ -124,3 +124,18 @@ def test_markets_of_all_studies_keep_within_one_budget() -> None:
     assert alone.market(0) is alone.market(0)
     expected, found = (one.score(one.simulate(0, 1), 0, 1).result for one in (context, alone))
     assert (expected.ledger, expected.stats) == (found.ledger, found.stats)
+
+
+def test_instruments_loaded_together_give_what_each_gives_alone() -> None:
+    """A block's markets are slices of one tile; their tables and results are those of markets loaded one by one."""
+    store = sample_store()
+    study = submitted(store, fast=(5, 5), slow=(20, 20)).study
+    together, alone = (BlockRunner(store, cache=ColumnCache(1 << 28)).context(study) for _ in range(2))
+    together.fetch(set(range(5)))
+    assert len({id(together.tile(position)) for position in range(5)}) == 1
+    assert len({id(alone.tile(position)) for position in range(5)}) == 5
+    for position in range(5):
+        one, other = together.market(position), alone.market(position)
+        assert [a.tobytes() for a in one.tape.tables] == [b.tobytes() for b in other.tape.tables]
+        results = [context.score(context.simulate(0, position), 0, position).result for context in (together, alone)]
+        assert (results[0].ledger, results[0].stats) == (results[1].ledger, results[1].stats)

@@ -17,9 +17,9 @@ class BlockRows:
 
     def __init__(self, study: Study, block: int, metrics: tuple[str, ...]) -> None:
         self._study = study
-        self._cells = study.cells_of(study.blocks[block])
+        self._cells = study.cells_of(study.block(block))
         self._metrics = metrics
-        self._width = max(1, len(study.blocks[block].instruments))
+        self._width = len(study.block(block).positions)
         count = len(self._cells)
         self._values: F64 = np.full((len(study.buckets), len(metrics), count), np.nan)
         self._equity = np.zeros(count, np.int64)

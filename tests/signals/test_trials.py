@@ -1,0 +1,157 @@
+"""All trials of a subject at once: the signals of each are those of the trial alone, by the plain evaluator."""
+
+from __future__ import annotations
+
+import copy
+import cProfile
+import itertools
+import pstats
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farm.market.panel import Market
+from farm.program.template import compile_study
+from farm.signals.evaluate import MaskRows, NumberRows, Signals, TrialSignals, evaluate, evaluate_trials
+from farm.signals.store import SeriesStore
+from farm.spec.parse import load_study
+from farm.spec.table import ParamTable
+from tests.effort import effort
+from tests.generators import FIRST_DAY, market_of, markets, series_of, studies, weekdays
+from tests.program.test_template import table_of
+from tests.reference.signals import evaluate as evaluate_plain
+from tests.spec.test_resolve import CROSS
+
+Array = np.ndarray[Any, Any]
+
+
+def unpacked(rows: MaskRows, trial: int, bars: int) -> Array:
+    flags = np.unpackbits(rows.bits[rows.row_of[trial]].view(np.uint8), bitorder="little")
+    assert not flags[bars:].any(), "bits beyond the last bar"
+    return flags[:bars]
+
+
+def same(expected: Array, found: Array) -> bool:
+    return expected.dtype == found.dtype and np.array_equal(expected, found, equal_nan=expected.dtype.kind == "f")
+
+
+def check(expected: Signals, found: TrialSignals, trial: int, market: Market) -> None:
+    """One trial's signals, bar by bar, and what is known of them."""
+    bars = market.series[expected.instrument].rows
+    assert found.instrument == expected.instrument
+    for name in ("enter", "exit", "enter_short", "exit_short", "add"):
+        one, rows = getattr(expected, name), getattr(found, name)
+        assert (one is None) == (rows is None), name
+        assert one is None or same(one, unpacked(rows, trial, bars)), name
+    pairs: list[tuple[Array | None, NumberRows | None]] = [
+        (expected.prefer, found.prefer), (expected.limit, found.limit),
+        *zip(expected.stop_levels, found.stop_levels, strict=True),
+    ]  # fmt: skip
+    for number, rows in pairs:
+        assert (number is None) == (rows is None)
+        assert number is None or rows is None or same(number, rows.values[rows.row_of[trial]])
+    assert bool(found.is_enter_known[trial]) == expected.is_enter_known
+
+
+@settings(max_examples=effort(200))
+@given(studies(syms=("IBM", "MSFT")), markets(), st.integers(0, 99))
+def test_signals_of_all_trials_are_those_of_each_alone(document: dict[str, Any], market: Market, seed: int) -> None:
+    """Over gaps, splits, dividends, fixed instruments, words, slots and every kind of warm-up; anchors too."""
+    spec = load_study(document)
+    table, program, store = table_of(spec, seed=seed), compile_study(spec), SeriesStore(1 << 24)
+    subjects = [None] if spec.each is None else [one.symbol for one in market.series]
+    for subject in subjects:
+        found = evaluate_trials(program, table, market, subject, store)
+        for trial in range(table.trials):
+            one = program.one(table, trial)
+            one = one if subject is None else one.on(subject)
+            expected, alone = evaluate_plain(one, market), evaluate(one, market, store)
+            for group, plain, single in zip(found, expected, alone, strict=True):
+                for rows, a, b in zip(group, plain, single, strict=True):
+                    check(a, rows, trial, market)
+                    assert a.anchors == b.anchors and a.is_enter_known == b.is_enter_known
+
+
+def rows_of(found: TrialSignals, trial: int) -> list[Array]:
+    """The rows of one trial, all that it says."""
+    masks = [found.enter, found.exit, found.enter_short, found.exit_short, found.add]
+    numbers = [found.prefer, found.limit, *found.stop_levels]
+    return [
+        *(rows.bits[rows.row_of[trial]] for rows in masks if rows is not None),
+        *(rows.values[rows.row_of[trial]] for rows in numbers if rows is not None),
+        found.is_enter_known[trial : trial + 1],
+    ]
+
+
+@settings(max_examples=effort(60))
+@given(studies(syms=("IBM",)), markets(), st.integers(0, 99), st.integers(0, 12))
+def test_a_part_of_the_table_says_the_same(document: dict[str, Any], market: Market, seed: int, cut: int) -> None:
+    """Trials cut into tiles, in another order, with a store that has seen others: the same rows for each."""
+    spec = load_study(document)
+    table, program, store = table_of(spec, seed=seed), compile_study(spec), SeriesStore(1 << 24)
+    subject = None if spec.each is None else market.series[0].symbol
+    order = np.random.default_rng(seed).permutation(table.trials)
+    whole = evaluate_trials(program, table, market, subject, SeriesStore(1 << 24))
+    for tile in (order[:cut], order[cut:]):
+        if not tile.size:
+            continue
+        found = evaluate_trials(program, table.take(tile), market, subject, store)
+        for group, part in zip(whole, found, strict=True):
+            for a, b in zip(group, part, strict=True):
+                for at, trial in enumerate(tile.tolist()):
+                    pairs = zip(rows_of(a, trial), rows_of(b, at), strict=True)
+                    assert all(same(one, two) for one, two in pairs)
+
+
+def cross(indicator: str, first: int, last: int) -> dict[str, Any]:
+    """A cross of two averages with a filter that uses no parameter, and a threshold."""
+    document = copy.deepcopy(CROSS)
+    document["strategy"]["params"] = {
+        "fast": {"int": [2, 21]}, "slow": {"int": [30, 39]}, "x": {"choice": [20.25, 20.5]},
+    }  # fmt: skip
+    averages = [{"i": indicator, "n": "$fast"}, {"i": indicator, "n": "$slow", "of": {"i": "max", "n": 3}}]
+    document["strategy"]["let"] = {}
+    document["strategy"]["sleeves"][0] |= {
+        "enter": {"all": [{"cross_up": averages}, {"gt": [{"i": "rsi", "n": 14}, 30]}]},
+        "exit": {"any": [{"cross_dn": averages}, {"for": ["$fast", {"lt": ["close", "$x"]}]}]},
+    }
+    document["run"] |= {"start": str(np.datetime64(first, "D")), "end": str(np.datetime64(last, "D"))}
+    return document
+
+
+def test_calls_do_not_grow_with_trials() -> None:
+    """Ten times the trials of one subject: the same number of calls, once everything is compiled."""
+    day = weekdays(400)
+    close = 2000 + np.cumsum(np.random.default_rng(5).integers(-30, 31, 400))
+    market = market_of([series_of(day, close, start_day=int(day[300]))], int(day[300]), int(day[-1]))
+    points = list(itertools.product(range(2, 22), range(30, 40), (20.25, 20.5)))
+    np.random.default_rng(6).shuffle(points)
+    whole = ParamTable.of(("fast", "slow", "x"), points)
+    for indicator in ("sma", "ema"):
+        program = compile_study(load_study(cross(indicator, int(day[300]), int(day[-1]))))
+
+        def calls(trials: int, program: Any = program) -> int:
+            table = whole.take(slice(0, trials))
+            with cProfile.Profile() as profile:
+                [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
+            assert len(set(found.enter.row_of.tolist())) > trials // 4
+            return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+        calls(200)
+        assert calls(20) == calls(200)
+
+
+def test_equal_signals_share_a_row() -> None:
+    """200 trials of 20 fast windows: 20 rows of an exit that uses nothing else."""
+    day = weekdays(100)
+    market = market_of([series_of(day, 2000 + np.arange(100) % 7, start_day=FIRST_DAY)], FIRST_DAY, int(day[-1]))
+    document = cross("sma", FIRST_DAY, int(day[-1]))
+    document["strategy"]["sleeves"][0]["exit"] = {"lt": ["close", {"i": "sma", "n": "$fast"}]}
+    points = list(itertools.product(range(2, 22), range(30, 40), (20.25,)))
+    table = ParamTable.of(("fast", "slow", "x"), points)
+    program = compile_study(load_study(document))
+    [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
+    assert found.exit.bits.shape == (20, 2) and found.exit.row_of.dtype == np.int32
+    assert len(set(zip(found.exit.row_of.tolist(), table.codes[0].tolist(), strict=True))) == 20
