@@ -372,16 +372,26 @@ class Catalog:
         )
 
     def find_cell(self, study: Study, trial: int, subject: int) -> StoredCell | None:
-        """Return what is stored of one cell, with digests if some segment has them; None for a cell that is not."""
+        """Return what is stored of one cell, with digests if some segment has them; None for a cell that is not.
+
+        Errors: DataError when what holds it is damaged.
+        """
         one = study.axes_of([trial], [subject])
         patches = sorted(self.lookup(study.family, one).patches, key=lambda patch: not patch.has_all_proof)
-        if not patches:
-            return None
-        columns = self.file_of(patches[0]).read()
-        place = np.ix_(patches[0].rows, patches[0].columns)
-        found = {name: array[place] for name, array in columns.items()}
-        add_of_study(found, study, [subject])
-        return StoredCell(patches[0].key, Cells(np.array([trial]), found))
+        damage: list[DataError] = []
+        for patch in patches:
+            try:
+                columns = self.file_of(patch).read()
+            except DataError as error:
+                damage.append(error)
+                continue
+            place = np.ix_(patch.rows, patch.columns)
+            found = {name: array[place] for name, array in columns.items()}
+            add_of_study(found, study, [subject])
+            return StoredCell(patch.key, Cells(np.array([trial]), found))
+        if damage:
+            raise damage[0]
+        return None
 
     def check_overlaps(self, study: Study) -> None:
         """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""

@@ -279,3 +279,17 @@ def test_the_document_has_every_cell_in_order(finished: tuple[Catalog, Study]) -
     medians = np.median(results.column("sharpe", "is"), axis=1)
     assert medians.tolist() == [trial["objective"] for trial in made["trials"]]
     assert [study.trial_key(trial) for trial in range(study.trials)] == [trial["key"] for trial in made["trials"]]
+
+
+def test_one_cell_is_read_from_another_segment_when_one_is_damaged(
+    finished: tuple[Catalog, Study], store: Store
+) -> None:
+    _, study = finished
+    trial, subject = divmod(study.cells_of(study.blocks[1])[0], len(study.cell_instruments))
+    copy_as(store, study, 1, "copy-000000")
+    damage(store, key_of(study, 1))
+    found = Catalog(store).find_cell(study, trial, subject)
+    assert found is not None and found.segment.endswith("copy-000000.parquet")
+    damage(store, found.segment)
+    with pytest.raises(DataError, match="result segment cannot be read"):
+        Catalog(store).find_cell(study, trial, subject)

@@ -160,6 +160,8 @@ class TestPartialMetrics:
         assert (cells.columns["stats"].reshape(-1, 32)[[3, 8]] == rows.stats[[3, 8]]).all()
         assert (cells.metric("sharpe", "is") == rows.values[1, rows.metrics.index("sharpe")]).all()
         assert np.isnan(cells.metric("cagr")).all()
+        put_over(store, study, "whole-000000", rows)  # whose other digests are no business of this study
+        assert any("whole" in patch.key for patch in Catalog(store).find_own(wanting).patches)
         made = document(Catalog(store).results(wanting), None, FarmStats(20, 0, 20))
         digests = [cell["fingerprint"]["stats"] for trial in made["trials"] for cell in trial["cells"]]
         assert [at for at, digest in enumerate(digests) if digest] == [3, 8]
