@@ -50,6 +50,7 @@ from farm.shard.layout import (
 from farm.store.base import Store
 from farm.study.axes import Axes
 from farm.study.block import Block
+from farm.study.missing import all_missing
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32, I64, readonly
@@ -285,8 +286,11 @@ class Catalog:
 
     def lookup_study(self, study: Study, *, without: Collection[str] = ()) -> Found:
         """Return where the cells of a study are stored, whoever computed them, with all that it wants of them."""
-        wanted = study.metrics, study.buckets, study.proof
-        return self.lookup(study.family, study.axes, *wanted, without=without)
+        keys = [key for key in self._listed(results_prefix(study.family)) if key not in without]
+        if not keys:
+            # Not even the digests of its trials are worked out: of millions they take seconds.
+            return Found(study.axes, (), all_missing(study.trials, len(study.subjects)))
+        return self._locate(study.family, keys, study.axes, study.metrics, study.buckets, study.proof)
 
     def _locate(
         self, family: str, keys: Sequence[str], axes: Axes, metrics: Iterable[str], buckets: Iterable[str],
