@@ -28,6 +28,8 @@ def run(
     trial: Annotated[str, typer.Option(metavar="N|best", help="one trial of the study, as a study of its own")] = "",
     fresh: Annotated[bool, typer.Option("--fresh", help="take nothing from the catalog; compare at the end")] = False,
     top: Annotated[int, typer.Option(min=1, help="rows of the leaderboard")] = 10,
+    trials: cli.TrialsOption = False,
+    cells: cli.CellsOption = False,
     store: cli.StoreOption = "",
     snapshot: cli.SnapshotOption = "",
     as_json: cli.JsonOption = False,
@@ -59,4 +61,5 @@ def run(
             outcome = api.run(
                 chosen, settings, snapshot=snapshot or None, fresh=fresh, threads=threads, progress=progress
             )
-    cli.say(cli.as_line(outcome.document()) if as_json else show.outcome_text(outcome, top))
+    text = cli.as_line(outcome.document(trials=trials, cells=cells)) if as_json else show.outcome_text(outcome, top)
+    cli.say(text)

@@ -212,8 +212,9 @@ def results(study: Spec, settings: FarmSettings, *, snapshot: str | None = None)
 def status(settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
     """Return the datasets and studies of the store, or one study with its blocks, as JSON values.
 
-    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects
-    among refs and studies whose names no farm gives.
+    Of the whole store: a dataset or study that is damaged has an ``error`` instead; ``other_formats`` counts the
+    studies that an older or newer version has recorded, ``strangers`` the objects among refs and studies whose names no
+    farm gives.
     """
     from farm.results.overview import store_status, study_status
 
@@ -235,20 +236,29 @@ def clean(settings: FarmSettings, *, older: str, is_dry: bool = False) -> Cleani
 
 
 def report(
-    study: Spec, settings: FarmSettings, output: str | Path, *, snapshot: str | None = None, trial: int | None = None
+    study: Spec,
+    settings: FarmSettings,
+    output: str | Path,
+    *,
+    snapshot: str | None = None,
+    trial: int | str | None = None,
 ) -> int:
-    """Write the report of a finished study's winner (or of another trial) to ``output``; return its bytes.
+    """Write the report of a finished study's winner to ``output``; return its bytes.
 
+    ``trial``: another trial, or one cell: TRIAL[/INSTRUMENT], where TRIAL is a number or digits of its trial digest.
     Errors: as ``results``; ResultConflict when the trial, computed again, is not what is stored; UsageError when there
     can be no such file, WriteFailed when it does not fit: what was there before is there still.
     """
     from farm.report.briefing import report_of
     from farm.report.report import report_html
+    from farm.work.names import find_trial
     from farm.work.run import open_study
 
     store = store_of(settings)
     outcome = open_study(study, store, snapshot=snapshot)
-    data = report_html(report_of(outcome, store, trial=trial, settings=settings.cache)).encode()
+    number, position = (None, None) if trial is None else find_trial(outcome.study, str(trial))
+    made = report_of(outcome, store, trial=number, position=position, settings=settings.cache)
+    data = report_html(made).encode()
     _write_file(Path(output), data)
     return len(data)
 
@@ -276,9 +286,11 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def explain(cell: str, settings: FarmSettings, *, study: str | None = None) -> dict[str, Any]:
-    """Return all that is known of one cell, named by 8 or more digits of its key: who computed it and why, what it
-    reads, what was assumed, and how its key is made up.
+    """Return all that is known of one cell: who computed it and why, what it reads, what was assumed, and how its key
+    is made up.
 
+    ``cell``: TRIAL/INSTRUMENT, where TRIAL is its number in ``study`` or 8 or more digits of its trial digest; or 8 or
+    more digits of its key, which are looked up in studies of up to 10,000 cells.
     Errors: UsageError when no study (or not ``study``) has such a cell.
     """
     from farm.work.explain import explain_cell

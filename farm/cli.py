@@ -33,6 +33,10 @@ StoreOption = Annotated[
 DatasetOption = Annotated[str, typer.Option("--dataset", help="dataset to ingest into (or FARM_DATASET; default main)")]
 SnapshotOption = Annotated[str, typer.Option("--snapshot", metavar="ID", help="a snapshot other than the newest")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on standard output, nothing else")]
+TrialsOption = Annotated[bool, typer.Option("--trials", help="with --json: all trials, however many there are")]
+CellsOption = Annotated[bool, typer.Option("--cells", help="with --json: all cells, however many there are")]
+NAME = "TRIAL[/INSTRUMENT]"
+"""TRIAL is a number, or 8 or more digits of a trial digest."""
 StudyArgument = Annotated[str, typer.Argument(metavar="STUDY", help="a study id (or its first characters), or a spec")]
 SpecArgument = Annotated[str, typer.Argument(metavar="SPEC", help="a study spec, a JSON file; - reads standard input")]
 
@@ -271,13 +275,23 @@ def results(
     store: StoreOption = "",
     snapshot: SnapshotOption = "",
     top: Annotated[int, typer.Option(min=1, help="rows of the leaderboard")] = 10,
+    trial: Annotated[str, typer.Option("--trial", metavar=NAME, help="this trial alone, or one cell of it")] = "",
+    trials: TrialsOption = False,
+    cells: CellsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     start_kernels()
     from farm import api
 
     outcome = api.results(study_or_spec(study), settings_of(store), snapshot=snapshot or None)
-    say(as_line(outcome.document()) if as_json else show.outcome_text(outcome, top))
+    if trial:
+        from farm.show_cell import trial_text
+
+        found = outcome.trial(trial)
+        say(as_line(found) if as_json else trial_text(found))
+    else:
+        text = as_line(outcome.document(trials=trials, cells=cells)) if as_json else show.outcome_text(outcome, top)
+        say(text)
 
 
 def report(
@@ -285,6 +299,7 @@ def report(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="where the HTML goes")] = Path(
         "report.html"
     ),
+    trial: Annotated[str, typer.Option("--trial", metavar=NAME, help="another than the winner, or one cell")] = "",
     store: StoreOption = "",
     snapshot: SnapshotOption = "",
     as_json: JsonOption = False,
@@ -292,14 +307,18 @@ def report(
     start_kernels()
     from farm import api
 
-    size = api.report(study_or_spec(study), settings_of(store), output, snapshot=snapshot or None)
+    settings = settings_of(store)
+    size = api.report(study_or_spec(study), settings, output, snapshot=snapshot or None, trial=trial or None)
     text = f"wrote {output} ({show.bytes_text(size)}, one file, opens offline)"
     say(as_line({"report": str(output), "bytes": size}) if as_json else text)
 
 
 def explain(
-    cell: Annotated[str, typer.Argument(metavar="CELL", help="a cell key, or its first 8 or more digits")],
-    study: Annotated[str, typer.Option("--study", metavar="STUDY", help="look only in this study")] = "",
+    cell: Annotated[
+        str,
+        typer.Argument(metavar="CELL", help="TRIAL/INSTRUMENT (a number or digits of a trial digest), or a cell key"),
+    ],
+    study: Annotated[str, typer.Option("--study", metavar="STUDY", help="look in this study, by whose numbers")] = "",
     store: StoreOption = "",
     as_json: JsonOption = False,
 ) -> None:

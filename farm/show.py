@@ -319,7 +319,7 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     size = counted(study.trials, "trial")
     if study.instruments is not None:
         size += f" on {counted(len(study.instruments), 'instrument')} = {counted(study.cells, 'cell')}"
-    silent = sum(verdict == "no_data" for verdict in outcome.results.verdict)
+    silent = outcome.results.verdict_counts().get("no_data", 0)
     made = f"{stats.cells_computed:,} computed, {stats.cells_reused:,} reused"
     inside = {stage: spent for stage, spent in stats.seconds.items() if stage.startswith("worker_")}
     spent_here = {stage: spent for stage, spent in stats.seconds.items() if stage not in inside}
@@ -352,15 +352,15 @@ def outcome_text(outcome: Outcome, top: int) -> str:
     best = int(ranking.trials[0]) if ranking is not None else 0
     said = [("note", line) for line in remarks_of_trial(outcome.results, outcome.spec, best)]
     said += [("counted", line) for line in incidents_of_trial(outcome.results, best)]
-    assumed = sorted({name for text in set(outcome.results.assumptions) for name in json.loads(text or "[]")})
-    ending = [*said, ("assumed", ", ".join(assumed))]
+    ending = [*said, ("assumed", ", ".join(outcome.results.assumed()))]
     if leaders:
         first = leaders[0]
         params = ", ".join(f"{name} {value}" for name, value in study.params(first["trial"]).items())
         which = f"trial {first['trial']}" + (f": {params}" if params else "")
-        ending = [("winner" if ranking else "first", which), ("fingerprint", first["fingerprint"]), *ending]
-        cell = study.keys[first["trial"] * len(study.cell_instruments)].hex()
-        ending.append(("look closer", f"farm report {study.id[:12]}, farm explain {cell[:12]}"))
+        ending = [("winner" if ranking else "first", which), ("fingerprint", first["fingerprint"] or ""), *ending]
+        cell = f"{first['trial']}/{study.cell_instruments[0] or ''}".rstrip("/")
+        closer = f"farm report {study.id[:12]}, farm explain {cell} --study {study.id[:12]}"
+        ending.append(("look closer", closer))
     return "\n".join([*lines, "", fields(wrapped(ending), "")])
 
 
@@ -427,6 +427,9 @@ def status_text(status: Mapping[str, Any]) -> str:
     for one in status["studies"]:
         if "error" in one:
             lines += [f"study {one['study'][:16]}", *_error_lines(one["error"])]
+    if status.get("other_formats"):
+        studies = counted(status["other_formats"], "study").replace("studys", "studies")
+        lines.append(f"passed over: {studies}, recorded by an older or a newer version")
     if status.get("strangers"):
         lines.append(
             f"passed over: {counted(status['strangers'], 'object')} in refs/ and studies/ whose names no farm gives"

@@ -198,8 +198,8 @@ GAPS = ({"op": "div", "a": ["close", "volume"]}, {"i": "ret", "n": 2, "of": "vol
 
 @st.composite
 def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
-    """A document as ``specs`` makes it, with parameters for some scalars (at most five, of few values), and two lets for
-    some numbers: one that is unknown now and then, and one that looks back.
+    """A document as ``specs`` makes it, with parameters for some scalars (at most five, of few values), and two lets
+    for some numbers: one that is unknown now and then, and one that looks back.
     """
     document = draw(specs(**options))
     syms = options.get("syms", ())

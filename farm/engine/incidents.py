@@ -17,7 +17,10 @@ import numpy as np
 
 from farm.engine.ledger import Run, Status
 from farm.market.panel import Market
-from farm.signals.evaluate import Signals
+from farm.program.template import RulesColumns
+from farm.signals.evaluate import MaskRows, Signals, TrialSignals
+from farm.spec.grammar import SIDES
+from farm.values.arrays import BOOL, I64
 
 SILENT = ("enter_never_known", "enter_never_true")
 
@@ -62,3 +65,24 @@ def silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str,
             never_true += one.is_enter_known
     found = dict(zip(SILENT, (never_known, never_true), strict=True))
     return {name: count for name, count in found.items() if count}
+
+
+def silent_trials(market: Market, rules: Sequence[RulesColumns], signals: Sequence[Sequence[TrialSignals]]) -> I64:
+    """Return how many entry conditions of each trial were never known, and never true, where there are such: (2, t)."""
+    found = np.zeros((len(SILENT), len(rules[0].side)), np.int64)
+    for columns, group in zip(rules, signals, strict=True):
+        is_both = columns.side == SIDES.index("both")
+        for one in group:
+            day = market.series[one.instrument].day
+            if day.size and int(day[-1]) >= market.start_day:
+                said = _ever(one.enter)
+                said |= is_both & _ever(one.enter_short)
+                found[0] += ~said & ~one.is_enter_known
+                found[1] += ~said & one.is_enter_known
+    return found
+
+
+def _ever(mask: MaskRows) -> BOOL:
+    """Whether a condition is true at some bar, (t,)."""
+    ever: BOOL = np.bitwise_or.reduce(mask.bits, axis=1) != 0
+    return ever[mask.row_of]

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from farm.engine.layout import (
+    Sleeve,
     account_table,
     asset_table,
     by_asset,
-    columns_of,
     limit_row,
     number_rows,
     position_table,
@@ -29,16 +31,17 @@ from farm.kernels import records, trials
 from farm.kernels.records import Table, Tables
 from farm.kernels.trials import Kept, Subject, TrialRows
 from farm.market.tape import Tape
-from farm.program.program import Program
-from farm.signals.evaluate import Signals
+from farm.program.template import RulesColumns
+from farm.signals.evaluate import TrialSignals
+from farm.spec.grammar import SIDES
 from farm.spec.spec import RunSpec
-from farm.values.arrays import F64, I64, U8, U64, readonly
+from farm.values.arrays import F64, I32, I64, readonly
 from farm.values.errors import FarmError
 
 ALL_COUNTS = (*COUNTS, "ruin", "lapsed_no_volume", "lapsed_no_bar", "lapsed_at_end")
 """Counted incidents of a trial, in the order of the kernel."""
 PACK_WORDS = 1 << 17
-_SIGNALS = ("enter", "exit", "enter_short", "exit_short", "add")
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,68 +111,75 @@ def _ends(arrays: Sequence[I64]) -> I64:
     return readonly(np.cumsum([one.shape[0] for one in arrays], dtype=np.int64))
 
 
-def stack(programs: Sequence[Program], signals: Sequence[Sequence[Sequence[Signals]]], stage: Stage) -> TrialRows:
-    """Return the rows of trials that were compiled and evaluated one by one; all of one template."""
+def trial_rows(
+    sleeves: Sequence[Sleeve],
+    rules: Sequence[RulesColumns],
+    signals: Sequence[Sequence[TrialSignals]],
+    stage: Stage,
+    run: RunSpec,
+) -> TrialRows:
+    """Return what differs between trials of one template on a stage: their rules, and what they look at.
+
+    ``signals``: per sleeve, per instrument of its universe in the order of the market, as ``evaluate_trials`` gives.
+    """
     tape = stage.tape
+    count, rows = len(rules[0].side), number_rows(sleeves)
+    mask_at = np.full((count, len(stage.held), trials.MASKS), records.NONE, np.int64)
+    number_at = np.full((count, len(stage.held), rows), records.NONE, np.int64)
+    first_bit = np.empty(len(stage.held), np.int64)
+    masks, numbers = _Side[np.uint64](np.uint64), _Side[np.float64](np.float64)
+    for x, one in enumerate(one for group in signals for one in group):
+        w, asset = stage.held[x]
+        first = first_bit[x] = tape.windows[asset].start
+        is_short = rules[w].side == SIDES.index("short")
+        is_both = rules[w].side == SIDES.index("both")
+        for at, mask in enumerate((one.enter, one.exit)):
+            found = masks.add(mask.bits, mask.row_of)
+            mask_at[:, x, at] = np.where(is_short, records.NONE, found)
+            mask_at[:, x, at + 2] = np.where(is_short, found, records.NONE)
+        for at, mask in enumerate((one.enter_short, one.exit_short)):
+            if is_both.any():
+                mask_at[is_both, x, at + 2] = masks.add(mask.bits, mask.row_of)[is_both]
+        if one.add is not None:
+            mask_at[:, x, trials.MASKS - 1] = masks.add(one.add.bits, one.add.row_of)
+        levels = ((1 + k, level) for k, level in enumerate(one.stop_levels))
+        for row, number in ((records.PREFER, one.prefer), *levels, (limit_row(sleeves[w]), one.limit)):
+            if number is not None:
+                number_at[:, x, row] = numbers.add(number.values, number.row_of) + first
     series = [tape.market.series[index] for index in tape.traded]
-    bits = _Bits()
-    rows = number_rows(programs[0].sleeves)
-    columns = [columns_of(program) for program in programs]
-    mask_at = np.full((len(programs), len(stage.held), trials.MASKS), records.NONE, np.int64)
-    number_at = np.full((len(programs), len(stage.held), rows), records.NONE, np.int64)
-    numbers: list[F64] = []
-    values = 0
-    for t, (program, said) in enumerate(zip(programs, signals, strict=True)):
-        for x, one in enumerate(one for group in said for one in sorted(group, key=lambda one: one.instrument)):
-            w, asset = stage.held[x]
-            window = tape.windows[asset]
-            side = program.sleeves[w].side
-            for kind, name in enumerate(_SIGNALS):
-                mask = getattr(one, name)
-                at = kind + 2 if side == "short" and name in ("enter", "exit") else kind
-                if mask is not None and (side == "both" or "short" not in name):
-                    mask_at[t, x, at] = bits.add(mask[window])
-            levels = ((1 + k, level) for k, level in enumerate(one.stop_levels))
-            for row, column in ((records.PREFER, one.prefer), *levels, (limit_row(program.sleeves[w]), one.limit)):
-                if column is not None:
-                    number_at[t, x, row] = values
-                    numbers.append(column[window])
-                    values += window.stop - window.start
     return TrialRows(
-        sleeve=_tables(sleeve_table(programs[0].sleeves, rules) for rules in columns),
-        stop=_tables(stop_table(rules) for rules in columns),
-        position=_tables(position_table(programs[0].run, rules, stage.held, series) for rules in columns),
-        mask=bits.words(),
+        sleeve=readonly(sleeve_table(sleeves, rules)),
+        stop=readonly(stop_table(rules)),
+        position=readonly(position_table(run, rules, stage.held, series)),
+        mask=masks.joined(),
         mask_at=readonly(mask_at),
-        first_bit=readonly(np.zeros(len(stage.held), np.int64)),
-        number=readonly(np.concatenate([np.empty(0), *numbers])),
+        first_bit=readonly(first_bit),
+        number=numbers.joined(),
         number_at=readonly(number_at),
     )
 
 
-def _tables(tables: Iterator[Table]) -> Table:
-    return readonly(np.concatenate(list(tables)))
+class _Side(Generic[_Scalar]):
+    """Tables of rows, side by side as one array."""
 
+    def __init__(self, dtype: type[_Scalar]) -> None:
+        self._tables: dict[int, int] = {}
+        self._found: list[npt.NDArray[_Scalar]] = [np.empty(0, dtype)]
+        self._end = 0
 
-class _Bits:
-    """Masks of bits, one behind the other, each from a word of its own on."""
+    def add(self, table: npt.NDArray[_Scalar], row_of: I32) -> I64:
+        """Return where the row of each trial begins."""
+        start = self._tables.get(id(table))
+        if start is None:
+            start = self._tables[id(table)] = self._end
+            self._found.append(table.reshape(-1))
+            self._end += table.size
+        found: I64 = start + row_of.astype(np.int64) * table.shape[1]
+        return found
 
-    def __init__(self) -> None:
-        self._found: list[U64] = []
-        self._words = 0
-
-    def add(self, mask: U8) -> int:
-        at = self._words
-        words = -(-len(mask) // 64)
-        padded = np.zeros(words * 8, np.uint8)
-        packed = np.packbits(mask, bitorder="little")
-        padded[: len(packed)] = packed
-        self._found.append(padded.view(np.uint64))
-        self._words += words
-        return at
-
-    def words(self) -> U64:
-        return readonly(np.concatenate([np.empty(0, np.uint64), *self._found]))
+    def joined(self) -> npt.NDArray[_Scalar]:
+        """Return all tables."""
+        return readonly(np.concatenate(self._found))
 
 
 class TrialRun:

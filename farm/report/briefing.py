@@ -14,21 +14,23 @@ import numpy as np
 
 from farm.engine.ledger import OrderKind, Records, Run
 from farm.market.panel import InstrumentSeries
-from farm.report.report import CellView, ReportInput, TradeRow, TrialRow
+from farm.report.report import LEADERS_MAX, CellView, ReportInput, TradeRow, TrialRow
 from farm.results.document import nullable
 from farm.results.remarks import ASSUMPTIONS, incidents_of_trial, remarks_of_trial
-from farm.results.results import Ranking, Results
-from farm.results.segment import parsed
+from farm.results.results import Cells, Ranking, Results
 from farm.spec.spec import RunSpec, StudySpec
 from farm.store.base import Store
 from farm.study.ranking import over_cells
 from farm.study.split import buckets_of
 from farm.values.arrays import F64, I32
-from farm.values.metrics import BUCKETS, HEADLINES
+from farm.values.metrics import BUCKETS, HEADLINES, METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.units import MICRO, iso
 from farm.work.context import CellMarket, Scored
 from farm.work.run import BlockRunner, Outcome
+
+CELLS_MAX = 24
+"""Most cells of a trial on one page: each is computed again, and has a curve and tables of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,51 +42,72 @@ class WinnerCell:
 
 
 def report_of(
-    outcome: Outcome, store: Store, *, trial: int | None = None, settings: CacheSettings | None = None
+    outcome: Outcome,
+    store: Store,
+    *,
+    trial: int | None = None,
+    position: int | None = None,
+    settings: CacheSettings | None = None,
 ) -> ReportInput:
-    """Return what the report of a finished study says: of its winner, or of another trial.
+    """Return what the report of a finished study says: of its winner, or of another trial; of all its cells, or one.
 
-    The trial's cells are computed again and compared with what is stored (ResultConflict).
+    The cells that are shown are computed again and compared with what is stored (ResultConflict).
     """
     study = outcome.study
     if trial is None:
         trial = int(outcome.ranking.trials[0]) if outcome.ranking is not None else 0
     runner = BlockRunner(store, settings=settings)
     context = runner.context(study)
-    cells = []
-    for position in range(len(study.cell_instruments)):
-        if context.has_data(position):
-            scored = runner.recompute(study, trial, position)
-            cells.append(WinnerCell(scored, context.market(position)))
+    cells = {}
+    for place in _positions(outcome.results, outcome.ranking, trial) if position is None else [position]:
+        if context.has_data(place):
+            cells[place] = WinnerCell(runner.recompute(study, trial, place), context.market(place))
         else:
-            cells.append(WinnerCell(None, None))
+            cells[place] = WinnerCell(None, None)
     return brief(outcome.results, outcome.ranking, outcome.spec, trial, cells)
 
 
+def _positions(results: Results, ranking: Ranking | None, trial: int) -> list[int]:
+    """Return the cells of a trial that a report shows: all, or of many the best and the worst, in their order."""
+    width = len(results.study.cell_instruments)
+    if width <= CELLS_MAX:
+        return list(range(width))
+    metric, bucket = (ranking.metric, ranking.bucket) if ranking is not None else ("total_return", "full")
+    values = results.column(metric, bucket, np.array([trial]))[0]
+    known = np.argsort(values, kind="stable")[: int(np.isfinite(values).sum())].tolist()
+    half = CELLS_MAX // 2
+    return sorted({*known[:half], *known[-half:]} or range(CELLS_MAX))
+
+
 def brief(
-    results: Results, ranking: Ranking | None, spec: StudySpec, trial: int, cells: Sequence[WinnerCell]
+    results: Results, ranking: Ranking | None, spec: StudySpec, trial: int, cells: Mapping[int, WinnerCell]
 ) -> ReportInput:
-    """Return the report of ``trial``, whose ``cells`` stand in the order of the study's instruments."""
+    """Return the report of ``trial``, of which these ``cells`` are shown, by position."""
     study = results.study
     numbers = [trial] + [int(other) for other in _numbers(results, ranking) if other != trial]
-    assumptions = sorted({name for text in results.assumptions for name in parsed(text)})
+    stored = results.cells([trial])
+    said = remarks_of_trial(results, spec, trial)
+    if len(cells) < len(study.cell_instruments):
+        which = "the best and the worst of them" if len(cells) > 1 else "one of them"
+        count = len(study.cell_instruments)
+        said.append(f"the trial has {count:,} instruments, and this page shows {which}; farm results has all")
     return ReportInput(
         title=spec.name or f"Study {study.id[:12]}",
         study=study.id,
         snapshot=study.snapshot,
-        fingerprint=results.fingerprints[trial],
+        fingerprint=stored.fingerprint(0),
         trial_key=study.trial_key(trial),
         objective=_objective(results, ranking),
         objective_metric=ranking.metric if ranking else "total_return",
         direction=ranking.direction if ranking else "max",
         parameters=study.names,
-        cells=tuple(_cell(results, spec, trial, position, cell) for position, cell in enumerate(cells)),
+        cells=tuple(_cell(results, stored, spec, position, cell) for position, cell in cells.items()),
         trials=_trials(results, ranking, numbers),
         trial_metrics=tuple(_trial_metrics(results, ranking)),
         counts=tuple(_counts(results)),
         settings=tuple(_settings(spec.run, study.sessions)),
-        assumptions=tuple(ASSUMPTIONS.get(name, name) for name in assumptions),
-        remarks=tuple(remarks_of_trial(results, spec, trial)),
+        assumptions=tuple(ASSUMPTIONS.get(name, name) for name in results.assumed()),
+        remarks=tuple(said),
         incidents=tuple(incidents_of_trial(results, trial)),
         reproduce=(f"farm results {study.id[:12]}", "farm run SPEC --fresh"),
     )
@@ -104,27 +127,29 @@ def _objective(results: Results, ranking: Ranking | None) -> str:
 
 def _trial_metrics(results: Results, ranking: Ranking | None) -> list[tuple[str, str]]:
     """Return (title, metric) of the columns beside the objective; their values are those of ``_trials``."""
-    last = "oos" if results.out_of_sample is not None else "full"
+    last = "oos" if "oos" in results.buckets else "full"
     first = (ranking.metric,) if ranking is not None and last == "oos" else ()
     return [(f"{name}, {BUCKETS[last]}", name) for name in dict.fromkeys((*first, *HEADLINES))]
 
 
 def _trials(results: Results, ranking: Ranking | None, numbers: Sequence[int]) -> tuple[TrialRow, ...]:
-    bucket = "oos" if results.out_of_sample is not None else "full"
+    bucket = "oos" if "oos" in results.buckets else "full"
     over = ranking.over if ranking is not None else "median"
+    shown = np.array(numbers[:LEADERS_MAX])
     columns = [
-        nullable(over_cells(results.column(name, bucket), over)) for _, name in _trial_metrics(results, ranking)
-    ]  # fmt: skip
+        nullable(over_cells(results.column(name, bucket, shown), over)) for _, name in _trial_metrics(results, ranking)
+    ]
+    fingerprints = results.fingerprints(shown)
     objective = nullable(ranking.value) if ranking is not None else [None] * results.study.trials
     return tuple(
         TrialRow(
             number=trial,
-            values=tuple(results.study.values[trial]),
+            values=tuple(results.study.params(trial).values()),
             objective=objective[trial],
-            metrics=tuple(column[trial] for column in columns),
-            fingerprint=results.fingerprints[trial],
+            metrics=tuple(column[at] for column in columns) if at < len(shown) else (),
+            fingerprint=fingerprints[at] if at < len(shown) else None,
         )
-        for trial in numbers
+        for at, trial in enumerate(numbers)
     )
 
 
@@ -135,7 +160,7 @@ def _counts(results: Results) -> list[tuple[str, int]]:
         ("Duplicates", study.duplicates),
         ("Excluded by constraints", study.excluded),
         ("Backtests", study.cells),
-        ("Cells without data", sum(1 for verdict in results.verdict if verdict)),
+        ("Cells without data", sum(results.verdict_counts().values())),
     ]
     return [(name, count) for name, count in pairs if count or name in ("Trials tried", "Backtests")]
 
@@ -157,10 +182,9 @@ def _settings(run: RunSpec, sessions: int) -> list[tuple[str, str]]:
     ]
 
 
-def _cell(results: Results, spec: StudySpec, trial: int, position: int, cell: WinnerCell) -> CellView:
+def _cell(results: Results, stored: Cells, spec: StudySpec, position: int, cell: WinnerCell) -> CellView:
     study = results.study
-    width = len(study.cell_instruments)
-    row = trial * width + position
+    vectors = {bucket: stored.vector(METRIC_NAMES, bucket, 0, position) for bucket in results.buckets}
     instrument = study.cell_instruments[position]
     name = study.symbols[instrument] if instrument is not None else _universe(study.symbols)
     boundary = None
@@ -182,14 +206,14 @@ def _cell(results: Results, spec: StudySpec, trial: int, position: int, cell: Wi
         equity=equity,
         comparison=comparison,
         comparison_name=label,
-        full=results.full[row],
-        in_sample=None if results.in_sample is None else results.in_sample[row],
-        out_of_sample=None if results.out_of_sample is None else results.out_of_sample[row],
+        full=vectors["full"],
+        in_sample=vectors.get("is"),
+        out_of_sample=vectors.get("oos"),
         out_of_sample_day=boundary,
         trades=tuple(trades),
-        ledger=results.ledger[row].tobytes().hex() if results.simulated[row] else "",
-        stats=results.stats[row].tobytes().hex(),
-        verdict=results.verdict[row] or None,
+        ledger=stored.digest("ledger", 0, position),
+        stats=stored.digest("stats", 0, position),
+        verdict=stored.verdict(0, position),
     )
 
 

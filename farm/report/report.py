@@ -22,6 +22,8 @@ from farm.values.units import iso
 
 TRADES_MAX = 1000
 LEADERS_MAX = 25
+NOT_MADE = "not made: the study proves other cells"
+"""In place of a digest."""
 RISK_ROWS = tuple(name for name in METRIC_NAMES[: METRIC_NAMES.index("orders")] if name != "pct_change")
 TRADING_ROWS = METRIC_NAMES[METRIC_NAMES.index("orders") :]
 
@@ -64,21 +66,22 @@ class CellView:
     out_of_sample: F64 | None
     out_of_sample_day: int | None
     trades: tuple[TradeRow, ...]
-    ledger: str
-    stats: str
+    ledger: str | None
+    stats: str | None
     verdict: str | None = None
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A ranked trial: parameter values in the order of ``ReportInput.parameters``, its objective, more numbers in the
-    order of ``ReportInput.trial_metrics``, its fingerprint."""
+    """A ranked trial: parameter values in the order of ``ReportInput.parameters``, its objective; of the first
+    LEADERS_MAX also more numbers in the order of ``ReportInput.trial_metrics``, and the fingerprint, where one was
+    made."""
 
     number: int
     values: tuple[object, ...]
     objective: float | None
     metrics: tuple[float | None, ...]
-    fingerprint: str
+    fingerprint: str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +99,7 @@ class ReportInput:
     title: str
     study: str
     snapshot: str
-    fingerprint: str
+    fingerprint: str | None
     trial_key: str
     objective: str
     objective_metric: str
@@ -177,7 +180,7 @@ def _header(report: ReportInput) -> str:
             pairs.append(("Winner", chosen))
     pairs += [(name, f"{count:,}") for name, count in report.counts]
     pairs += [
-        ("Fingerprint", f'<span class="hash">{text(report.fingerprint)}</span>'),
+        ("Fingerprint", f'<span class="hash">{text(report.fingerprint or NOT_MADE)}</span>'),
         ("Study", f'<span class="hash">{text(report.study)}</span>'),
         ("Snapshot", f'<span class="hash">{text(report.snapshot)}</span>'),
         ("Trial", f'<span class="hash">{text(report.trial_key)}</span>'),
@@ -258,8 +261,8 @@ def _cell(cell: CellView, at: int, drawings: dict[str, charts.Figure]) -> str:
         _metric_tables(cell),
         _months(cell),
         _trades(cell),
-        '<p class="note">ledger <span class="hash">' + text(cell.ledger) + "</span><br>"
-        'stats <span class="hash">' + text(cell.stats) + "</span></p>",
+        '<p class="note">ledger <span class="hash">' + text(cell.ledger or NOT_MADE) + "</span><br>"
+        'stats <span class="hash">' + text(cell.stats or NOT_MADE) + "</span></p>",
     ]
     return f'<section class="cell"{hidden}>{"".join(parts)}</section>'
 
@@ -376,7 +379,7 @@ def _leaders(report: ReportInput) -> str:
         pairs = zip(report.trial_metrics, trial.metrics, strict=True)
         values += [figures.metric_text(name, value) for (_, name), value in pairs]
         row = _row(str(rank), values, "best" if rank == 1 else "")
-        digest = f'<td><span class="hash">{text(trial.fingerprint[:12])}</span></td>'
+        digest = f'<td><span class="hash">{text((trial.fingerprint or figures.ABSENT)[:12])}</span></td>'
         rows.append(row.replace("</tr>", digest + "</tr>"))
     note = f'<p class="note">The first {len(rows)} of {len(report.trials):,} ranked trials.</p>'
     return f'<h2>Leaderboard</h2><div class="wide">{_table(head, rows)}</div>{note}'

@@ -1,40 +1,70 @@
-"""The catalog: study records and result segments in the bucket, found by key, written once.
+"""The catalog: study records, and result segments with their extents and axes, in the bucket.
 
     studies/<name>/study.json                    the record of a study, with its blocks
-    results/<family>/<name>-<block>.parquet      the rows of one block; family = template hash
+    results/<family>/<name>-<block>.parquet      the values of one block; family = template hash
+    results/<family>/<name>-<block>.extent       which cells these are: written last, and only then the block is there
+    results/<family>/axes/<digest>.arrow         the axes of a study: written before the first of its extents
 
 Rules: everything is created with ``put_if_absent`` and never changed. Who finds an object already there compares
-content: equal is a success (determinism makes it the normal case), different is a ``ResultConflict``. The catalog of a
-family is the union of its segments; a cell that several of them hold must have one fingerprint. A damaged object is a
-``DataError`` that names it for whoever needs it, never a cell that is silently computed again: the record of its study
-tells which cells a damaged segment held. What has another name than these is not looked at.
+content: equal is a success (determinism makes it the normal case), different is a ``ResultConflict``. A block has
+finished when both its segment and its extent are there: what a crash leaves of one is written again, and compared. The
+catalog of a family is the union of its segments; a look-up reads extents and axes, never values. Cells that several
+segments hold are compared when results are read, and by a fresh study. A damaged object is a ``DataError`` that names
+it for whoever needs it, never a cell that is silently computed again: the record of its study tells which cells a
+damaged extent named. What another version wrote, and what has another name than these, is not looked at.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from farm.results.results import Results, gather
-from farm.results.segment import Segment, decode, encode
-from farm.shard.layout import parse_segment_key, parse_study_key, results_prefix, segment_key, study_key
+from farm.results.compare import compare_patches, conflict
+from farm.results.extent import (
+    Extent,
+    StoredAxes,
+    decode_axes,
+    decode_extent,
+    encode_axes,
+    encode_extent,
+    extent_of,
+)
+from farm.results.lookup import Found, Patch, look_up
+from farm.results.results import Cells, Results, add_of_study, gather
+from farm.results.segment import Array, Segment, SegmentFile, damaged, encode
+from farm.shard.layout import (
+    axes_key,
+    extent_key,
+    parse_segment_key,
+    parse_study_key,
+    results_prefix,
+    segment_key,
+    study_key,
+)
 from farm.store.base import Store
-from farm.study.missing import Missing, all_missing
+from farm.study.axes import Axes
+from farm.study.block import Block
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import FRESH, Study
-from farm.values.arrays import I32
-from farm.values.errors import AlreadyExists, DataError, NotFound, ResultConflict, UsageError
+from farm.values.arrays import I32, I64, readonly
+from farm.values.errors import AlreadyExists, DataError, NotFound, OtherFormat, ResultConflict, UsageError
 from farm.values.shared import Shared
 
 SEGMENT_BYTES_MAX = 256 * 1024 * 1024
+AXES_BYTES_MAX = 128 * 1024 * 1024
 NOT_KEPT = sys.maxsize
 """A size that no budget has."""
 READS_IN_FLIGHT = 16
 STUDY_DIGITS_MIN = 8
+
+_NO_PROOF = readonly(np.empty(0, np.int64))
+T = TypeVar("T")
 
 
 def block_name(study: str, block: int) -> str:
@@ -42,42 +72,37 @@ def block_name(study: str, block: int) -> str:
     return f"{study}-{block:06d}"
 
 
-@dataclass(frozen=True)
-class Found:
-    """Where cells were found: (n,) each, an index into ``segments`` or -1, and the row there."""
+@dataclass(frozen=True, eq=False)
+class StoredCell:
+    """One cell, as ``cells`` of one trial and one subject, and the key of the segment that it was read from."""
 
-    segments: tuple[str, ...]
-    place: I32
-    row: I32
-
-    @property
-    def count(self) -> int:
-        """Number of cells found."""
-        return int((self.place >= 0).sum())
-
-
-@dataclass(frozen=True)
-class PlacesOf:
-    """Which segments hold cells of a study, and which cells are in none."""
-
-    segments: tuple[str, ...]
-    missing: Missing
+    segment: str
+    cells: Cells
 
 
 @dataclass(frozen=True, eq=False)
-class _Decoded:
-    """A segment as it was read, or why it cannot be used: that is not kept, it may be mended."""
+class _Decoded(Generic[T]):
+    """An object as it was read, or why it cannot be used: that is not kept, it may be mended."""
 
     size: int
-    segment: Segment | DataError
+    value: T | DataError
+
+
+class _Gone(DataError):
+    """An object that was there when it was looked for, and has been deleted since."""
 
 
 class Catalog:
-    """Results by key, over one store. Safe for many threads."""
+    """Results by their axes, over one store. Safe for many threads."""
 
-    def __init__(self, store: Store, *, segment_bytes_max: int = SEGMENT_BYTES_MAX) -> None:
+    def __init__(
+        self, store: Store, *, segment_bytes_max: int = SEGMENT_BYTES_MAX, axes_bytes_max: int = AXES_BYTES_MAX
+    ) -> None:
         self.store = store
-        self._segments: Shared[str, _Decoded] = Shared(segment_bytes_max, lambda decoded: decoded.size)
+        self._segments: Shared[str, bytes] = Shared(segment_bytes_max, len)
+        self._extents: Shared[str, _Decoded[Extent]] = Shared(axes_bytes_max, lambda decoded: decoded.size)
+        self._axes: Shared[str, _Decoded[StoredAxes]] = Shared(axes_bytes_max, lambda decoded: decoded.size)
+        self._own_axes: Shared[str, StoredAxes] = Shared(axes_bytes_max, lambda axes: axes.nbytes)
 
     # Study records
 
@@ -122,182 +147,312 @@ class Catalog:
     # Segments
 
     def put_segment(self, study: Study, block: int, segment: Segment) -> bool:
-        """Store the rows of a block; return whether they are new.
+        """Store the values of a block, and then its extent; return whether they are new.
 
-        Errors: ResultConflict when the block is stored with other rows; DataError when what is stored is damaged.
+        Errors: ResultConflict when the block is stored with other values; DataError when what is stored is damaged.
         """
         key = segment_key(study.family, block_name(study.name, block))
+        extent = extent_of(segment, self._own_axes.get(study.name, lambda: self._put_axes(study)))
+        is_new = True
         try:
             self.store.put_if_absent(key, encode(segment))
         except AlreadyExists:
-            try:
-                stored = decode(self.store.get(key), key)
-            except DataError as error:
-                hint = "delete this object and run the same command again"
-                raise DataError(error.message, place=key, hint=hint) from error
-            if stored.digest() != segment.digest():
-                raise _conflict(stored, segment, key, study) from None
-            return False
+            is_new = False
+            stored = _in_the_way(lambda: SegmentFile(self.store.get(key), key))
+            columns = _in_the_way(stored.read)
+            if stored.content != segment.content:
+                raise conflict(columns, segment, key, study) from None
+        try:
+            self.store.put_if_absent(extent_key(key), encode_extent(extent))
+        except AlreadyExists:
+            found = _in_the_way(lambda: decode_extent(self.store.get(extent_key(key)), extent_key(key)))
+            if found.content != extent.content:
+                raise ResultConflict(
+                    "the extent of this block names other values than those that are stored now",
+                    place=extent_key(key),
+                    hint="delete this object, if the segment beside it was deleted before",
+                ) from None
+            return is_new
         return True
+
+    def _put_axes(self, study: Study) -> StoredAxes:
+        """Store the axes of a study if they are not there, and return them."""
+        axes = StoredAxes(study.axes, study.table)
+        key = axes_key(study.family, axes.digest)
+        if not any(meta.key == key for meta in self.store.list(key)):
+            with suppress(AlreadyExists):  # somebody was faster; its name is its content
+                self.store.put_if_absent(key, encode_axes(axes))
+        return axes
 
     def finished_blocks(self, study: Study) -> frozenset[int]:
         """Return the blocks of the study that have a segment."""
-        finished = set()
-        for meta in self.store.list(f"{results_prefix(study.family)}{study.name}-"):
-            found = parse_segment_key(meta.key)
-            if found is not None and found[0] == study.name:
-                finished.add(found[1])
-        return frozenset(finished)
+        named = [parse_segment_key(key) for key in self._listed(f"{results_prefix(study.family)}{study.name}-")]
+        return frozenset(found[1] for found in named if found is not None and found[0] == study.name)
 
-    def read_segments(self, keys: Sequence[str]) -> list[Segment]:
-        """Return the segments under ``keys``, in order; NotFound, DataError."""
-        segments = []
-        for found in self._read(keys):
-            if isinstance(found, DataError):
-                raise found
-            segments.append(found)
-        return segments
+    def _listed(self, prefix: str) -> list[str]:
+        """Return the keys of the segments below ``prefix`` that are there with their extents, in bytewise order."""
+        keys = {meta.key for meta in self.store.list(prefix)}
+        return sorted(
+            key
+            for key in keys
+            if key.endswith(".parquet") and parse_segment_key(key) is not None and extent_key(key) in keys
+        )
 
-    def _read(self, keys: Sequence[str]) -> list[Segment | DataError]:
-        """Return the segments under ``keys``, in order, or why one cannot be used; NotFound."""
-        found = self._segments.get_many(keys, self._decode)
-        return [found[key].segment for key in keys]
+    def files(self, keys: Sequence[str]) -> Iterator[SegmentFile]:
+        """Yield the segments under ``keys``, in order, a few at a time. Errors: DataError for one that is
+        damaged or gone."""
+        for start in range(0, len(keys), READS_IN_FLIGHT):
+            some = keys[start : start + READS_IN_FLIGHT]
+            found = self._segments.get_many(some, lambda absent: dict(zip(absent, self._fetch(absent), strict=True)))
+            for key in some:
+                yield SegmentFile(found[key], key)
 
-    def _decode(self, keys: Sequence[str]) -> dict[str, _Decoded]:
-        """Fetch concurrently and decode one after the other: decoding is short and holds the interpreter, so threads
-        would only wait for one another."""
-        found: dict[str, _Decoded] = {}
-        for key, data in zip(keys, self._fetch(keys), strict=True):
-            try:
-                found[key] = _Decoded(len(data), decode(data, key))
-            except DataError as error:
-                found[key] = _Decoded(NOT_KEPT, error)
-        return found
+    def file_of(self, patch: Patch) -> SegmentFile:
+        """Return the segment that a patch lies in; DataError."""
+        return _meant(next(self.files([patch.key])), patch)
 
     def _fetch(self, keys: Sequence[str]) -> Iterator[bytes]:
         if len(keys) <= 1:
-            yield from map(self.store.get, keys)
+            yield from map(self._get, keys)
             return
         with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
-            yield from pool.map(self.store.get, keys)
+            yield from pool.map(self._get, keys)
 
-    def lookup(self, family: str, keys: Sequence[bytes]) -> Found:
-        """Return where the cells with these keys are stored in the family.
+    def _get(self, key: str) -> bytes:
+        try:
+            return self.store.get(key)
+        except NotFound as error:
+            raise _Gone("it was deleted a moment ago", place=key, hint="run the same command again") from error
 
-        Errors: ResultConflict when two segments hold one of them with different fingerprints; DataError when a damaged
-        one held a cell that no other has.
+    def _read_extents(self, keys: Sequence[str]) -> dict[str, Extent | DataError]:
+        """Return the extents of the segments under ``keys``, or why one cannot be used; DataError for one that is
+        gone."""
+        shared: dict[bytes, I32] = {}
+
+        def decode(absent: Sequence[str]) -> dict[str, _Decoded[Extent]]:
+            found: dict[str, _Decoded[Extent]] = {}
+            for key, data in zip(absent, self._fetch([extent_key(key) for key in absent]), strict=True):
+                try:
+                    extent = decode_extent(data, extent_key(key))
+                    # The blocks of a strip have the same trials: once in memory, and once to be matched.
+                    trials = shared.setdefault(extent.trials.tobytes(), extent.trials)
+                    found[key] = _Decoded(extent.nbytes, replace(extent, trials=trials))
+                except DataError as error:
+                    found[key] = _Decoded(NOT_KEPT, error)
+            return found
+
+        return {key: one.value for key, one in self._extents.get_many(keys, decode).items()}
+
+    def _read_axes(self, family: str, digests: Collection[str]) -> dict[str, StoredAxes | DataError]:
+        """Return axes by digest, or why they cannot be used."""
+
+        def decode(absent: Sequence[str]) -> dict[str, _Decoded[StoredAxes]]:
+            found: dict[str, _Decoded[StoredAxes]] = {}
+            for digest in absent:
+                key = axes_key(family, digest)
+                try:
+                    axes = decode_axes(self.store.get(key), digest, key)
+                    found[digest] = _Decoded(axes.nbytes, axes)
+                except NotFound:
+                    hint = "run with --fresh: the cells that were found by them are computed again"
+                    found[digest] = _Decoded(NOT_KEPT, DataError("axes of results are gone", place=key, hint=hint))
+                except DataError as error:
+                    found[digest] = _Decoded(NOT_KEPT, error)
+            return found
+
+        return {digest: one.value for digest, one in self._axes.get_many(sorted(digests), decode).items()}
+
+    # What is there of a study
+
+    def lookup(
+        self,
+        family: str,
+        axes: Axes,
+        metrics: Iterable[str] = (),
+        buckets: Iterable[str] = (),
+        proof: I64 | None = _NO_PROOF,
+        *,
+        without: Collection[str] = (),
+    ) -> Found:
+        """Return where cells are stored in the family, with these metrics, in these buckets, and which are missing.
+
+        ``proof``: the cells (trial x subjects + subject, ascending) that need digests too; None: all. ``without``: keys
+        of segments that count as absent.
+        Errors: DataError when a damaged extent, or damaged axes, held a cell that nothing else has.
         """
-        listed = (meta.key for meta in self.store.list(results_prefix(family)))
-        return self._locate(keys, tuple(key for key in listed if parse_segment_key(key) is not None))
+        keys = [key for key in self._listed(results_prefix(family)) if key not in without]
+        return self._locate(family, keys, axes, metrics, buckets, proof)
 
-    def lookup_study(self, study: Study) -> PlacesOf:
-        """Return which of a study's cells are stored, whoever computed them; every segment has all metrics and digests.
+    def lookup_study(self, study: Study, *, without: Collection[str] = ()) -> Found:
+        """Return where the cells of a study are stored, whoever computed them, with all that it wants of them."""
+        wanted = study.metrics, study.buckets, study.proof
+        return self.lookup(study.family, study.axes, *wanted, without=without)
 
-        Errors: as ``lookup``.
-        """
-        listed = (meta.key for meta in self.store.list(results_prefix(study.family)))
-        names = tuple(key for key in listed if parse_segment_key(key) is not None)
-        if not names:
-            return PlacesOf((), all_missing(study.trials, len(study.subjects)))
-        found = self._locate(study.keys, names)
-        rows, groups = np.unique((found.place < 0).reshape(study.trials, -1), axis=0, return_inverse=True)
-        return PlacesOf(found.segments, Missing(groups.ravel().astype(np.int32), rows))
+    def _locate(
+        self, family: str, keys: Sequence[str], axes: Axes, metrics: Iterable[str], buckets: Iterable[str],
+        proof: I64 | None,
+    ) -> Found:  # fmt: skip
+        extents = self._read_extents(keys)
+        of_axes = self._read_axes(family, {one.axes for one in extents.values() if isinstance(one, Extent)})
+        stored: list[tuple[str, Extent]] = []
+        unusable: dict[str, DataError] = {}
+        for key, extent in extents.items():
+            broken = extent if isinstance(extent, DataError) else of_axes[extent.axes]
+            if isinstance(broken, OtherFormat):
+                continue  # another version's, which is not damage: what it has is computed in this one too
+            if isinstance(broken, DataError):
+                unusable[key] = broken
+            elif isinstance(extent, Extent):
+                stored.append((key, extent))
+        known = {digest: one.axes for digest, one in of_axes.items() if isinstance(one, StoredAxes)}
+        found = look_up(axes, stored, known, metrics, buckets, proof)
+        if unusable and found.missing.count:
+            for key, error in unusable.items():
+                self._check_unneeded(key, error, found)
+        return found
 
-    def _locate(self, keys: Sequence[bytes], names: tuple[str, ...]) -> Found:
-        number = {key: cell for cell, key in enumerate(keys)}
-        place = np.full(len(keys), -1, np.int32)
-        row = np.zeros(len(keys), np.int32)
-        segments: dict[int, Segment] = {}
-        damaged: list[DataError] = []
-        for index, segment in enumerate(self._read(names)):
-            if isinstance(segment, DataError):
-                damaged.append(segment)
-                continue
-            segments[index] = segment
-            for position, key in enumerate(segment.keys()):
-                cell = number.get(key)
-                if cell is None:
-                    continue
-                if place[cell] < 0:
-                    place[cell], row[cell] = index, position
-                else:
-                    _compare(
-                        segments[place[cell]], int(row[cell]), segment, position, (names[place[cell]], names[index])
-                    )
-        if damaged:
-            absent = {keys[cell] for cell in np.flatnonzero(place < 0).tolist()}
-            for error in damaged:
-                self._check_unneeded(error, absent)
-        used = sorted({int(index) for index in place if index >= 0})
-        renumber = np.full(len(names) + 1, -1, np.int32)
-        renumber[used] = np.arange(len(used), dtype=np.int32)
-        return Found(tuple(names[index] for index in used), renumber[place], row)
-
-    def _check_unneeded(self, error: DataError, absent: Collection[bytes]) -> None:
-        """Raise ``error``, of a damaged segment, if one of the ``absent`` cells was or may have been in it."""
-        if not absent:
-            return
-        named = parse_segment_key(error.place)
-        assert named is not None, "only segments are read here"
+    def _check_unneeded(self, key: str, error: DataError, found: Found) -> None:
+        """Raise ``error``, of a segment that cannot be found by its axes, if a missing cell was or may be in it."""
+        named = parse_segment_key(key)
+        assert named is not None, "only segments are looked at here"
         try:
             owner = self.find_study(named[0])
         except DataError:
-            owner = None  # nobody knows what it held
+            owner = None  # nobody knows what it holds
         if owner is None or named[1] >= len(owner.blocks):
             raise error
-        if any(owner.keys[cell] in absent for cell in owner.cells_of(owner.blocks[named[1]])):
+        extent = _planned_extent(owner, owner.block(named[1]))
+        patches = look_up(found.axes, [(key, extent)], {"": owner.axes}, (), (), None).patches
+        if any(found.missing.has(patch.trials, patch.subjects) for patch in patches):
             raise error
 
     def results(self, study: Study) -> Results:
-        """Return the results of every cell of a finished study.
+        """Return the results of a finished study; what fits into memory is read and compared now.
 
-        Errors: DataError when a cell has no stored row (the study is not finished, or a segment was deleted), or a
-        segment is damaged; ResultConflict when two segments disagree about a cell.
+        Errors: DataError when a cell is not stored with all that the study wants (it is not finished, or a segment was
+        deleted), or a segment is damaged; ResultConflict when two segments disagree about a cell.
         """
+        source = _Source(self, study)
+        counts = {name for patch in source.found.patches for name in patch.extent.counts}
+        assumptions = {name for patch in source.found.patches for name in patch.extent.assumptions}
+        results = Results(study, counts, assumptions, source.read)
+        if results.fits:
+            results.stored(())
+        return results
+
+    def find_own(self, study: Study) -> Found:
+        """Return where the cells of a finished study are stored: in its own segments, in those that it reused, or else
+        in whatever the family has. Errors: DataError when some are not stored."""
         own = tuple(segment_key(study.family, block_name(study.name, block)) for block in range(len(study.blocks)))
         try:
-            found = self._locate(study.keys, study.segments + own)
-        except (NotFound, DataError):
+            keys = (*study.segments, *own)
+            wanted = study.metrics, study.buckets, study.proof
+            found = self._locate(study.family, keys, study.axes, *wanted)
+        except DataError:
             # A segment was deleted or damaged, or a block is not finished; the cells may well be in others.
-            found = self.lookup(study.family, study.keys)
-        absent = int((found.place < 0).sum())
-        if absent:
-            raise DataError(
-                f"{absent} of {study.cells} cells have no stored result",
-                place=f"study {study.name}",
-                hint="run the study again; where that does not help, with --fresh",
-            )
-        return gather(study, self.read_segments(found.segments), found.place, found.row)
+            return self.find_elsewhere(study, ())
+        return found if not found.missing.count else self.find_elsewhere(study, ())
+
+    def find_elsewhere(self, study: Study, without: Collection[str], because: DataError | None = None) -> Found:
+        """Return where the cells of a finished study are stored in its family, ``without`` some segments.
+
+        Errors: ``because``, or a DataError, when some are not stored.
+        """
+        found = self.lookup_study(study, without=without)
+        if not found.missing.count:
+            return found
+        own = self._listed(f"{results_prefix(study.family)}{study.name}-")
+        others = [one for one in self._read_extents(own).values() if isinstance(one, OtherFormat)]
+        if because is not None or others:
+            raise because or others[0]
+        raise DataError(
+            f"{found.missing.count} of {study.cells} cells have no stored result",
+            place=f"study {study.name}",
+            hint="run the study again; where that does not help, with --fresh",
+        )
+
+    def find_cell(self, study: Study, trial: int, subject: int) -> StoredCell | None:
+        """Return what is stored of one cell, with digests if some segment has them; None for a cell that is not."""
+        one = study.axes_of([trial], [subject])
+        patches = sorted(self.lookup(study.family, one).patches, key=lambda patch: not patch.has_all_proof)
+        if not patches:
+            return None
+        columns = self.file_of(patches[0]).read()
+        place = np.ix_(patches[0].rows, patches[0].columns)
+        found = {name: array[place] for name, array in columns.items()}
+        add_of_study(found, study, [subject])
+        return StoredCell(patches[0].key, Cells(np.array([trial]), found))
 
     def check_overlaps(self, study: Study) -> None:
         """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""
-        self.lookup(study.family, study.keys)
+        found = self.lookup(study.family, study.axes)
+        compare_patches(study, found.patches, self.file_of, is_damage_ignored=True)
 
 
-def _compare(first: Segment, row: int, second: Segment, other: int, places: Iterable[str]) -> None:
-    """Raise ResultConflict unless the two rows, of one key, have the same fingerprints."""
-    if (first.stats[row] == second.stats[other]).all() and (first.ledger[row] == second.ledger[other]).all():
-        return
-    raise ResultConflict(
-        f"cell {first.key[row].tobytes().hex()} has two different results: "
-        f"stats {first.stats[row].tobytes().hex()[:16]} and {second.stats[other].tobytes().hex()[:16]}",
-        place=" and ".join(places),
-        hint="one of them was computed on a machine whose numerics differ, or by changed code with the same "
-        "semantics version",
-    )
+class _Source:
+    """The cells of a finished study, read from where they are, and from elsewhere when that is damaged."""
+
+    def __init__(self, catalog: Catalog, study: Study) -> None:
+        self._catalog = catalog
+        self._study = study
+        self._bad: dict[str, DataError] = {}
+        self.found = catalog.find_own(study)
+        self._is_compared = False
+
+    def read(self, names: Sequence[str], trials: I64 | None) -> dict[str, Array]:
+        """Return columns by name, of all trials or of some; see ``results.ReadColumns``."""
+        while True:
+            try:
+                if not self._is_compared:
+                    self._compare()
+                shape = len(self.found.axes.trial), len(self.found.axes.subjects)
+                return gather(shape, self._study.proof, self._parts(names, trials), names, trials)
+            except DataError as error:
+                self._leave_out(error)
+
+    def _compare(self) -> None:
+        if sum(patch.cells for patch in self.found.patches) > self.found.count:
+            compare_patches(self._study, self.found.patches, self._catalog.file_of)
+        self._is_compared = True
+
+    def _leave_out(self, error: DataError) -> None:
+        if parse_segment_key(error.place) is None or error.place in self._bad:
+            raise error
+        self._bad[error.place] = error
+        self.found = self._catalog.find_elsewhere(
+            self._study, self._bad.keys(), None if isinstance(error, _Gone) else error
+        )
+        self._is_compared = False
+
+    def _parts(self, names: Sequence[str], trials: I64 | None) -> Iterator[tuple[list[Patch], dict[str, Array]]]:
+        wanted = np.ones(len(self.found.axes.trial), np.bool_)
+        if trials is not None:
+            wanted[:] = False
+            wanted[trials] = True
+        patches: dict[str, list[Patch]] = {}
+        for patch in self.found.patches:
+            if trials is None or wanted[patch.trials].any():
+                patches.setdefault(patch.key, []).append(patch)
+        for file in self._catalog.files(list(patches)):
+            yield patches[file.place], _meant(file, patches[file.place][0]).read(file.names.intersection(names))
 
 
-def _conflict(stored: Segment, segment: Segment, key: str, study: Study) -> ResultConflict:
-    """Name the first row in which two versions of a block differ."""
-    message = f"the block is stored with other rows ({stored.rows} rows, {segment.rows} now)"
-    for row in range(min(stored.rows, segment.rows)):
-        pairs = [(getattr(stored, name)[row], getattr(segment, name)[row]) for name in ("key", "stats", "ledger")]
-        if not all((first == second).all() for first, second in pairs):
-            where = f"trial {segment.trial[row]}, instrument {segment.instrument[row] or '-'}"
-            message = f"{where}: the stored result differs from the one computed now"
-            break
-    return ResultConflict(
-        message,
-        place=key,
-        hint=f"determinism is broken between two machines or versions; study {study.id[:12]} keeps the stored rows",
-    )
+def _planned_extent(owner: Study, block: Block) -> Extent:
+    """Return what the segment of a block has, if it has all that can be wanted."""
+    return Extent("", block.trials, block.positions, (), (), (), (), True, "")
+
+
+def _meant(file: SegmentFile, patch: Patch) -> SegmentFile:
+    """Return the segment, if it is the one that its extent means; DataError."""
+    if file.content != patch.extent.content:
+        raise damaged(file.place, "is not the one that its extent means")
+    return file
+
+
+def _in_the_way(read: Callable[[], T]) -> T:
+    """Return what is stored where something else was to be written; DataError with the hint to delete it."""
+    try:
+        return read()
+    except DataError as error:
+        hint = "delete this object and run the same command again"
+        raise type(error)(error.message, place=error.place, hint=hint) from error

@@ -19,8 +19,10 @@ from farm.shard.layout import is_of_study, lease_key, leases_prefix
 from farm.store.base import Store
 from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound
+from farm.values.formats import check_format
 
 FORMAT = "farm-lease-1"
+HINT = "delete this object: it tells who ran which blocks, and no result depends on it"
 IN_PROCESS = "in process"
 """Worker and reason of blocks that were computed without workers."""
 SENT = "sent"
@@ -72,8 +74,7 @@ def lease_record(data: bytes, key: str) -> LeaseRecord:
     """Return the record in ``data``, which is stored under ``key``; DataError when it is none, or damaged."""
     try:
         found = _ABSENT | json.loads(data)
-        if found["format"] != FORMAT:
-            raise ValueError(f"format {found['format']!r}")
+        check_format(found["format"], FORMAT, "lease record", key, HINT)
         record = LeaseRecord(
             **{name: _is(str, found[name]) for name in ("study", "worker", "reason", "lease", "nonce", "outcome")},
             **{name: _is(int, found[name]) for name in ("attempt", "cells", "bytes_fetched")},
@@ -89,7 +90,7 @@ def lease_record(data: bytes, key: str) -> LeaseRecord:
         raise DataError(
             f"lease record cannot be read ({type(error).__name__}: {error})",
             place=key,
-            hint="delete this object: it tells who ran which blocks, and no result depends on it",
+            hint=HINT,
         ) from error
     return record
 

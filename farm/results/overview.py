@@ -12,33 +12,42 @@ from farm.shard.snapshot import read_head
 from farm.store.base import Store
 from farm.study.reads import BARS
 from farm.study.trials import FRESH
-from farm.values.errors import DataError
+from farm.values.errors import DataError, OtherFormat
 from farm.values.units import iso
 
 
 def store_status(store: Store) -> dict[str, Any]:
     """Return the datasets and all studies of the store.
 
-    A dataset or study that is damaged has an ``error`` instead; ``strangers`` counts the objects among refs and studies
-    whose names no farm gives.
+    A dataset or study that is damaged has an ``error`` instead; ``other_formats`` counts the studies whose records an
+    older or newer version has written, ``strangers`` the objects among refs and studies whose names no farm gives.
     """
     catalog = Catalog(store)
     refs = [parse_ref_key(meta.key) for meta in store.list("refs/")]
     of_studies = [meta.key for meta in store.list("studies/")]
     names = [name for key in of_studies if (name := parse_study_key(key)) is not None]
     datasets = sorted({ref[0] for ref in refs if ref is not None})
+    studies, other_formats = [], 0
+    for name in names:
+        try:
+            studies.append(_or_error("study", name, lambda name: _study_status(catalog, name, full=False)))
+        except OtherFormat:
+            other_formats += 1
     return {
         "store": store.url,
         "datasets": [_or_error("dataset", name, lambda name: _dataset_status(store, name)) for name in datasets],
-        "studies": [_or_error("study", name, lambda name: _study_status(catalog, name, full=False)) for name in names],
+        "studies": studies,
+        "other_formats": other_formats,
         "strangers": refs.count(None) + sum(not is_of_study(key) for key in of_studies),
     }
 
 
 def _or_error(what: str, name: str, ask: Callable[[str], dict[str, Any]]) -> dict[str, Any]:
-    """Return the status of ``name``, or, where it is damaged, its name and the error."""
+    """Return the status of ``name``, or, where it is damaged, its name and the error. Errors: OtherFormat."""
     try:
         return ask(name)
+    except OtherFormat:
+        raise
     except DataError as error:
         return {what: name, "error": error.to_json()}
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from farm.program.lookback import LookBack
 from farm.program.template import compile_study
-from farm.results.results import Results
-from farm.results.segment import parsed
+from farm.results.results import Cells, Results
 from farm.spec.spec import StudySpec
 from farm.spec.table import ParamTable
 from farm.study.coverage import AFTER, BEFORE, OF_BENCHMARK, OTHER_CALENDAR, WITHOUT, Coverage
@@ -74,12 +75,7 @@ def counted(name: str, count: int) -> str:
 
 def counts_of_trial(results: Results, trial: int) -> dict[str, int]:
     """Return what is counted in the cells of a trial, added up, in the order of ``COUNTED``."""
-    width = len(results.study.cell_instruments)
-    found: dict[str, int] = {}
-    for text in results.counts[trial * width : (trial + 1) * width]:
-        for name, count in parsed(text).items():
-            found[name] = found.get(name, 0) + count
-    return ordered(found)
+    return ordered(results.cells([trial]).counts(0, slice(None)))
 
 
 def incidents_of_trial(results: Results, trial: int) -> list[str]:
@@ -95,9 +91,17 @@ def ordered(counts: Mapping[str, int]) -> dict[str, int]:
 
 def remarks_of_trial(results: Results, spec: StudySpec, trial: int) -> list[str]:
     """Return what has to be said of a trial beside its numbers, the gravest first."""
-    has_traded = bool((results.column("fills")[trial] > 0).any())
+    has_traded = has_fills(results.cells([trial]), 0, slice(None))
     counts = counts_of_trial(results, trial)
     return remarks(results.study, spec, trial, None, counts, has_traded=has_traded)
+
+
+def has_fills(cells: Cells, at: int, subject: int | slice) -> bool:
+    """Return whether anything was bought or sold, as far as the stored metrics tell; True where they do not."""
+    fills, trades, gained = (cells.metric(name)[at, subject] for name in ("fills", "trades", "total_return"))
+    if "full.fills" in cells.columns:
+        return bool(np.any(fills > 0))
+    return bool(np.any(trades > 0) or np.any(np.abs(gained) > 0)) or "full.trades" not in cells.columns
 
 
 def remarks(

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from farm.results.document import hex_digests, keys_of
 from farm.results.results import Ranking, Results
-from farm.results.segment import split_bytes
+from farm.results.segment import VERDICTS
 from farm.study.ranking import over_cells
 from farm.study.trials import Study
 from farm.values.arrays import F64, I64
@@ -26,23 +27,25 @@ def cell_table(results: Results, ranking: Ranking | None) -> pa.Table:
     """
     study = results.study
     width = len(study.cell_instruments)
+    cells = results.cells(np.arange(study.trials))
     columns: dict[str, Any] = {
         "trial": pa.array(np.repeat(np.arange(study.trials, dtype=np.int32), width)),
         "rank": pa.array(np.repeat(_ranks(study, ranking), width), pa.int32(), from_pandas=True),
         "objective": _nullable(np.repeat(_values(study, ranking), width)),
         "instrument": pa.array(study.cell_instruments * study.trials, pa.string()),
     }
-    for position, name in enumerate(study.names):
-        values = [row[position] for row in study.values for _ in range(width)]
-        columns[f"params.{name}"] = pa.array(values)
-    columns["verdict"] = pa.array([verdict or None for verdict in results.verdict], pa.string())
-    columns["equity_end"] = pa.array(results.equity_end_micro / MICRO, mask=~results.simulated)
-    for prefix, bucket in (("full", results.full), ("is", results.in_sample), ("oos", results.out_of_sample)):
-        if bucket is not None:
-            columns |= {f"{prefix}.{name}": _nullable(bucket[:, at]) for at, name in enumerate(results.metrics)}
-    columns["key"] = [key.hex() for key in study.keys]
-    columns["stats"] = [digest.hex() for digest in split_bytes(results.stats)]
-    columns["ledger"] = pa.array([digest.hex() for digest in split_bytes(results.ledger)], mask=~results.simulated)
+    for name, values, codes in zip(study.table.names, study.table.values, study.table.codes, strict=True):
+        columns[f"params.{name}"] = pa.array(values).take(pa.array(np.repeat(codes, width)))
+    is_run, proof = cells.is_run.ravel(), cells.columns["proof"].ravel()
+    columns["verdict"] = pa.array([name or None for name in VERDICTS], pa.string()).take(
+        pa.array(cells.columns["verdict"].ravel())
+    )
+    columns["equity_end"] = pa.array(cells.columns["equity_end_micro"].ravel() / MICRO, mask=~is_run)
+    for bucket in results.buckets:
+        columns |= {f"{bucket}.{name}": _nullable(cells.metric(name, bucket).ravel()) for name in results.metrics}
+    columns["key"] = list(keys_of(results, cells))
+    columns["stats"] = pa.array(hex_digests(cells.columns["stats"]), mask=~proof)
+    columns["ledger"] = pa.array(hex_digests(cells.columns["ledger"]), mask=~(proof & is_run))
     return pa.table(columns)
 
 
@@ -57,17 +60,18 @@ def leader_rows(results: Results, ranking: Ranking | None, top: int) -> list[dic
     bucket, over = (ranking.bucket, ranking.over) if ranking is not None else ("full", "median")
     numbers: dict[str, F64] = {}
     if ranking is not None:
-        numbers["objective"] = ranking.value
-        if results.out_of_sample is not None and bucket != "oos":
-            numbers[f"oos.{ranking.metric}"] = over_cells(results.column(ranking.metric, "oos"), over)
+        numbers["objective"] = ranking.value[trials]
+        if "oos" in results.buckets and bucket != "oos":
+            numbers[f"oos.{ranking.metric}"] = over_cells(results.column(ranking.metric, "oos", trials), over)
     for metric in HEADLINES:
-        numbers[f"{bucket}.{metric}"] = over_cells(results.column(metric, bucket), over)
+        numbers[f"{bucket}.{metric}"] = over_cells(results.column(metric, bucket, trials), over)
+    fingerprints = results.fingerprints(trials)
     return [
-        {"rank": rank, "trial": trial}
-        | {f"params.{name}": value for name, value in zip(study.names, study.values[trial], strict=True)}
-        | {name: None if np.isnan(values[trial]) else float(values[trial]) for name, values in numbers.items()}
-        | {"fingerprint": results.fingerprints[trial]}
-        for rank, trial in enumerate(trials.tolist(), 1)
+        {"rank": at + 1, "trial": trial}
+        | {f"params.{name}": value for name, value in study.params(trial).items()}
+        | {name: None if np.isnan(values[at]) else float(values[at]) for name, values in numbers.items()}
+        | {"fingerprint": fingerprints[at]}
+        for at, trial in enumerate(trials.tolist())
     ]
 
 

@@ -9,7 +9,9 @@
     studies/<study>/leases/<lease>.json                 who ran what, and why
     inbox/<study>/<nonce>.json                          a submission; none shares its key with another
     inbox/<study>.json                                  one of an earlier version
-    results/<family>/<segment>.parquet                  rows of results
+    results/<family>/<study>-<block>.parquet            the values of a block: a segment
+    results/<family>/<study>-<block>.extent             which cells these are, and what is stored of them
+    results/<family>/axes/<digest>.arrow                the axes that extents refer to
 
 An object whose key does not match lies there for somebody else: readers pass it over.
 Names that people choose (datasets) are letters, digits, ``_``, ``-`` and ``.``, not starting with a dot.
@@ -30,7 +32,7 @@ _STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
 _OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
 _SUBMISSION = re.compile(r"inbox/(?P<study>[^/]+?)(/(?P<nonce>[^/]+))?\.json")
 _REMARK = re.compile(r"studies/(?P<study>[^/]+)/(?P<kind>leases|attempts|done)/[^/]+")
-_RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.parquet")
+_RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.(parquet|extent)")
 
 
 def check_dataset(name: str) -> str:
@@ -160,7 +162,17 @@ def segment_key(family: str, name: str) -> str:
     return f"{results_prefix(family)}{name}.parquet"
 
 
+def extent_key(segment: str) -> str:
+    """Key of what says which cells the segment under this key holds."""
+    return segment.removesuffix(".parquet") + ".extent"
+
+
+def axes_key(family: str, digest: str) -> str:
+    """Key of the axes with this digest."""
+    return f"{results_prefix(family)}axes/{digest}.arrow"
+
+
 def parse_segment_key(key: str) -> tuple[str, int] | None:
-    """Return the study and the block whose rows a result segment holds; None for any other key."""
+    """Return the study and the block whose values, or whose extent, lie under ``key``; None for any other key."""
     match = _RESULT.fullmatch(key)
     return None if match is None else (match["study"], int(match["block"]))

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from farm.spec.table import ParamTable
-from farm.values.arrays import I32, U8
+from farm.values.arrays import I32, I64, U8
 from farm.values.canon import canonical_json
 
 _TRIALS_AT_ONCE = 65_536
@@ -40,7 +40,7 @@ class Axes:
     subjects: tuple[str, ...]
     read: U8
 
-    def take(self, trials: I32 | slice, subjects: I32 | slice) -> Axes:
+    def take(self, trials: I32 | I64 | slice, subjects: I32 | I64 | slice) -> Axes:
         """Return the axes of these trials and subjects, with the history classes that occur."""
         classes, history = np.unique(self.history[trials], return_inverse=True)
         places = np.arange(len(self.subjects))[subjects]

@@ -32,6 +32,9 @@ between workers. A lease of the scheduler takes several."""
 CELLS_MAX = 4096
 """Most cells in one block: bounds the size of a segment whatever the cost model says."""
 
+STRIPS_TOLD_MAX = 50_000
+"""Most strips whose needs are told apart."""
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -180,7 +183,13 @@ class Blocks(Sequence[Block]):
         return np.flatnonzero(seen).astype(np.int32)
 
     def with_needs(self, needs: Callable[[I32], Mapping[str, int]]) -> Blocks:
-        """Return the blocks with the bytes per shard that ``needs`` tells of the positions of each strip."""
+        """Return the blocks with the bytes per shard that ``needs`` tells of the positions of each strip.
+
+        Beyond ``STRIPS_TOLD_MAX`` strips all are told the same, the needs of all subjects: so ragged a set of cells has
+        nothing that affinity could keep together, and the record stays small.
+        """
+        if len(self.pieces) > STRIPS_TOLD_MAX:
+            return replace(self, needs=(needs(np.arange(self.subjects, dtype=np.int32)),))
         number: dict[bytes, int] = {}
         found: list[Mapping[str, int]] = []
         of_strip = []

@@ -177,8 +177,8 @@ class Reads:
         return found
 
     def _text(self, instrument_id: str) -> tuple[list[tuple[str, I32, str]], str]:
-        """Return, per kind, the last day of each month up to the end of the run and their digests as JSON texts with a
-        comma after each; and the digest of the master."""
+        """Return, per kind, the last day of each month that begins before the end of the run, and their digests as JSON
+        texts with a comma after each; and the digest of the master."""
         found = self._texts.get(instrument_id)
         if found is None:
             kinds = [(kind, *self._month_texts(kind, instrument_id)) for kind in (BARS, *ACTIONS)]
@@ -195,7 +195,7 @@ class Reads:
         if begun > whole:
             month = int(table.month[own][whole]), int(table.rows[own][whole]), int(first[whole]), int(last[whole])
             texts.append(f'"{self._part_digest(kind, instrument_id, MonthRows(*month, ""))}",')
-        return np.minimum(last[:begun], np.int32(self._end_day)), "".join(texts)
+        return last[:begun], "".join(texts)
 
     def _part_digest(self, kind: str, instrument_id: str, month: MonthRows) -> str:
         """Return the digest that ``month`` would have without its rows after the end."""

@@ -15,8 +15,10 @@ import numpy as np
 from farm.engine.incidents import SILENT
 from farm.engine.trials import ALL_COUNTS, TrialRun
 from farm.kernels.trials import Kept
-from farm.results.record import NULL_STATS, CellResult, packed_digests, published
-from farm.results.rows import BlockRows
+from farm.results.record import NULL_STATS, packed_digests, published
+from farm.results.segment import NO_DATA, Segment
+from farm.study.block import Block
+from farm.study.trials import OF_SNAPSHOT, Study
 from farm.values.arrays import BOOL, F64, I64, U8, readonly
 from farm.values.errors import FarmError
 from farm.values.metrics import METRIC_NAMES
@@ -56,27 +58,30 @@ class BlockValues:
     ledger: U8
     stats: U8
 
-    def fill(self, rows: BlockRows, assumptions: tuple[str, ...]) -> None:
-        """Write the cells into the rows of a segment, trial by trial."""
-        trials, subjects = self.proof.shape
-        for row in range(trials * subjects):
-            t, s = divmod(row, subjects)
-            if not self.has_data[s]:
-                rows.put_no_data(row, assumptions)
-                continue
-            vectors = [self.values[bucket, :, t, s] for bucket in range(self.values.shape[0])] + [None, None]
-            counts = zip(COUNT_NAMES, self.counts[:, t, s].tolist(), strict=True)
-            rows.put(
-                row,
-                CellResult(
-                    equity_end_micro=int(self.equity_end_micro[t, s]),
-                    vectors=(vectors[0], vectors[1], vectors[2]),  # type: ignore[arg-type]
-                    ledger=self.ledger[t, s].tobytes().hex(),
-                    stats=self.stats[t, s].tobytes().hex(),
-                    assumptions=assumptions,
-                    counts={name: count for name, count in counts if count},
-                ),
-            )
+    def segment(self, study: Study, block: Block, assumptions: tuple[str, ...]) -> Segment:
+        """Return the cells of a block as they are stored: counts that occur, and digests of the cells in the proof.
+
+        ``assumptions``: what the spec assumes, without what the snapshot does.
+        """
+        names = sorted(name for name, counts in zip(COUNT_NAMES, self.counts, strict=True) if counts.any())
+        kept = tuple(sorted(set(assumptions) - OF_SNAPSHOT.keys()))
+        return Segment(
+            trials=block.trials,
+            params=study.table.take(block.trials),
+            axes=study.axes_of(block.trials, block.positions),
+            metrics=self.metrics,
+            buckets=study.buckets,
+            values=self.values,
+            equity_end_micro=self.equity_end_micro,
+            verdict=np.where(self.has_data, 0, NO_DATA).astype(np.uint8) * np.ones(self.proof.shape, np.uint8),
+            count_names=tuple(names),
+            counts=self.counts[[COUNT_NAMES.index(name) for name in names]],
+            assumption_names=kept,
+            assumptions=np.ones((len(kept), *self.proof.shape), np.bool_),
+            proof=self.proof,
+            ledger=self.ledger[self.proof],
+            stats=self.stats[self.proof],
+        )
 
 
 def compute(

@@ -21,10 +21,10 @@ import numpy as np
 
 from farm.columns.cache import ColumnCache
 from farm.engine.events import simulate
-from farm.engine.incidents import SILENT, incidents, silent
+from farm.engine.incidents import incidents, silent_trials
 from farm.engine.ledger import Run
 from farm.engine.room import RecordRoom
-from farm.engine.trials import Stage, stack, stage
+from farm.engine.trials import Stage, stage, trial_rows
 from farm.kernels.trials import TrialRows
 from farm.market.adjust import doubtful_splits
 from farm.market.benchmark import benchmark_returns
@@ -39,7 +39,7 @@ from farm.results.record import CellResult, Header, cell_result
 from farm.shard.dataset import Dataset
 from farm.shard.plan import ReadPlan
 from farm.shard.snapshot import Snapshot
-from farm.signals.evaluate import evaluate
+from farm.signals.evaluate import evaluate, evaluate_trials
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
@@ -268,15 +268,18 @@ class StudyContext:
     def trial_rows(self, trials: Sequence[int], position: int) -> tuple[TrialRows, I64]:
         """Return the rules and signals of trials on the instruments of a cell, and how often each was ``SILENT``:
         (2, trials)."""
-        shared = self.market(position)
-        programs = [self._program_of(trial, position) for trial in trials]
-        signals = [evaluate(program, shared.market, self._memory.series) for program in programs]
-        said = [silent(shared.market, one) for one in signals]
-        return stack(programs, signals, shared.stage), np.array([[one.get(n, 0) for one in said] for n in SILENT])
+        shared, table = self.market(position), self.study.table.take(trials)
+        instrument = self.study.cell_instruments[position]
+        subject = None if instrument is None else self.study.symbols[instrument]
+        signals = evaluate_trials(self._compiled, table, shared.market, subject, self._memory.series)
+        rules = self._compiled.rules(table)
+        rows = trial_rows(self._compiled.sleeves, rules, signals, shared.stage, self.spec.run)
+        return rows, silent_trials(shared.market, rules, signals)
 
-    def assumptions(self, trial: int) -> tuple[str, ...]:
-        """Return what the spec of a trial assumes."""
-        return self.program(trial)[1].assumptions
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """What the spec assumes."""
+        return self._compiled.assumptions
 
     def spec_hash(self, trial: int, position: int) -> str:
         """Return the hash of the resolved spec of a cell."""

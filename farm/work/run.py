@@ -25,12 +25,12 @@ import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
-from farm.results.catalog import Catalog
-from farm.results.document import FarmStats, document
+from farm.results.catalog import Catalog, StoredCell
+from farm.results.document import FarmStats, document, trial_objects
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
+from farm.results.record import CellResult
 from farm.results.results import Ranking, Results, ranking
-from farm.results.rows import BlockRows
-from farm.results.segment import Segment
+from farm.results.segment import Segment, metric_column
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
 from farm.shard.snapshot import Snapshot, read_head, read_snapshot
@@ -42,12 +42,14 @@ from farm.store.wrap import Metered
 from farm.study.needs import needs_of
 from farm.study.plan import Plan, make_plan, plan_study, study_id
 from farm.study.trials import Study, study_name
+from farm.values.canon import canonical_array_bytes
 from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
-from farm.values.metrics import METRIC_NAMES
+from farm.values.metrics import BUCKETS, METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
 from farm.work.block import CellError, compute
 from farm.work.context import Memory, Scored, StudyContext
+from farm.work.names import find_trial
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
 
 __all__ = [
@@ -110,9 +112,17 @@ class Outcome:
     ranking: Ranking | None
     stats: FarmStats
 
-    def document(self) -> dict[str, Any]:
-        """Return the document that ``farm run --json`` prints."""
-        return document(self.results, self.ranking, self.stats)
+    def document(self, *, trials: bool = False, cells: bool = False) -> dict[str, Any]:
+        """Return the document that ``farm run --json`` prints; ``trials``, ``cells``: all, however many there are."""
+        return document(self.results, self.ranking, self.stats, trials=trials, cells=cells)
+
+    def trial(self, name: str) -> dict[str, Any]:
+        """Return one trial as the document has it, with its number and its cells, or the one cell that ``name`` means:
+        TRIAL[/INSTRUMENT], TRIAL a number or digits of its trial digest. Errors: UsageError."""
+        trial, position = find_trial(self.study, name)
+        [found] = trial_objects(self.results, self.ranking, np.array([trial]), with_cells=True)
+        cells = found["cells"] if position is None else [found["cells"][position]]
+        return {"study": self.study.id, "trial": trial, **found, "cells": cells}
 
     def table(self) -> pa.Table:
         """Return one row per cell; see ``study.tables.cell_table``."""
@@ -281,15 +291,14 @@ class BlockRunner:
             trials, positions = mine.trials.tolist(), mine.positions.tolist()
         with clock.stage("read"):
             context.fetch(set(positions))
-        proof = np.ones((len(trials), len(positions)), np.bool_)
+            proof = context.study.proof_mask(mine.trials, mine.positions)
         try:
-            values = compute(context, trials, positions, METRIC_NAMES, proof, clock, self._check)
+            values = compute(context, trials, positions, context.study.metrics, proof, clock, self._check)
         except CellError as error:
             where = trials[error.trial], positions[error.subject]
             raise _of_cell(error.error, context.study, *where) from error.error
-        rows = BlockRows(context.study, block, METRIC_NAMES)
-        values.fill(rows, context.assumptions(0))
-        return self._store(waits, context.study, rows.segment(), context.bytes_fetched(), clock)
+        segment = values.segment(context.study, mine, context.assumptions)
+        return self._store(waits, context.study, segment, context.bytes_fetched(), clock)
 
     def _check(self) -> None:
         if self._stopped.is_set():
@@ -316,19 +325,27 @@ class BlockRunner:
         """
         context = self.context(study)
         scored = context.score(context.simulate(trial, position), trial, position)
-        cell = trial * len(context.study.cell_instruments) + position
-        found = self.catalog.lookup(context.study.family, [context.study.keys[cell]])
-        if found.count:
-            [segment] = self.catalog.read_segments(found.segments)
-            row = int(found.row[0])
-            stored = segment.ledger[row].tobytes().hex(), segment.stats[row].tobytes().hex()
-            if stored != (scored.result.ledger, scored.result.stats):
-                raise ResultConflict(
-                    f"computed again, the cell gives stats {scored.result.stats[:16]}, stored is {stored[1][:16]}",
-                    place=f"{_cell_name(context.study, trial, position)}, {found.segments[0]}",
-                    hint="determinism is broken between two machines or versions",
-                )
+        stored = self.catalog.find_cell(context.study, trial, position)
+        if stored is not None:
+            _check_same(scored.result, stored, _cell_name(context.study, trial, position))
         return scored
+
+
+def _check_same(made: CellResult, stored: StoredCell, place: str) -> None:
+    """Raise ResultConflict when what was computed again differs from what is stored: in a digest, or in a metric."""
+    found = [(name, stored.cells.digest(name, 0, 0), getattr(made, name)) for name in ("stats", "ledger")]
+    differs = [f"{name} {new[:16]}, stored is {old[:16]}" for name, old, new in found if old not in (None, new) and old]
+    for bucket, vector in zip(BUCKETS, made.vectors, strict=True):
+        for at, name in enumerate(METRIC_NAMES):
+            old = stored.cells.columns.get(metric_column(bucket, name))
+            if old is not None and vector is not None and old.tobytes() != canonical_array_bytes(vector[at : at + 1]):
+                differs.append(f"{bucket}.{name} {vector[at]}, stored is {old[0, 0]}")
+    if differs:
+        raise ResultConflict(
+            f"computed again, the cell gives {differs[0]}",
+            place=f"{place}, {stored.segment}",
+            hint="determinism is broken between two machines or versions",
+        )
 
 
 def _of_cell(error: FarmError, study: Study, trial: int, position: int) -> FarmError:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from farm.values.settings import FarmSettings
-from tests.bench import engine, processes, scheduler, studies, wide
+from tests.bench import catalog, engine, processes, scheduler, studies, wide
 from tests.bench.harness import Row, forget_peak, peak_bytes, show, write_json
 
 ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
@@ -21,6 +21,8 @@ ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "wide": wide.wide,
     "workers": studies.on_workers,
     "catalog": studies.from_catalog,
+    "cells": catalog.many_cells,
+    "family": catalog.in_families,
     "scheduler": scheduler.events,
     "kernels": processes.kernels,
     "process": processes.fresh_process,

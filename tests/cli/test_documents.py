@@ -97,9 +97,9 @@ def test_names_of_a_study(finished: Console, spec: Path) -> None:
 
 
 def test_cells_that_nobody_knows(finished: Console) -> None:
-    refused(finished("explain", "1234"), 2, "'1234'", "8 to 64 hex digits")
-    refused(finished("explain", "not-a-key-at-all"), 2, "8 to 64 hex digits")
-    refused(finished("explain", "0" * 64), 2, "no such cell", "farm results STUDY --json")
+    refused(finished("explain", "1234"), 2, "in which study is trial 1234?", "name it with --study")
+    refused(finished("explain", "not-a-key-at-all"), 2, "TRIAL/INSTRUMENT", "8 or more digits")
+    refused(finished("explain", "0" * 64), 2, "no such cell", "farm results STUDY lists the trials")
 
 
 def test_snapshots(finished: Console, spec: Path) -> None:

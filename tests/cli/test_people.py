@@ -56,10 +56,12 @@ def test_the_leaderboard_shows_the_objective_once(finished: Console, spec: Path)
         "             metrics count them",
     ]
     assert lines[-2] == "assumed      fixed_universe, no_dividends"
-    closer = re.fullmatch(r"look closer  farm report ([0-9a-f]{12}), farm explain ([0-9a-f]{12})", lines[-1])
+    closer = re.fullmatch(
+        r"look closer  farm report ([0-9a-f]{12}), farm explain (\d/AAPL) --study ([0-9a-f]{12})", lines[-1]
+    )
     assert closer is not None
     assert finished("report", closer[1]).code == 0
-    assert finished("explain", closer[2]).code == 0
+    assert finished("explain", closer[2], "--study", closer[3]).code == 0
 
 
 def test_an_objective_that_is_in_no_other_column(sample: Console, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_explain_says_in_words_what_happened(finished: Console, spec: Path) -> N
     cell = finished.document("results", spec)["trials"][2]["cells"][3]
     text = finished("explain", cell["key"][:10]).out
     for said in (
-        f"cell {cell['key']}",
+        f"cell 2/IBM, {cell['key']}",
         "on IBM: fast 5, slow 40",
         cell["fingerprint"]["ledger"],
         "no_dividends: the dataset holds no dividends at all, so returns lack them",
@@ -131,7 +133,7 @@ def test_explain_says_in_words_what_happened(finished: Console, spec: Path) -> N
         "45 cells done",
         "bars from 2011-01-03 to 2012-12-31",
         "stock_daily",
-        "SHA-256 of read and trial digest, each the SHA-256 of the canonical JSON of its parts:",
+        "SHA-256 of the read digest and the trial digest",
         '{"fast": 5, "slow": 40}',
         "semantics 2",
     ):

@@ -253,7 +253,7 @@ def command(store: Store, root: Path) -> subprocess.Popen[str]:
 
 
 def segments(store: Store) -> int:
-    return sum(1 for _ in store.list("results/"))
+    return sum(1 for meta in store.list("results/") if meta.key.endswith(".extent"))
 
 
 def leases(store: Store) -> set[str]:

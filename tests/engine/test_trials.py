@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -12,16 +13,18 @@ from hypothesis import strategies as st
 from farm.engine import trials as engine
 from farm.engine.events import simulate
 from farm.engine.incidents import incidents
+from farm.engine.layout import columns_of
 from farm.engine.ledger import Run
 from farm.engine.room import RecordRoom
 from farm.kernels.records import Table
-from farm.kernels.trials import Kept
+from farm.kernels.trials import Kept, TrialRows
 from farm.market.panel import Market
 from farm.market.tape import make_tape
 from farm.program.program import Program, Size
+from farm.program.template import RulesColumns
 from farm.results.measure import measure_run, rf_per_session
 from farm.results.record import Header, ledger_digest, packed_digests, published, stats_digest
-from farm.signals.evaluate import Signals
+from farm.signals.evaluate import MaskRows, NumberRows, Signals, TrialSignals
 from farm.values.arrays import F64, I64, readonly
 from farm.values.metrics import METRIC_NAMES
 from tests.effort import effort
@@ -99,6 +102,67 @@ def stage_of(
     return engine.stage(tape, run, held, buckets=buckets, rf_p=rf_per_session(run.rf, run.ann), benchmark=benchmark)
 
 
+def rows_of(programs: Sequence[Program], said: Sequence[Sequence[Sequence[Signals]]], stage: engine.Stage) -> TrialRows:
+    """Rows of trials whose programs and signals were drawn one by one."""
+    groups = [
+        [_side_by_side(list(ones)) for ones in zip(*(_in_order(of_trial[w]) for of_trial in said), strict=True)]
+        for w in range(len(said[0]))
+    ]
+    rules = [columns_of(program) for program in programs]
+    joined = [_joined([of_trial[w] for of_trial in rules]) for w in range(len(rules[0]))]
+    return engine.trial_rows(programs[0].sleeves, joined, groups, stage, programs[0].run)
+
+
+def _in_order(group: Sequence[Signals]) -> list[Signals]:
+    return sorted(group, key=lambda one: one.instrument)
+
+
+def _side_by_side(ones: list[Signals]) -> TrialSignals:
+    row_of = np.arange(len(ones), dtype=np.int32)[::-1].copy()  # rows need not be in the order of the trials
+
+    def mask(name: str) -> MaskRows:
+        flags = np.stack([getattr(one, name) for one in ones[::-1]])
+        words = np.zeros((len(ones), -(-flags.shape[1] // 64) * 8), np.uint8)
+        packed = np.packbits(flags, axis=1, bitorder="little")
+        words[:, : packed.shape[1]] = packed
+        return MaskRows(words.view(np.uint64), row_of)
+
+    def number(column: Callable[[Signals], F64 | None]) -> NumberRows:
+        return NumberRows(np.stack([np.asarray(column(one)) for one in ones[::-1]]), row_of)
+
+    first = ones[0]
+    return TrialSignals(
+        instrument=first.instrument,
+        enter=mask("enter"), exit=mask("exit"), enter_short=mask("enter_short"), exit_short=mask("exit_short"),
+        add=None if first.add is None else mask("add"),
+        prefer=None if first.prefer is None else number(lambda one: one.prefer),
+        limit=None if first.limit is None else number(lambda one: one.limit),
+        stop_levels=tuple(
+            number(lambda one, level=level: one.stop_levels[level])  # type: ignore[misc]
+            for level in range(len(first.stop_levels))
+        ),
+        is_enter_known=np.array([one.is_enter_known for one in ones]),
+    )  # fmt: skip
+
+
+def _joined(parts: list[RulesColumns]) -> RulesColumns:
+    """Columns of one trial each, one below the other."""
+
+    def joined(values: list[Any]) -> Any:
+        first = values[0]
+        if first is None or isinstance(first, str | bool | int):
+            return first
+        if isinstance(first, np.ndarray):
+            return np.concatenate(values)
+        if isinstance(first, tuple):
+            return tuple(joined(list(each)) for each in zip(*values, strict=True))
+        fields = [field.name for field in dataclasses.fields(first)]
+        return type(first)(**{name: joined([getattr(one, name) for one in values]) for name in fields})
+
+    found: RulesColumns = joined(parts)
+    return found
+
+
 def header_of(run: Run) -> Header:
     return Header(run.cash_micro, run.session_day, run.sleeves, run.instruments)
 
@@ -121,7 +185,7 @@ def test_many_trials_equal_each_alone(
     kept = kept_of(len(programs), len(buckets), proof, columns=2)
     room = RecordRoom()
     found = {}
-    for trial, pack in engine.TrialRun(stage, engine.stack(programs, said, stage), room).run(kept, 1):
+    for trial, pack in engine.TrialRun(stage, rows_of(programs, said, stage), room).run(kept, 1):
         found[trial] = pack.copy()
     assert sorted(found) == [trial for trial, wanted in enumerate(proof) if wanted]
     for trial, (program, groups) in enumerate(zip(programs, said, strict=True)):
@@ -152,7 +216,7 @@ def test_short_tables_and_packs_do_not_matter(
     programs, market, said = case
     sessions = market.calendar.day.shape[0]
     stage = stage_of(programs, market, said[0], np.array([(0, sessions)], np.int64), None)
-    rows = engine.stack(programs, said, stage)
+    rows = rows_of(programs, said, stage)
 
     def books(room: RecordRoom) -> list[bytes]:
         kept = kept_of(len(programs), 1, [1] * len(programs))

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from farm.columns.cache import ColumnCache
-from farm.results.catalog import Catalog
+from farm.results.catalog import Catalog, block_name
+from farm.results.extent import StoredAxes, encode_extent, extent_of
 from farm.results.record import CellResult
-from farm.results.rows import BlockRows
-from farm.results.segment import Segment
+from farm.results.segment import Segment, SegmentFile, encode
 from farm.shard.dataset import Dataset
 from farm.shard.ingest import ingest_sample
+from farm.shard.layout import extent_key, segment_key
 from farm.shard.snapshot import read_head
 from farm.spec.parse import load_study
 from farm.store.base import Store
@@ -23,6 +24,7 @@ from farm.store.open import open_store
 from farm.study.plan import plan_study
 from farm.study.trials import Study
 from farm.values.metrics import METRIC_NAMES
+from tests.study.rows import BlockRows
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 _numbers = itertools.count()
@@ -128,6 +130,51 @@ def planned(spec: dict[str, Any], store: Store, *, fresh: bool = False) -> Study
     parsed = load_study(spec)
     dataset = Dataset(store, read_head(store, parsed.run.dataset))
     return plan_study(parsed, dataset, Catalog(store), ColumnCache(1 << 28), fresh=fresh)
+
+
+def stored_segment(store: Store, study: Study, block: int) -> Segment:
+    """Return what is stored of a block."""
+    like = BlockRows(study, block, study.metrics)
+    key = segment_key(study.family, block_name(study.name, block))
+    file = SegmentFile(store.get(key), key)
+    columns = file.read()
+    trials, positions = np.unique([like.cell(row) for row in range(len(like))], axis=0).T
+    trials, positions = np.unique(trials), np.unique(positions)
+    counts, assumptions = (
+        tuple(name.partition(".")[2] for name in columns if name.startswith(kind))
+        for kind in ("counts.", "assumptions.")
+    )
+    return Segment(
+        trials=trials.astype(np.int32),
+        params=study.table.take(trials),
+        axes=study.axes.take(trials, positions),
+        metrics=study.metrics,
+        buckets=study.buckets,
+        values=np.array([[columns[f"{bucket}.{name}"] for name in study.metrics] for bucket in study.buckets]),
+        equity_end_micro=columns["equity_end_micro"],
+        verdict=columns["verdict"],
+        count_names=counts,
+        counts=np.array([columns[f"counts.{name}"] for name in counts], np.int64).reshape(-1, *file.shape),
+        assumption_names=assumptions,
+        assumptions=np.array([columns[f"assumptions.{name}"] for name in assumptions]).reshape(-1, *file.shape),
+        proof=columns["proof"],
+        ledger=columns["ledger"][columns["proof"]],
+        stats=columns["stats"][columns["proof"]],
+    )
+
+
+def put_over(store: Store, study: Study, name: str, segment: Segment) -> str:
+    """Write a segment of the study and its extent, whatever is there; return its key."""
+    key = segment_key(study.family, name)
+    store.put(key, encode(segment))
+    store.put(extent_key(key), encode_extent(extent_of(segment, StoredAxes(study.axes, study.table))))
+    return key
+
+
+def drop(store: Store, key: str) -> None:
+    """Delete a segment and its extent."""
+    store.delete(key)
+    store.delete(extent_key(key))
 
 
 def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:

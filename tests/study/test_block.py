@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as some
 
+from farm.study import block as cutting
 from farm.study.block import Blocks, cut, ranges_of
 from farm.study.missing import Missing, all_missing
 
@@ -86,6 +89,14 @@ def test_needs_are_asked_once_per_strip_of_the_same_subjects() -> None:
     told = blocks.with_needs(needs)
     assert asked == [[0], [1]]
     assert [dict(block.needs) for block in told] == [{"s": 0}, {"s": 1}, {"s": 0}]
+
+
+def test_needs_of_very_many_strips_are_not_told_apart() -> None:
+    missing = Missing(np.array([0, 1], np.int32), np.array([[True, True], [True, False]]))
+    blocks = cut(missing, np.array([9, 9]), block_cost_us=9)
+    with mock.patch.object(cutting, "STRIPS_TOLD_MAX", 2):
+        told = blocks.with_needs(lambda positions: {"s": len(positions)})
+    assert [dict(one.needs) for one in told] == [{"s": 2}] * 3
 
 
 def test_nothing_is_missing() -> None:

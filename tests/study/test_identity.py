@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
 from farm.columns.cache import ColumnCache
@@ -20,6 +20,7 @@ from farm.shard.ingest import ingest_table
 from farm.shard.snapshot import read_head
 from farm.spec.parse import load_study
 from farm.study.missing import Missing, all_missing
+from farm.study.needs import needs_of, strip_needs
 from farm.study.plan import plan_study
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import Study
@@ -80,8 +81,21 @@ def studies(draw: some.DrawFn) -> dict[str, Any]:
     return spec
 
 
+def looks_at_itself(**changes: Any) -> dict[str, Any]:
+    """A cross that also looks at one of its own instruments by name, hence a few bars further back: for some lengths, a
+    month."""
+    spec = cross(fast=(5, 10, 5), slow=(20, 40, 20), start="2011-01-03", end="2012-05-16", **changes)
+    sleeve = spec["strategy"]["sleeves"][0]
+    by_name = {"i": "sma", "n": "$back", "of": {"f": "close", "sym": "IBM"}}
+    sleeve["enter"] = {"any": [sleeve["enter"], {"gt": [by_name, 10]}]}
+    spec["strategy"]["params"]["back"] = {"int": [300, 324]}
+    return spec
+
+
 @settings(max_examples=60)
 @given(studies())
+@example(looks_at_itself())
+@example(looks_at_itself(each=False, benchmark="MSFT"))
 def test_axes_give_what_each_cell_has_alone(document: dict[str, Any]) -> None:
     dataset, cache = sample()
     spec = load_study(document)
@@ -99,11 +113,13 @@ def test_axes_give_what_each_cell_has_alone(document: dict[str, Any]) -> None:
         assert (cell.instrument, cell.rows, cell.first_day) == (read.instrument, read.rows, read.first_day)
         assert (cell.read_set, cell.sessions) == (read.read_set, read.sessions)
         assert (cell.bars > 0) == (read.bars > 0)
+    reads = set()
     for trial in range(study.trials):
         own = cells[trial * width : (trial + 1) * width]
         joined = own[0].trial_digest + b"".join(cell.read_digest for cell in own)
         assert hashlib.sha256(joined).hexdigest() == study.trial_key(trial)
-    assert len(study.round.reads.rows) <= len({cell.read_digest for cell in cells})
+        reads.add(tuple(cell.read_digest for cell in own))
+    assert len(reads) == len(study.round.reads.rows), "a class for each way to read the subjects, and no more"
 
 
 BIG = tuple(f"S{number:02}" for number in range(100))
@@ -123,7 +139,8 @@ def many() -> tuple[Dataset, ColumnCache]:
     bars = pa.table({**rows, **{name: [10.0] * len(rows["ts"]) for name in ("open", "high", "low", "close")}})
     bars = bars.append_column("volume", pa.array([100] * len(bars)))
     store = new_store()
-    ingest_table(store, "main", bars, kind="stock_daily", tz="UTC", stamp="start", calendar="24x7")
+    form = {"kind": "stock_daily", "tz": "UTC", "stamp": "start", "calendar": "24x7"}
+    ingest_table(store, "main", bars, row_group_rows=700, **form)
     return Dataset(store, read_head(store, "main")), ColumnCache(1 << 28)
 
 
@@ -197,3 +214,21 @@ def test_exactly_the_missing_cells_are_in_exactly_one_block(documents: list[dict
     again = from_bytes(to_bytes(study), "key")
     assert again.blocks == study.blocks
     assert [again.block(index).cells for index in range(len(again.blocks))] == study.blocks.cells.tolist()
+
+
+def test_a_strip_needs_what_its_subjects_read() -> None:
+    """Row groups hold few instruments here: what a strip needs is what the access plans of its subjects say."""
+    dataset, cache = many()
+    spec = load_study(big((5, 5), (41, 41), BIG[:40]))
+    spec = replace(spec, run=replace(spec.run, benchmark=BIG[77]))
+    study = plan_study(spec, dataset, Nothing(), cache)
+    for strip in study.blocks.strips():
+        plans = needs_of(study, dataset, spec, strip.positions)
+        assert strip.needs == {sha: size for one in plans for sha, size in one.by_shard().items()}
+    tell = strip_needs(study, dataset, spec)
+    everything = sum(one.bytes_needed for one in needs_of(study, dataset, spec, slice(None)))
+    for place in range(len(study.subjects)):
+        alone = needs_of(study, dataset, spec, [place])
+        assert (
+            sum(tell(np.array([place], np.int32)).values()) == sum(one.bytes_needed for one in alone) < everything / 2
+        )

@@ -18,7 +18,6 @@ import pytest
 
 from farm.columns.cache import ColumnCache
 from farm.results.catalog import Catalog, block_name
-from farm.results.segment import decode, encode
 from farm.shard.ingest import ingest_table
 from farm.shard.layout import leases_prefix, segment_key, study_key
 from farm.shard.sample import sample_bars
@@ -27,7 +26,17 @@ from farm.store.base import Store
 from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, SpecError, UsageError
 from farm.work.progress import ProgressEvent
 from farm.work.run import BlockReport, BlockRunner, open_study, plan, run_in_process, submit
-from tests.study.support import TICKERS, copy_store, cross, new_store, sample_store, without_params
+from tests.study.support import (
+    TICKERS,
+    copy_store,
+    cross,
+    drop,
+    new_store,
+    put_over,
+    sample_store,
+    stored_segment,
+    without_params,
+)
 
 
 def trials(spec: dict[str, Any], store: Store, **options: Any) -> list[dict[str, Any]]:
@@ -93,7 +102,8 @@ class TestDocument:
             [*cell, "equity_end"],
             ["extra"],
         ]
-        paths += [[*cell, "metrics", "oos"], [*cell, "metrics", "full", "sharpe"], [*cell, "fingerprint", "ledger"]]
+        paths += [[*cell, "metrics", "oos"], [*cell, "metrics", "full", "extra"], [*cell, "fingerprint", "ledger"]]
+        paths += [["trials", 0, "cells"], ["trials", 0, "fingerprint"], [*cell, "fingerprint", "stats"]]
         paths += [["extra"], [*cell, "extra"], ["trials", 0, "extra"], ["farm", "extra"], ["farm", "bytes", "needed"]]
         for path in paths:
             assert not validator.is_valid(broken(path)), path
@@ -221,10 +231,10 @@ class TestFresh:
         store = copy_store(finished)
         study = submit(cross(), store).study
         key = segment_key(study.family, block_name(study.name, 0))
-        segment = decode(store.get(key), key)
+        segment = stored_segment(store, study, 0)
         stats = segment.stats.copy()
         stats[1, 5] ^= 16
-        store.put(key, encode(replace(segment, stats=stats)))
+        put_over(store, study, block_name(study.name, 0), replace(segment, stats=stats))
         before = objects(store)
         with pytest.raises(ResultConflict, match=key):
             run_in_process(cross(), store, fresh=True, cache=ColumnCache(1 << 28))
@@ -236,7 +246,7 @@ class TestFresh:
         wide = cross(fast=(5, 20, 5))
         expected = trials(wide, store)
         study = submit(cross(), store).study
-        store.delete(segment_key(study.family, block_name(study.name, 0)))
+        drop(store, segment_key(study.family, block_name(study.name, 0)))
         with pytest.raises(DataError, match=r"cells have no stored result.*--fresh"):
             trials(wide, store)
         assert expected == trials(wide, store, fresh=True) == trials(wide, store)
@@ -279,11 +289,10 @@ class TestRecompute:
     def test_it_is_loud_when_they_differ(self, finished: Store) -> None:
         store = copy_store(finished)
         study = submit(cross(), store).study
-        key = segment_key(study.family, block_name(study.name, 0))
-        segment = decode(store.get(key), key)
+        segment = stored_segment(store, study, 0)
         ledger = segment.ledger.copy()
         ledger[0, 0] ^= 1
-        store.put(key, encode(replace(segment, ledger=ledger)))
+        put_over(store, study, block_name(study.name, 0), replace(segment, ledger=ledger))
         trial, position = divmod(study.cells_of(study.blocks[0])[0], 5)
         with pytest.raises(ResultConflict, match=rf"trial {trial} .*computed again, the cell gives"):
             BlockRunner(store, cache=ColumnCache(1 << 28)).recompute(study, trial, position)
