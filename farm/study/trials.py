@@ -129,7 +129,7 @@ class Study:
         """The instruments that every trial runs on, one by one; None without ``each``."""
         return None if self.subjects == ("",) else self.subjects
 
-    @property
+    @cached_property
     def cell_instruments(self) -> tuple[str | None, ...]:
         """The cells of a trial: its instruments, or one None without ``each``."""
         return tuple(name or None for name in self.subjects)
