@@ -198,8 +198,8 @@ GAPS = ({"op": "div", "a": ["close", "volume"]}, {"i": "ret", "n": 2, "of": "vol
 
 @st.composite
 def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
-    """A document as ``specs`` makes it, with parameters for some scalars (at most five, of few values), and two lets for
-    some numbers: one that is unknown now and then, and one that looks back.
+    """A document as ``specs`` makes it, with parameters for some scalars (at most five, of few values), and two lets
+    for some numbers: one that is unknown now and then, and one that looks back.
     """
     document = draw(specs(**options))
     syms = options.get("syms", ())
@@ -251,8 +251,12 @@ def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
                 made[head] = [expression(part) for part in body] if isinstance(body, list) else expression(body)
         return made
 
-    looks_back = {"i": "sma", "n": 3, "of": "close"}
-    made = {"g": expression(draw(st.sampled_from(GAPS))), "p": expression(draw(st.sampled_from((*GAPS, looks_back))))}
+    looks_back = {
+        "i": draw(st.sampled_from(("sma", "ema", "max"))),
+        "n": 3,
+        "of": draw(st.sampled_from(("low", *GAPS))),
+    }
+    made = {"g": expression(draw(st.sampled_from(GAPS))), "p": expression(looks_back)}
     lets |= made
     document["strategy"]["let"] = lets
     numbers, truths = (make(syms, 1, options.get("bars_max", 6)) for make in (numeric_expressions, truth_expressions))

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from farm.values.settings import FarmSettings
-from tests.bench import engine, processes, scheduler, studies
+from tests.bench import engine, processes, scheduler, signals, studies
 from tests.bench.harness import Row, forget_peak, peak_bytes, show, write_json
 
 ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "loop": engine.event_loop,
     "universe": engine.universe,
+    "signals": signals.signals,
     "cell": studies.cell_overhead,
     "workers": studies.on_workers,
     "catalog": studies.from_catalog,

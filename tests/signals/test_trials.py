@@ -9,6 +9,7 @@ import pstats
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -61,17 +62,54 @@ def test_signals_of_all_trials_are_those_of_each_alone(document: dict[str, Any],
     """Over gaps, splits, dividends, fixed instruments, words, slots and every kind of warm-up; anchors too."""
     spec = load_study(document)
     table, program, store = table_of(spec, seed=seed), compile_study(spec), SeriesStore(1 << 24)
-    subjects = [None] if spec.each is None else [one.symbol for one in market.series]
+    subjects = [None] if spec.each is None else list(range(len(market.series)))
     for subject in subjects:
         found = evaluate_trials(program, table, market, subject, store)
         for trial in range(table.trials):
             one = program.one(table, trial)
-            one = one if subject is None else one.on(subject)
+            one = one if subject is None else one.on(market.series[subject].symbol)
             expected, alone = evaluate_plain(one, market), evaluate(one, market, store)
             for group, plain, single in zip(found, expected, alone, strict=True):
                 for rows, a, b in zip(group, plain, single, strict=True):
                     check(a, rows, trial, market)
                     assert a.anchors == b.anchors and a.is_enter_known == b.is_enter_known
+
+
+def looking_back(first: int, last: int, warmup: str) -> dict[str, Any]:
+    """One recursive indicator, needed at several bars, in a window over its own gaps."""
+    document = copy.deepcopy(CROSS)
+    document["strategy"]["params"] = {"n": {"choice": [2, 5, 14]}, "back": {"choice": [1, 45, 70]}}
+    strength = {"i": "rsi", "n": "$n"}
+    lagged = {"op": "lag", "n": "$back", "a": [strength]}
+    gaps = {"op": "div", "a": ["close", {"op": "sub", "a": ["close", lagged]}]}
+    document["strategy"]["let"] = {}
+    document["strategy"]["sleeves"][0] |= {
+        "enter": {"gt": [strength, lagged]},
+        "exit": {"within": ["$back", {"cross_dn": [strength, {"i": "sma", "n": "$n", "of": gaps}]}]},
+        "prefer": {"op": "sub", "a": [strength, {"op": "lag", "n": "$back", "a": [lagged]}]},
+    }
+    document["run"] |= {"start": str(np.datetime64(first, "D")), "end": str(np.datetime64(last, "D")), "warmup": warmup}
+    return document
+
+
+@pytest.mark.parametrize("warmup", ["settle", "none", "30bar", "3mo"])
+def test_a_recursive_indicator_has_an_anchor_for_each_need(warmup: str) -> None:
+    """Months apart: each trial's values are those from its own anchors, and these are recorded."""
+    day = weekdays(1200)
+    start, end = int(day[1000]), int(day[-1])
+    close = 20_000 + np.cumsum(np.random.default_rng(8).integers(-300, 301, 1200))
+    market = market_of([series_of(day, close, start_day=start)], start, end)
+    program = compile_study(load_study(looking_back(start, end, warmup)))
+    table = ParamTable.of(("back", "n"), list(itertools.product((1, 45, 70), (2, 5, 14))))
+    [[found]] = evaluate_trials(program, table, market, 0, SeriesStore(1 << 24))
+    anchors = set()
+    for trial in range(table.trials):
+        one = program.one(table, trial).on("AAPL")
+        [[expected]] = evaluate_plain(one, market)
+        check(expected, found, trial, market)
+        anchors.add(tuple(expected.anchors.values()))
+        assert evaluate(one, market, SeriesStore(1 << 24))[0][0].anchors == expected.anchors
+    assert warmup != "settle" or len(anchors) > 4
 
 
 def rows_of(found: TrialSignals, trial: int) -> list[Array]:
@@ -91,7 +129,7 @@ def test_a_part_of_the_table_says_the_same(document: dict[str, Any], market: Mar
     """Trials cut into tiles, in another order, with a store that has seen others: the same rows for each."""
     spec = load_study(document)
     table, program, store = table_of(spec, seed=seed), compile_study(spec), SeriesStore(1 << 24)
-    subject = None if spec.each is None else market.series[0].symbol
+    subject = None if spec.each is None else 0
     order = np.random.default_rng(seed).permutation(table.trials)
     whole = evaluate_trials(program, table, market, subject, SeriesStore(1 << 24))
     for tile in (order[:cut], order[cut:]):
@@ -135,7 +173,7 @@ def test_calls_do_not_grow_with_trials() -> None:
         def calls(trials: int, program: Any = program) -> int:
             table = whole.take(slice(0, trials))
             with cProfile.Profile() as profile:
-                [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
+                [[found]] = evaluate_trials(program, table, market, 0, SeriesStore(1 << 24))
             assert len(set(found.enter.row_of.tolist())) > trials // 4
             return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
 
@@ -152,6 +190,6 @@ def test_equal_signals_share_a_row() -> None:
     points = list(itertools.product(range(2, 22), range(30, 40), (20.25,)))
     table = ParamTable.of(("fast", "slow", "x"), points)
     program = compile_study(load_study(document))
-    [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
+    [[found]] = evaluate_trials(program, table, market, 0, SeriesStore(1 << 24))
     assert found.exit.bits.shape == (20, 2) and found.exit.row_of.dtype == np.int32
     assert len(set(zip(found.exit.row_of.tolist(), table.codes[0].tolist(), strict=True))) == 20
