@@ -98,16 +98,15 @@ class Signals:
 
 
 def evaluate_trials(
-    program: StudyProgram, table: ParamTable, market: Market, subject: int | None, store: SeriesStore
+    program: StudyProgram, table: ParamTable, market: Market, subject: str | None, store: SeriesStore
 ) -> tuple[tuple[TrialSignals, ...], ...]:
     """Return the signals of all trials of ``table``: of each sleeve for each instrument, in the order of the market.
 
-    ``subject``: the position in ``market.series`` of what every sleeve trades, or None: each trades its universe.
+    ``subject``: the ticker that every sleeve trades, or None: each trades its universe.
     Errors: SpecError for a ticker that the market does not hold, DataError for a bar column that was not loaded.
     """
-    traded = [
-        _positions(market, sleeve, sleeve.universe) if subject is None else [subject] for sleeve in program.sleeves
-    ]
+    tickers = None if subject is None else (subject,)
+    traded = [_positions(market, sleeve, tickers or sleeve.universe) for sleeve in program.sleeves]
     made: dict[tuple[int, int], TrialSignals] = {}
     for index in sorted(set().union(*traded)):
         demand = Demand(market, index, program.run.warmup, table, store)

@@ -62,12 +62,12 @@ def test_signals_of_all_trials_are_those_of_each_alone(document: dict[str, Any],
     """Over gaps, splits, dividends, fixed instruments, words, slots and every kind of warm-up; anchors too."""
     spec = load_study(document)
     table, program, store = table_of(spec, seed=seed), compile_study(spec), SeriesStore(1 << 24)
-    subjects = [None] if spec.each is None else list(range(len(market.series)))
+    subjects = [None] if spec.each is None else [one.symbol for one in market.series]
     for subject in subjects:
         found = evaluate_trials(program, table, market, subject, store)
         for trial in range(table.trials):
             one = program.one(table, trial)
-            one = one if subject is None else one.on(market.series[subject].symbol)
+            one = one if subject is None else one.on(subject)
             expected, alone = evaluate_plain(one, market), evaluate(one, market, store)
             for group, plain, single in zip(found, expected, alone, strict=True):
                 for rows, a, b in zip(group, plain, single, strict=True):
@@ -101,7 +101,7 @@ def test_a_recursive_indicator_has_an_anchor_for_each_need(warmup: str) -> None:
     market = market_of([series_of(day, close, start_day=start)], start, end)
     program = compile_study(load_study(looking_back(start, end, warmup)))
     table = ParamTable.of(("back", "n"), list(itertools.product((1, 45, 70), (2, 5, 14))))
-    [[found]] = evaluate_trials(program, table, market, 0, SeriesStore(1 << 24))
+    [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
     anchors = set()
     for trial in range(table.trials):
         one = program.one(table, trial).on("AAPL")
@@ -129,7 +129,7 @@ def test_a_part_of_the_table_says_the_same(document: dict[str, Any], market: Mar
     """Trials cut into tiles, in another order, with a store that has seen others: the same rows for each."""
     spec = load_study(document)
     table, program, store = table_of(spec, seed=seed), compile_study(spec), SeriesStore(1 << 24)
-    subject = None if spec.each is None else 0
+    subject = None if spec.each is None else market.series[0].symbol
     order = np.random.default_rng(seed).permutation(table.trials)
     whole = evaluate_trials(program, table, market, subject, SeriesStore(1 << 24))
     for tile in (order[:cut], order[cut:]):
@@ -173,7 +173,7 @@ def test_calls_do_not_grow_with_trials() -> None:
         def calls(trials: int, program: Any = program) -> int:
             table = whole.take(slice(0, trials))
             with cProfile.Profile() as profile:
-                [[found]] = evaluate_trials(program, table, market, 0, SeriesStore(1 << 24))
+                [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
             assert len(set(found.enter.row_of.tolist())) > trials // 4
             return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
 
@@ -190,6 +190,6 @@ def test_equal_signals_share_a_row() -> None:
     points = list(itertools.product(range(2, 22), range(30, 40), (20.25,)))
     table = ParamTable.of(("fast", "slow", "x"), points)
     program = compile_study(load_study(document))
-    [[found]] = evaluate_trials(program, table, market, 0, SeriesStore(1 << 24))
+    [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
     assert found.exit.bits.shape == (20, 2) and found.exit.row_of.dtype == np.int32
     assert len(set(zip(found.exit.row_of.tolist(), table.codes[0].tolist(), strict=True))) == 20
