@@ -243,20 +243,6 @@ class Study:
         numbers = block.trials.astype(np.int64)[:, None] * len(self.subjects) + block.positions
         return [int(number) for number in numbers.ravel()]
 
-    # Adapters to what reads one row per cell
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the parameters."""
-        return self.table.names
-
-    @cached_property
-    def values(self) -> tuple[tuple[Any, ...], ...]:
-        """The parameters of each trial, in the order of ``names``."""
-        table = self.table
-        columns = [[of[code] for code in codes.tolist()] for of, codes in zip(table.values, table.codes, strict=True)]
-        return tuple(zip(*columns, strict=True)) if columns else ((),) * table.trials
-
     @cached_property
     def keys(self) -> list[bytes]:
         """Cell keys, 32 bytes each, in the order trial, instrument."""
