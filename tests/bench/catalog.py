@@ -10,27 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from farm import api
-from farm.columns.cache import ColumnCache
 from farm.results.catalog import Catalog
 from farm.results.extent import Extent, StoredAxes, encode_axes, encode_extent
-from farm.shard.dataset import Dataset
 from farm.shard.layout import axes_key, extent_key, segment_key
-from farm.shard.snapshot import read_head
-from farm.spec.parse import load_study
 from farm.spec.table import ParamTable
 from farm.store.open import open_store
 from farm.study.axes import Axes
-from farm.study.block import cut
-from farm.study.plan import plan_study
-from farm.values.settings import GIB, FarmSettings
-from farm.work.run import run_in_process
+from farm.values.settings import FarmSettings
+from farm.work.run import run_in_process, submit
 from tests.bench.harness import Row, repeat
 from tests.bench.studies import demo_spec
 from tests.results.rectangles import drawn
@@ -47,12 +40,8 @@ def many_cells(settings: FarmSettings, repeats: int) -> Row:
     spec["run"]["cash"] = 12_345  # a family of its own: drawn values are not those of other rows
     spec["strategy"]["params"] = {"fast": {"int": [1, FAST]}, "slow": {"int": [101, 100 + SLOW]}}
     store = api.store_of(settings)
-    parsed, dataset = load_study(spec), Dataset(store, read_head(store, "main"))
     catalog = Catalog(store)
-    study = plan_study(parsed, dataset, catalog, ColumnCache(GIB))
-    names = [name or "" for name in study.cell_instruments]
-    blocks = cut(dict.fromkeys(range(study.trials), names), dict.fromkeys(names, 1))
-    study = catalog.put_study(replace(study, blocks=blocks))
+    study = submit(spec, store).study
     for block in study.blocks:
         catalog.put_segment(study, block.index, drawn(study, block.index))
     parts: dict[str, list[float]] = {}
@@ -73,7 +62,7 @@ def many_cells(settings: FarmSettings, repeats: int) -> Row:
     values = repeat(measure, repeats)
     shown = {name: f"{statistics.median(all_) * 1e3:.0f} ms" for name, all_ in parts.items()}
     return Row(f"{study.cells:,} cells from the catalog", "cells/s", 200_000, True, values, shown,
-               note=f"{len(study.blocks)} segments, all metrics in {len(study.buckets)} buckets")  # fmt: skip
+               note=f"{len(study.blocks)} segments, {len(study.metrics)} metrics in {len(study.buckets)} buckets")  # fmt: skip
 
 
 def family_axes(first: int, step: int, trials: int, subjects: int, classes: int = 50) -> tuple[Axes, ParamTable]:
