@@ -37,7 +37,7 @@ from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
 from cluster.sim_worlds import SHARDS, WorldPlan, make_world
 from cluster.submission import BlockSet, Submission, block_set, make_piles, members
-from farm.results.leases import lease_record
+from farm.results.leases import SENT
 from farm.shard.layout import study_prefix
 from farm.values.errors import BlockFailed, CapacityError, FarmError, StoreError
 
@@ -58,8 +58,10 @@ class SimDriver(Driver):
 
     def feed(self, event: Event) -> None:
         self.witness.heard(event)
+        before = {name: study.failures for name, study in self.state.studies.items()}
         try:
             super().feed(event)
+            self.witness.blamed(event, before)
         except (BlockFailed, CapacityError) as error:
             raise GaveUp from error
 
@@ -221,6 +223,25 @@ class World:
     def _go_away(self) -> None:
         self.seen.add("away")
         self.store.away_until_s = self.clock.now_s + self.chance.uniform(1, 25 if self.faults.away else 5)
+        if self.chance.random() < 0.7:
+            self._later(0.5, self._lose_an_idle_worker)
+
+    def _lose_an_idle_worker(self) -> None:
+        """While the bucket is away, a worker dies whose leases all wait to be recorded: no block is to blame."""
+        backend, leases = (
+            self.driver.sim_backend,
+            {view.name: view.leases for view in self.driver.state.workers.values()},
+        )
+        idle = [
+            worker
+            for worker in backend.workers.values()
+            if worker.is_alive and leases.get(worker.name) and not backend.sent.get(worker.name)
+        ]
+        if idle:
+            self.seen.add("idle worker lost")
+            backend.crash(min(idle, key=lambda worker: len(leases[worker.name])), "killed while it was idle")
+        if self.store.is_away:
+            self._later(0.5, self._lose_an_idle_worker)
 
     def _stall(self) -> None:
         """The driver stands still; what it is sent waits."""
@@ -311,13 +332,12 @@ class World:
 
     def _strike_unanswered(self) -> None:
         """A block that is alone in an attempt nobody answered is suspected of more than it did."""
-        for key, lease in self.store.leases():
-            if key not in self._struck and b'"outcome":"sent"' in lease and b'"reason":"retry"' in lease:
-                record = lease_record(lease, key)
-                if len(record.blocks) == 1:
-                    self._struck.add(key)
-                    strikes = self.studies[record.study].strikes
-                    strikes[record.blocks[0]] = strikes.get(record.blocks[0], 0) + 1
+        for study in self.studies.values():
+            for lease, record in self.store.attempts(study.name).items():
+                is_alone = record.reason == "retry" and len(record.blocks) == 1
+                if record.outcome == SENT and is_alone and lease not in self._struck:
+                    self._struck.add(lease)
+                    study.strikes[record.blocks[0]] = study.strikes.get(record.blocks[0], 0) + 1
 
     def _make_driver(self) -> SimDriver:
         self.epochs += 1
@@ -332,7 +352,7 @@ class World:
             return submission
 
         stored = self._stored if self.hosts.asks else None
-        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs}", stored=stored)
+        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs:03d}", stored=stored)
         driver.witness = witness
         driver.witness.driver = driver
         backend.watcher = driver.witness

@@ -50,6 +50,7 @@ from farm.shard.layout import (
 from farm.store.base import Store
 from farm.study.axes import Axes
 from farm.study.block import Block
+from farm.study.missing import all_missing
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32, I64, readonly
@@ -285,8 +286,11 @@ class Catalog:
 
     def lookup_study(self, study: Study, *, without: Collection[str] = ()) -> Found:
         """Return where the cells of a study are stored, whoever computed them, with all that it wants of them."""
-        wanted = study.metrics, study.buckets, study.proof
-        return self.lookup(study.family, study.axes, *wanted, without=without)
+        keys = [key for key in self._listed(results_prefix(study.family)) if key not in without]
+        if not keys:
+            # Not even the digests of its trials are worked out: of millions they take seconds.
+            return Found(study.axes, (), all_missing(study.trials, len(study.subjects)))
+        return self._locate(study.family, keys, study.axes, study.metrics, study.buckets, study.proof)
 
     def _locate(
         self, family: str, keys: Sequence[str], axes: Axes, metrics: Iterable[str], buckets: Iterable[str],
@@ -372,16 +376,26 @@ class Catalog:
         )
 
     def find_cell(self, study: Study, trial: int, subject: int) -> StoredCell | None:
-        """Return what is stored of one cell, with digests if some segment has them; None for a cell that is not."""
+        """Return what is stored of one cell, with digests if some segment has them; None for a cell that is not.
+
+        Errors: DataError when what holds it is damaged.
+        """
         one = study.axes_of([trial], [subject])
         patches = sorted(self.lookup(study.family, one).patches, key=lambda patch: not patch.has_all_proof)
-        if not patches:
-            return None
-        columns = self.file_of(patches[0]).read()
-        place = np.ix_(patches[0].rows, patches[0].columns)
-        found = {name: array[place] for name, array in columns.items()}
-        add_of_study(found, study, [subject])
-        return StoredCell(patches[0].key, Cells(np.array([trial]), found))
+        damage: list[DataError] = []
+        for patch in patches:
+            try:
+                columns = self.file_of(patch).read()
+            except DataError as error:
+                damage.append(error)
+                continue
+            place = np.ix_(patch.rows, patch.columns)
+            found = {name: array[place] for name, array in columns.items()}
+            add_of_study(found, study, [subject])
+            return StoredCell(patch.key, Cells(np.array([trial]), found))
+        if damage:
+            raise damage[0]
+        return None
 
     def check_overlaps(self, study: Study) -> None:
         """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""

@@ -17,11 +17,18 @@ from farm.values.arrays import I32
 
 
 def needs_of(study: Study, dataset: Dataset, spec: StudySpec, positions: Chosen) -> ReadPlan:
-    """Return what the cells on the subjects at ``positions`` read."""
+    """Return what the cells on the subjects at ``positions`` read: each from its own first history day, what all look
+    at from the first of these."""
     places = np.arange(len(study.subjects), dtype=np.int32)[positions]
-    own = [study.subjects[place] for place in places.tolist()] if study.instruments is not None else list(study.symbols)
-    names = {*own, *_others(dataset, spec)}
-    return dataset.read_plan(dict.fromkeys(names, study.first_day(places)), spec.run.end_day, study.columns)
+    first_days = dict.fromkeys(_others(dataset, spec), study.first_day(places))
+    if study.instruments is None:
+        first_days |= dict.fromkeys(study.symbols, study.first_day())
+    else:
+        own = study.round.reads.first_day.min(axis=0)[places].tolist()
+        for place, day in zip(places.tolist(), own, strict=True):
+            name = study.subjects[place]
+            first_days[name] = min(day, first_days.get(name, day))
+    return dataset.read_plan(first_days, spec.run.end_day, study.columns)
 
 
 def strip_needs(study: Study, dataset: Dataset, spec: StudySpec) -> Callable[[I32], Mapping[str, int]]:

@@ -102,6 +102,38 @@ def test_cells_that_nobody_knows(finished: Console) -> None:
     refused(finished("explain", "0" * 64), 2, "no such cell", "farm results STUDY lists the trials")
 
 
+def test_trials_and_cells_by_name(finished: Console, spec: Path, tmp_path: Path) -> None:
+    """A number, or digits of a trial digest, with and without an instrument; shown, explained, reported."""
+    made = finished.document("results", spec)
+    study, cell = made["study"], made["trials"][4]["cells"][3]
+    found = finished.document("results", study[:12], "--trial", "4/IBM")
+    assert found == {"study": study, "trial": 4, **made["trials"][4], "cells": [cell]}
+    assert finished.document("results", spec, "--trial", "4")["cells"] == made["trials"][4]["cells"]
+    explained = finished.document("explain", "4/IBM", "--study", study[:12])
+    assert (explained["cell"], explained["name"]) == (cell["key"], "4/IBM")
+    digest = explained["key"]["trial"]["digest"]
+    assert finished.document("explain", f"{digest[:10]}/IBM")["cell"] == cell["key"]
+    assert finished.document("results", spec, "--trial", digest)["trial"] == 4
+    text = finished("results", spec, "--trial", "4/IBM").out
+    for said in ("trial 4 of study", "IBM", "whole window", "out of sample", "Sharpe", cell["fingerprint"]["ledger"]):
+        assert said in text, said
+    lines = finished("results", spec, "--trial", "4").out.splitlines()
+    assert [line.split()[0] for line in lines[-5:]] == ["AAPL", "FB", "GOOG", "IBM", "MSFT"]
+    page = tmp_path / "one.html"
+    assert finished("report", spec, "--trial", "4/IBM", "-o", page).code == 0
+    assert "the trial has 5 instruments, and this page shows one of them" in page.read_text()
+    assert cell["fingerprint"]["ledger"] in page.read_text()
+    refused(finished("results", spec, "--trial", "9"), 2, "no trials of the study are named 9", "0 to 8")
+    refused(finished("report", spec, "--trial", "4/SPY"), 2, "no instrument 'SPY'", "an id or a symbol")
+
+
+def test_all_trials_and_all_cells_when_asked(finished: Console, spec: Path) -> None:
+    """Of a small study they are there anyway."""
+    plain = finished.document("results", spec)
+    assert finished.document("results", spec, "--trials", "--cells")["trials"] == plain["trials"]
+    assert finished.document("run", spec, "--trials", "--cells")["trials"] == plain["trials"]
+
+
 def test_snapshots(finished: Console, spec: Path) -> None:
     snapshot = finished.document("results", spec)["snapshot"]
     assert finished.document("run", spec, "--snapshot", snapshot)["farm"]["cells"]["computed"] == 0

@@ -40,7 +40,7 @@ def test_the_worlds_are_not_tame() -> None:
         seen |= {"quarantine" for end in world.driver.ended.values() if end.quarantined}
     assert {"done", "crashed", "expired", "cancelled", "warm", "home", "backlog", "replica", "retry"} <= seen
     assert {"quarantine", "epochs 2", "died", "refused", "away", "two schedulers"} <= seen
-    assert {"gave up", "stall", "submitted while it was cleared"} <= seen
+    assert {"gave up", "stall", "submitted while it was cleared", "idle worker lost"} <= seen
 
 
 @pytest.mark.slow

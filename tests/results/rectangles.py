@@ -78,19 +78,19 @@ def make_segment(
 
 def drawn(study: Study, block: int, seed: int = 0) -> Segment:
     """Return a segment of a block that nobody computed."""
-    wanted = study.blocks[block]
-    trials = np.array(wanted.trials, np.int32)
-    places = {name: at for at, name in enumerate(study.axes.subjects)}
-    subjects = np.array([places[name] for name in wanted.instruments or ("",)], np.int32)
+    wanted = study.block(block)
+    trials, subjects = wanted.trials, wanted.positions
     chance, shape = np.random.default_rng([seed, block]), (len(trials), len(subjects))
     values = chance.normal(size=(len(study.buckets), len(study.metrics), *shape))
     for name in ("trades", "fills", "orders"):
-        values[:, study.metrics.index(name)] = chance.integers(0, 200, shape)
-    cells = wanted.cells
+        if name in study.metrics:
+            values[:, study.metrics.index(name)] = chance.integers(0, 200, shape)
+    proof = study.proof_mask(trials, subjects)
+    cells = int(proof.sum())
     return Segment(
         trials=trials,
-        params=study.table.take(trials.astype(np.int64)),
-        axes=study.axes.take(trials, subjects),
+        params=study.table.take(trials),
+        axes=study.axes_of(trials, subjects),
         metrics=study.metrics,
         buckets=study.buckets,
         values=values,
@@ -100,7 +100,7 @@ def drawn(study: Study, block: int, seed: int = 0) -> Segment:
         counts=chance.integers(0, 2, (2, *shape)),
         assumption_names=("fixed_universe",),
         assumptions=np.ones((1, *shape), np.bool_),
-        proof=np.ones(shape, np.bool_),
+        proof=proof,
         ledger=chance.integers(0, 256, (cells, 32), np.uint8),
         stats=chance.integers(0, 256, (cells, 32), np.uint8),
     )

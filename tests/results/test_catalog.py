@@ -113,7 +113,8 @@ def test_two_segments_that_disagree_about_a_cell(finished: tuple[Catalog, Study]
     with pytest.raises(ResultConflict, match=study.axes.cell_key(trial, subject).hex()) as caught:
         Catalog(store).check_overlaps(study)
     assert "zother-000000" in caught.value.place
-    wider = replace(study, segments=(segment_key(study.family, "zother-000000"),))
+    other = (segment_key(study.family, "zother-000000"),)
+    wider = replace(study, rounds=(replace(study.round, segments=other),))
     with pytest.raises(ResultConflict, match=r"two different results: stats"):
         Catalog(store).results(wider)
     Catalog(store).results(study)  # it has its own segments, and needs no others
@@ -160,8 +161,7 @@ def test_cells_beside_a_damaged_extent_are_found(finished: tuple[Catalog, Study]
     _, study = finished
     damage(store, extent_key(key_of(study, 1)))
     block = study.blocks[0]
-    subjects = [study.cell_instruments.index(name) for name in block.instruments]
-    intact = study.axes.take(np.array(block.trials), np.array(subjects))
+    intact = study.axes_of(block.trials, block.positions)
     assert Catalog(store).lookup(study.family, intact).count == block.cells
     store.delete(study_key(study.name))
     assert Catalog(store).lookup(study.family, intact).count == block.cells
@@ -279,3 +279,17 @@ def test_the_document_has_every_cell_in_order(finished: tuple[Catalog, Study]) -
     medians = np.median(results.column("sharpe", "is"), axis=1)
     assert medians.tolist() == [trial["objective"] for trial in made["trials"]]
     assert [study.trial_key(trial) for trial in range(study.trials)] == [trial["key"] for trial in made["trials"]]
+
+
+def test_one_cell_is_read_from_another_segment_when_one_is_damaged(
+    finished: tuple[Catalog, Study], store: Store
+) -> None:
+    _, study = finished
+    trial, subject = divmod(study.cells_of(study.blocks[1])[0], len(study.cell_instruments))
+    copy_as(store, study, 1, "copy-000000")
+    damage(store, key_of(study, 1))
+    found = Catalog(store).find_cell(study, trial, subject)
+    assert found is not None and found.segment.endswith("copy-000000.parquet")
+    damage(store, found.segment)
+    with pytest.raises(DataError, match="result segment cannot be read"):
+        Catalog(store).find_cell(study, trial, subject)

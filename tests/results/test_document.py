@@ -19,6 +19,7 @@ from farm.results.document import FarmStats, document, quantiles
 from farm.results.results import Ranking, Results, ranking
 from farm.store.base import Store
 from farm.study.block import cut
+from farm.study.missing import all_missing
 from farm.study.ranking import over_cells
 from tests.results.rectangles import drawn
 from tests.study.support import cross, planned, sample_store
@@ -33,8 +34,8 @@ def store() -> Store:
 
 def finish(store: Store, spec: dict[str, Any]) -> tuple[Results, Ranking]:
     study = planned(spec, store)
-    names = [name or "" for name in study.cell_instruments]
-    study = replace(study, blocks=cut(dict.fromkeys(range(study.trials), names), dict.fromkeys(names, 1)))
+    blocks = cut(all_missing(study.trials, len(study.subjects)), np.ones(len(study.subjects), np.int64))
+    study = replace(study, rounds=(replace(study.round, blocks=blocks),))
     catalog = Catalog(store)
     for block in study.blocks:
         catalog.put_segment(study, block.index, drawn(study, block.index))

@@ -15,7 +15,8 @@ from farm.results.segment import Segment
 from farm.shard.layout import extent_key, segment_key, study_key
 from farm.show import status_text
 from farm.store.base import Store
-from farm.study.trials import Study, record_bytes
+from farm.study.stored import to_bytes
+from farm.study.trials import Study
 from farm.values.errors import DataError, OtherFormat, ResultConflict
 from tests.results.stored import changed, key_of, metrics_only, same
 from tests.study.support import cross, drop, made_up_rows, planned, put_over, stored_segment
@@ -143,26 +144,24 @@ class TestPartialMetrics:
         """Metrics from one segment and digests from another."""
         store, study, rows = some
 
-        class Wanting(Study):
-            metrics = ("sharpe", "max_dd", "trades")
-            proof = np.array([3, 8])
-
+        metrics = ("sharpe", "max_dd", "trades")
         proof = np.zeros(rows.shape, np.bool_)
         proof.ravel()[[3, 8]] = True
         put_over(
             store,
             study,
             "proven-000000",
-            replace(
-                metrics_only(rows, Wanting.metrics), proof=proof, ledger=rows.ledger[[3, 8]], stats=rows.stats[[3, 8]]
-            ),
+            replace(metrics_only(rows, metrics), proof=proof, ledger=rows.ledger[[3, 8]], stats=rows.stats[[3, 8]]),
         )
-        wanting = Wanting(**{name: getattr(study, name) for name in Study.__dataclass_fields__ if name[0] != "_"})
+        wanting = replace(study, metrics=metrics)
+        vars(wanting)["proof"] = np.array([3, 8])
         cells = Catalog(store).results(wanting).cells(range(study.trials))
         assert np.flatnonzero(cells.columns["proof"]).tolist() == [3, 8]
         assert (cells.columns["stats"].reshape(-1, 32)[[3, 8]] == rows.stats[[3, 8]]).all()
         assert (cells.metric("sharpe", "is") == rows.values[1, rows.metrics.index("sharpe")]).all()
         assert np.isnan(cells.metric("cagr")).all()
+        put_over(store, study, "whole-000000", rows)  # whose other digests are no business of this study
+        assert any("whole" in patch.key for patch in Catalog(store).find_own(wanting).patches)
         made = document(Catalog(store).results(wanting), None, FarmStats(20, 0, 20))
         digests = [cell["fingerprint"]["stats"] for trial in made["trials"] for cell in trial["cells"]]
         assert [at for at, digest in enumerate(digests) if digest] == [3, 8]
@@ -196,7 +195,8 @@ class TestOtherVersions:
     def test_status_skips_and_counts_records(self, finished: tuple[Catalog, Study], store: Store) -> None:
         _, study = finished
         for at, found in enumerate(("farm-study-0", "farm-study-99")):
-            store.put(study_key(f"{at}" * 64), record_bytes(study.to_json() | {"format": found}))
+            record = to_bytes(study)
+            store.put(study_key(f"{at}" * 64), found.encode() + record[record.index(b"\n") :])
         status = store_status(store)
         assert ([one["study"] for one in status["studies"]], status["other_formats"]) == ([study.id], 2)
         assert "passed over: 2 studies, recorded by an older or a newer version" in status_text(status)

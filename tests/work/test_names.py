@@ -8,6 +8,7 @@ import pytest
 
 from farm.results.catalog import Catalog
 from farm.store.base import Store
+from farm.study.axes import Axes
 from farm.study.trials import Study
 from farm.values.errors import UsageError
 from farm.work import names
@@ -49,7 +50,7 @@ def test_a_number_in_a_study(catalog: Catalog, study: Study, whole: Study) -> No
 
 
 def test_a_symbol_is_as_good_as_an_id(catalog: Catalog, study: Study) -> None:
-    other = replace(study, instruments=("i1", "i2", "i3", "i4", "i5"), symbols={"i1": "AAPL", "i2": "FB", "i3": "GOOG"})
+    other = replace(study, subjects=("i1", "i2", "i3", "i4", "i5"), symbols={"i1": "AAPL", "i2": "FB", "i3": "GOOG"})
     assert find_trial(other, "4/GOOG") == find_trial(other, "4/i3") == (4, 2)
 
 
@@ -103,7 +104,7 @@ def test_several_cells_of_one_beginning(catalog: Catalog, study: Study) -> None:
     trial = study.axes.trial.copy()
     trial[1, :5] = trial[0, :5]
     twins = replace(study)
-    twins.__dict__["axes"] = replace(study.axes, trial=trial)
+    twins.__dict__["axes"] = Axes(trial, study.axes.history, study.axes.subjects, study.axes.read)
     head = trial[0].tobytes().hex()
     with pytest.raises(UsageError, match="2 trials of the study are named"):
         find_trial(twins, head[:9])
