@@ -211,7 +211,7 @@ class World:
     def _cancel(self, study: SimStudy) -> None:
         if study.name in self.driver.state.studies:
             study.is_cancelled = True
-            self.driver.witness.cancelled_s[study.name] = self.clock.now_s
+            self.driver.witness.cancelled_s[study.name] = self.driver.now_s
             self._drive(self.driver, lambda: self.driver.cancel(study.name))
 
     def _overlap(self) -> None:
@@ -247,7 +247,6 @@ class World:
         """The driver stands still; what it is sent waits."""
         self.seen.add("stall")
         self.clock.now_s += self.chance.uniform(5, 40)
-        self.driver.witness.stalled_s = self.clock.now_s
 
     def _refused(self) -> list[Entry]:
         studies = self.driver.refused.keys()

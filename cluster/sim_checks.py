@@ -74,8 +74,8 @@ class Witness:
         self.offset_s: dict[str, float] = {}
         self.leased_s: dict[str, float] = {}
         self.cancelled_s: dict[str, float] = {}
+        self.urgent_s: dict[str, float] = {}
         self.full_s = 0.0
-        self.stalled_s = 0.0
         self.vain = self.vain_in_all = 0
         self.starting_lost: set[str] = set()
 
@@ -204,10 +204,10 @@ class Witness:
             if isinstance(error, ResultConflict):
                 self.hopeless.add((nonce, block))
         self.told.clear()
-        now_s = self.hosts.clock.now_s
+        assert self.driver is not None
+        now_s = self.driver.now_s  # its own time, which stands still while the bucket fails it
         for name, at_s in self.cancelled_s.items():
-            until_s = max(at_s, self.stalled_s, self.hosts.store.away_until_s + 2 * GRACE_S)
-            is_late = now_s > until_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
+            is_late = now_s > at_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
             if is_late and any(held.run.study == name for held in self.state.leases.values()):
                 raise Broken(f"{name} was cancelled at {at_s:.1f} and holds a slot at {now_s:.1f}")
         self._needed()
@@ -245,10 +245,15 @@ class Witness:
             self.vain, self.vain_in_all = self.vain + 1, self.vain_in_all + 1
 
     def _starving(self) -> None:
-        """While others of its priority get leases, a study waits a bounded time for its next one."""
+        """While others of its priority get leases, a study waits a bounded time for its next one; the time in which a
+        more urgent one is there does not count."""
         waiting = [study for study in self.state.studies.values() if study.waiting and study.paused_s is None]
+        most = max((study.submission.priority for study in self.state.studies.values()), default=0)
         for study in waiting:
             name, priority = study.submission.study, study.submission.priority
+            if priority < most:
+                self.urgent_s[name] = self.hosts.clock.now_s
+            since_s = max(self.leased_s[name], self.urgent_s.get(name, 0.0))
             peers = [other for other in waiting if other.submission.priority >= priority]
             latest_s = max(
                 self.leased_s[other.submission.study]
@@ -262,8 +267,8 @@ class Witness:
                 + hung_s
                 + (2 if self.is_calm and not self.shares else 40) * len(peers) * per_peer_s
             )
-            if latest_s - self.leased_s[name] > bound_s:
-                raise Broken(f"{name} starves since {self.leased_s[name]:.1f}, at {latest_s:.1f}")
+            if latest_s - since_s > bound_s:
+                raise Broken(f"{name} starves since {since_s:.1f}, at {latest_s:.1f}")
 
     # Of a calm world
 
