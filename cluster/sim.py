@@ -27,7 +27,6 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 
 from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
@@ -187,10 +186,14 @@ class World:
         if self.fuse.is_running and self.chance.random() < 0.1:
             self.seen.add("submitted while it was cleared")
             entry = Entry(name, f"{name}-{self.chance.getrandbits(32):08x}", "ann", 0, int(self.clock.now_s * 1e9))
-            with self.fuse.paused(), suppress(StoreError):
-                self.inbox.submit(entry)
-                self.acknowledged.append(entry)
-                self._later(0.1, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
+            with self.fuse.paused():
+                try:
+                    self.inbox.submit(entry)
+                except StoreError:  # maybe it is there all the same, and was not acknowledged
+                    self._later(3.0, lambda: self._put(entry))
+                    return
+            self.acknowledged.append(entry)
+            self._later(0.1, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         self._script.append((self.clock.now_s + seconds, action))
