@@ -60,7 +60,9 @@ def test_the_scheduler_may_die_at_any_of_its_effects(kind: str) -> None:
 def _small(kind: str, *deaths: int) -> sim.World:
     natures: dict[str, tuple[Nature, ...]] = {"good": ("good",) * 8, "bad": ("good", "poison", "faulty", "good")}
     blocks = [SimBlock(index, 5, {"aa": 1000}, 0.1, nature) for index, nature in enumerate(natures[kind])]
-    plan = WorldPlan("barren", (SimStudy("study0", "ann", 0, blocks),), (0.0,), replace(WILD, workers_max=1, lease_blocks_max=1))
+    plan = WorldPlan(
+        "barren", (SimStudy("study0", "ann", 0, blocks),), (0.0,), replace(WILD, workers_max=1, lease_blocks_max=1)
+    )
     world = sim.World(5, plan=plan, deaths=deaths)
     world.hosts.up_s = 0.0
     return world

@@ -1,26 +1,22 @@
-"""Temporary credentials that end in the middle of a study: a real token service, real refusals, fresh ones in a file.
+"""Credentials that end in the middle of a study: a user of a real server whose key is changed while it runs.
 
-The token service of MinIO gives no credentials that end within the time of a test, so what gave them is removed: from
-then on the server refuses them (403 AccessDenied). Keys of a service account that is removed are unknown to it, as what
-has run out is (403 InvalidAccessKeyId).
+From the environment: one clear error, and with the fresh key the same call goes on. From a profile that is written
+again: no error at all. Nothing is lost, and the results are those of a run that nobody disturbed.
 """
 
 from __future__ import annotations
 
-import threading
+import secrets
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from minio.credentials import AssumeRoleProvider
 
-from cluster.worker import Worker
 from farm import api
-from farm.store.open import open_store
 from farm.values.errors import PermissionDenied
 from farm.values.settings import FarmSettings
-from farm.work.run import ProgressEvent, submit
-from infra.minio.administer import Administrator
+from farm.work.run import Outcome, ProgressEvent
 from tests.conftest import Bucket
 from tests.study.support import cross
 
@@ -28,118 +24,93 @@ pytestmark = [pytest.mark.slow, pytest.mark.server]
 SPEC = cross(fast=(2, 30, 1), slow=(31, 70, 1))
 
 
-class Login:
-    """Credentials that somebody was given for a while, in the profile that the farm reads."""
+class Key:
+    """The key of a user who owns the farm's part of the bucket; ``change`` makes the old one worthless at once."""
 
-    def __init__(self, bucket: Bucket, file: Path, kind: str) -> None:
-        self._bucket, self._file, self._kind = bucket, file, kind
-        self._given = 0
-        self.end: Callable[[], None] = lambda: None
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self.user = f"user-{secrets.token_hex(4)}"
+        self.change()
 
-    def renew(self) -> None:
-        """Log in anew, and write what that gives into the profile; ``end`` lets the server refuse it."""
-        self._given += 1
-        name = f"user{self._given}-{self._bucket.bucket[-8:]}"
-        secret, admin = f"a-secret-of-{name}", self._bucket.server.administrator()
-        admin.make_user(name, secret, "owner", self._bucket.bucket, self._bucket.prefix)
-        if self._kind == "temporary":
-            given = AssumeRoleProvider(
-                sts_endpoint=self._bucket.endpoint, access_key=name, secret_key=secret
-            ).retrieve()
-            assert given.session_token
-            self._write(given.access_key, given.secret_key, given.session_token)
-            self.end = lambda: admin.remove_user(name)
-        else:
-            own = Administrator(self._bucket.endpoint, name, secret, self._bucket.region)
-            key, secret = own.make_service_account()
-            self._write(key, secret, "")
-            self.end = lambda: own.remove_service_account(key)
-
-    def _write(self, key: str, secret: str, token: str) -> None:
-        lines = {"aws_access_key_id": key, "aws_secret_access_key": secret, "aws_session_token": token}
-        new = self._file.with_name("new")
-        new.write_text("[default]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items() if value))
-        new.replace(self._file)
+    def change(self) -> None:
+        self.secret = secrets.token_urlsafe(24)
+        administrator = self._bucket.server.administrator()
+        administrator.make_user(self.user, self.secret, "owner", self._bucket.bucket, self._bucket.prefix)
 
 
-@pytest.fixture(params=["temporary", "of a service account"])
-def login(
-    request: pytest.FixtureRequest, minio_bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Login:
+@pytest.fixture
+def key(minio_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Key:
     for name, value in minio_bucket.env().items():
         monkeypatch.setenv(name, value)
-        if "KEY" in name:
-            monkeypatch.delenv(name)
-    file = tmp_path / "credentials"
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    made = Login(minio_bucket, file, request.param)
-    made.renew()
-    return made
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    return Key(minio_bucket)
 
 
-def once(then: Callable[[], None]) -> Callable[[ProgressEvent], None]:
-    """A progress that does something when the first block has ended."""
+@pytest.fixture(scope="module")
+def undisturbed() -> list[dict[str, Any]]:
+    settings = FarmSettings().with_store("memory:undisturbed-by-credentials")
+    api.ingest_sample(settings)
+    return trials(api.run(SPEC, settings))
+
+
+def trials(outcome: Outcome) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = outcome.document()["trials"]
+    return found
+
+
+def once(action: Callable[[], None]) -> Callable[[ProgressEvent], None]:
+    """Return a progress that acts once, when some cells are done and others are not."""
     done: list[int] = []
 
     def progress(event: ProgressEvent) -> None:
         if event.cells_done and not done:
+            assert event.cells_done < event.cells_total
             done.append(event.cells_done)
-            then()
+            action()
 
     return progress
 
 
-@pytest.fixture
-def expected() -> object:
-    settings = FarmSettings().with_store("memory:not-refused")
-    api.ingest_sample(settings)
-    return api.run(SPEC, settings).document()["trials"]
-
-
-def test_fresh_credentials_in_the_profile_are_taken_in_the_middle_of_a_study(
-    login: Login, minio_bucket: Bucket, expected: object
-) -> None:
-    """What the run was given is refused; nobody hears of it."""
-    settings = FarmSettings(threads=2).with_store(minio_bucket.url)
-    api.ingest_sample(settings)
-    end = login.end
-
-    def expire() -> None:
-        login.renew()
-        end()
-
-    outcome = api.run(SPEC, settings, progress=once(expire))
-    assert outcome.document()["trials"] == expected
-
-
-def test_a_block_waits_in_its_worker_for_fresh_credentials(login: Login, minio_bucket: Bucket) -> None:
-    """They come a moment after the others were refused: no error at all."""
-    settings = FarmSettings().with_store(minio_bucket.url)
-    api.ingest_sample(settings)
-    store = open_store(minio_bucket.url)
-    study = submit(SPEC, store).study
-    worker = Worker(minio_bucket.url, settings)
-    worker.ready()
-    [first] = worker.run("e-000000", study.name, (0,)).reports
-    login.end()
-    with pytest.raises(PermissionDenied):
-        store.get("refs/main/0000000001.json")
-    late = threading.Timer(1.0, login.renew)
-    late.start()
-    [second] = worker.run("e-000001", study.name, (1,)).reports
-    late.join()
-    assert (first.error, second.error) == (None, None) and second.seconds > 0.5
-
-
-def test_without_fresh_credentials_there_is_one_error_and_nothing_is_lost(
-    login: Login, minio_bucket: Bucket, expected: object
+def test_a_key_of_the_environment(
+    key: Key, minio_bucket: Bucket, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = FarmSettings(threads=2).with_store(minio_bucket.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key.user)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key.secret)
     api.ingest_sample(settings)
-    with pytest.raises(PermissionDenied, match=r"the server said 403 .*credentials that may use this bucket"):
-        api.run(SPEC, settings, progress=once(lambda: login.end()))
-    login.renew()
+    with pytest.raises(PermissionDenied, match="403 SignatureDoesNotMatch") as caught:
+        api.run(SPEC, settings, progress=once(key.change))
+    assert "AWS_SECRET_ACCESS_KEY" in caught.value.hint
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", key.secret)
     again = api.run(SPEC, settings)
     assert 0 < again.stats.cells_reused < again.study.cells
-    assert again.document()["trials"] == expected
+    assert trials(again) == undisturbed
+
+
+def test_a_profile_that_is_written_again(
+    key: Key,
+    minio_bucket: Bucket,
+    undisturbed: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+
+    def write() -> None:
+        file.write_text(f"[default]\naws_access_key_id = {key.user}\naws_secret_access_key = {key.secret}\n")
+
+    def change() -> None:
+        key.change()
+        write()
+
+    write()
+    settings = FarmSettings(threads=2).with_store(minio_bucket.url)
+    api.ingest_sample(settings)
+    outcome = api.run(SPEC, settings, progress=once(change))
+    assert outcome.stats.cells_computed == outcome.study.cells
+    assert trials(outcome) == undisturbed
+    with pytest.raises(PermissionDenied, match="403 SignatureDoesNotMatch") as caught:
+        api.run(SPEC, settings, fresh=True, progress=once(key.change))  # nobody writes the file
+    assert "profile default" in caught.value.hint
