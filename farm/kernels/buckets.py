@@ -25,19 +25,20 @@ _OUT = Array(float64, 2, "C")
 @kernel(
     int64(
         int64, _I32, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _I64, _F64, float64,
-        float64, _STRETCHES, _OUT,
+        float64, _STRETCHES, int64, _OUT,
     ),
 )  # fmt: skip
 def bucket_metrics(
     cash: int, day: I32, equity: I64, position: I64, decision_bars: I64, market_bars: I64, order_session: I64,
     fill_session: I64, fill_value: I64, fee_session: I64, fee_line: I64, fee_micro: I64, trade_session: I64,
     trade_pnl: I64, trade_notional: I64, open_session: I64, benchmark: F64, ann: float, rf_p: float, stretches: I64,
-    out: F64,
+    with_tails: int, out: F64,
 ) -> int:  # fmt: skip
     """Write the metrics of each stretch of sessions [start, stop); return -1, or the first session in error.
 
     Shapes:  day .. market_bars (n,); order_session .. open_session as in ``results/measure.py``; benchmark (n,), NaN
              where it has no return, or (0,) without one; stretches (b, 2), none of them empty; out (b, 36).
+    Metrics: with_tails 0: without var95, cvar95 and tail_ratio, as ``reduce.session_metrics`` says.
     Units:   ``cash`` at the start, and all money, in micro-units; ann: sessions per year; rf_p: per session.
     Errors:  the returned session changes the equity of a ruined account.
     """
@@ -61,7 +62,7 @@ def bucket_metrics(
         moved = session_metrics(
             base, day[max(start - 1, 0)], equity[start:stop], day[start:stop],
             benchmark[start:stop] if benchmark.size > 0 else benchmark, position[start:stop], trade_pnl[inside],
-            trade_notional[inside], totals, ann, rf_p, growth_year, growth_market, out[k],
+            trade_notional[inside], totals, ann, rf_p, growth_year, growth_market, with_tails, out[k],
         )  # fmt: skip
         if moved >= 0:
             return start + moved

@@ -333,7 +333,7 @@ def holding_metrics(equity: I64, position: I64, totals: I64, ann: float, growth_
 
 @kernel(
     int64(
-        int64, int64, _I64, _I32, _F64, _I64, _I64, _I64, _I64, float64, float64, float64, float64, _OUT
+        int64, int64, _I64, _I32, _F64, _I64, _I64, _I64, _I64, float64, float64, float64, float64, int64, _OUT
     ),
 )  # fmt: skip
 def session_metrics(
@@ -350,9 +350,12 @@ def session_metrics(
     rf_p: float,
     growth_year: float,
     growth_market: float,
+    with_tails: int,
     out: F64,
 ) -> int:
     """Write every metric into ``out`` (36,), NaN where undefined; return -1, or the first session in error.
+
+    with_tails: 0: var95, cvar95 and tail_ratio, which cost as much as all others together, are left out (NaN).
 
     Shapes:  equity, day, position (n,), n >= 1; benchmark (n,) with NaN where it has no return, or (0,) without one;
              pnl, notional (closed trades,); totals (TOTALS,).
@@ -380,7 +383,8 @@ def session_metrics(
     if worst > 0.0:
         out[CALMAR] = out[CAGR] / worst
     out[ULCER] = math.sqrt(lane_dot(dd, dd) / n)
-    tails(r, out)
+    if with_tails != 0:
+        tails(r, out)
     if len(benchmark) == n:
         benchmark_metrics(r, benchmark, ann, rf_p, out)
     out[ORDERS] = totals[N_ORDERS]

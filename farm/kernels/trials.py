@@ -21,6 +21,7 @@ from farm.kernels.buckets import bucket_metrics
 from farm.kernels.jit import helper, inlined, kernel
 from farm.kernels.loop import STATE, TAPE
 from farm.kernels.records import COMMISSION, DONE, LAPSED, NONE, Row, Table, Tables, TapeTables
+from farm.kernels.reduce import CVAR95, TAIL_RATIO, VAR95
 from farm.values.arrays import F64, I32, I64, U8, U64
 
 FULL = 3
@@ -164,6 +165,10 @@ def run_trials(
     b = books[0]
     loop.open_books(b, tape, signals, numbers, state)
     instants = tape.instants.shape[0]
+    tails = 0
+    for m in range(kept.metric.shape[0]):
+        if kept.metric[m] == VAR95 or kept.metric[m] == CVAR95 or kept.metric[m] == TAIL_RATIO:
+            tails = 1
     while at[TRIAL] < last:
         t = at[TRIAL]
         if at[STEP] == BEGIN:
@@ -173,7 +178,7 @@ def run_trials(
             status = loop.advance(instants, tape, signals, numbers, state, books)
             if status != DONE:
                 return status
-            moved = _measure(b, state, subject, vectors)
+            moved = _measure(b, state, subject, tails | kept.proof[t], vectors)
             if moved >= 0:
                 at[BROKEN_AT] = moved
                 return MOVED
@@ -252,7 +257,7 @@ def _say(mask: U64, at: int, first_bit: int, bars: I64, flag: int, said: U8) -> 
 
 
 @helper
-def _measure(b: Row, state: Tables, subject: Subject, vectors: F64) -> int:
+def _measure(b: Row, state: Tables, subject: Subject, with_tails: int, vectors: F64) -> int:
     """Write the metrics of every bucket (b, METRICS); return -1, or the session that moves a ruined account."""
     account = tables.account(b)
     sessions = state.session.shape[0]
@@ -309,7 +314,7 @@ def _measure(b: Row, state: Tables, subject: Subject, vectors: F64) -> int:
     return bucket_metrics(
         int(subject.account[0].cash), subject.day, equity, position, decided, held, sent, fill_session, fill_value,
         fee_session, fee_line, fee_micro, trade_session, trade_pnl, trade_notional, open_session, subject.benchmark,
-        subject.ann, subject.rf_p, subject.stretches, vectors,
+        subject.ann, subject.rf_p, subject.stretches, with_tails, vectors,
     )  # fmt: skip
 
 

@@ -141,7 +141,7 @@ def measure(facts: Facts, stretches: Sequence[Stretch], *, ann: float, rf: float
         facts.order_session, facts.fill_session, facts.fill_value, facts.fee_session, facts.fee_line, facts.fee_micro,
         facts.trade_session, facts.trade_pnl, facts.trade_notional, facts.open_session,
         _NO_BENCHMARK if benchmark is None else benchmark, ann, rf_per_session(rf, ann),
-        readonly(np.array(stretches, np.int64)), out,
+        readonly(np.array(stretches, np.int64)), 1, out,
     )  # fmt: skip
     if moved >= 0:
         raise FarmError(f"the equity of a ruined account moves at session {moved}", place="ledger")

@@ -25,6 +25,8 @@ from farm.values.canon import canonical_json
 from farm.values.metrics import BUCKETS
 from farm.values.units import iso
 
+DIGESTED_MAX = 200_000
+"""Trials up to which the digests of all of them are made as soon as some are asked for, and kept."""
 FRESH = "-fresh"
 OF_SNAPSHOT: Mapping[str, str] = {"no_dividends": "dividends", "no_splits": "splits"}
 """Assumptions that are true of a snapshot without rows of a kind, whatever a cell reads of it."""
@@ -189,8 +191,10 @@ class Study:
         """Return the identity of the cells of some trials on the subjects at some positions."""
         places = np.arange(len(self.subjects))[positions]
         subjects = tuple(self.subjects[place] for place in places.tolist())
-        table, history = self.table.take(trials), self.round.history[trials]
-        return LazyAxes(table, self.used, history, subjects, self.read_digests[:, places])
+        history, reads = self.round.history[trials], self.read_digests[:, places]
+        if self.trials <= DIGESTED_MAX:
+            return Axes(self.axes.trial[trials], history, subjects, reads)
+        return LazyAxes(self.table.take(trials), self.used, history, subjects, reads)
 
     def cell_key(self, trial: int, position: int) -> bytes:
         """Return the key of a cell, 32 bytes."""

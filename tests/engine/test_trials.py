@@ -209,6 +209,29 @@ def test_many_trials_equal_each_alone(
 
 @given(many())
 @settings(max_examples=effort(40))
+def test_other_metrics_are_not_made(
+    case: tuple[list[Program], Market, list[tuple[tuple[Signals, ...], ...]]],
+) -> None:
+    """What is not kept may be left out, and changes nothing of what is: not of the digests either."""
+    programs, market, said = case
+    sessions = market.calendar.day.shape[0]
+    stage = stage_of(programs, market, said[0], np.array([(0, sessions)], np.int64), None)
+    rows = rows_of(programs, said, stage)
+    wanted = [METRIC_NAMES.index(name) for name in ("sharpe", "trades", "tim")]
+    proof = [trial % 2 for trial in range(len(programs))]
+    found = []
+    for metric in (np.arange(len(METRIC_NAMES)), np.array(wanted)):
+        kept = kept_of(len(programs), 1, proof)._replace(metric=readonly(metric))
+        kept = kept._replace(values=np.zeros((1, len(metric), len(programs), 1)))
+        packs = [pack.tobytes() for _, pack in engine.TrialRun(stage, rows).run(kept, 0)]
+        found.append((kept.values, packs))
+    (whole, packs), (some, same_packs) = found
+    assert whole[:, wanted].tobytes() == some.tobytes()
+    assert packs == same_packs
+
+
+@given(many())
+@settings(max_examples=effort(40))
 def test_short_tables_and_packs_do_not_matter(
     case: tuple[list[Program], Market, list[tuple[tuple[Signals, ...], ...]]],
 ) -> None:

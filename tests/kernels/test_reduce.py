@@ -83,6 +83,7 @@ def case(rng: np.random.Generator, n: int, trades: int, with_benchmark: bool) ->
         "rf_p": 7.8e-5,
         "growth_year": 1.0 + 0.1 * rng.random(),
         "growth_market": 1.3,
+        "with_tails": int(rng.random() < 0.8),
     }
 
 

@@ -144,6 +144,7 @@ def session_metrics(
     rf_p: float,
     growth_year: float,
     growth_market: float,
+    with_tails: int,
 ) -> tuple[list[float], int]:
     """Return the metric vector in the order of the registry, and the first session in error (or -1)."""
     n = len(equity)
@@ -161,7 +162,7 @@ def session_metrics(
     if worst > 0.0:
         found["calmar"] = cagr / worst
     found["ulcer"] = math.sqrt(lane_dot(dd, dd) / n)
-    found |= tails(r)
+    found |= tails(r) if with_tails else {}
     if len(benchmark) == n:
         found |= benchmark_metrics(r, benchmark, ann, rf_p)
     found |= dict(zip(("orders", "fills", "open_trades"), map(float, totals), strict=False))
