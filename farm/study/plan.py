@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from farm.program.template import compile_study
+from farm.program.template import StudyProgram, compile_study
 from farm.shard.dataset import Dataset
 from farm.shard.plan import KindPlan
 from farm.shard.reader import ColumnLoader
@@ -80,10 +80,17 @@ def study_id(spec: StudySpec, family: str, snapshot: str) -> str:
 
 
 def plan_study(
-    spec: StudySpec, dataset: Dataset, catalog: Lookup, cache: ColumnLoader, *, fresh: bool = False
+    spec: StudySpec,
+    dataset: Dataset,
+    catalog: Lookup,
+    cache: ColumnLoader,
+    *,
+    program: StudyProgram | None = None,
+    fresh: bool = False,
 ) -> Study:
     """Return the study with its blocks, as it would be stored now.
 
+    ``program``: the spec compiled, where somebody has done so.
     ``fresh``: every cell is missing, whatever the catalog holds.
     Errors: SpecError (unknown ticker, one that trades around the clock in exchange sessions, no session in the window,
     an empty bucket); CapacityError for a study that nobody can mean; DataError when no instrument has a bar in the
@@ -95,7 +102,7 @@ def plan_study(
     if made.params != table.names:
         first, _ = table.distinct(made.params)
         table, duplicates = table.take(first), table.trials - len(first)
-    program = compile_study(spec)
+    program = compile_study(spec) if program is None else program
     history = program.history(table)
     symbols = symbols_of(spec, dataset, tuple(history.syms))
     calendar, sessions = sessions_of(spec, dataset)

@@ -33,17 +33,15 @@ from farm.market.panel import Market, Panel
 from farm.market.tape import Tape, make_tape
 from farm.market.tapes import TILE_BYTES, Tapes, make_tapes, tiles
 from farm.program.program import Program
-from farm.program.template import compile_study
+from farm.program.template import StudyProgram
 from farm.results.measure import rf_per_session
 from farm.results.record import CellResult, Header, cell_result
 from farm.shard.dataset import Dataset
 from farm.shard.plan import ReadPlan
-from farm.shard.snapshot import Snapshot
 from farm.signals.evaluate import evaluate, evaluate_trials
 from farm.signals.store import SeriesStore
-from farm.spec.parse import load_study
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
-from farm.store.base import Store
+from farm.spec.spec import StudySpec
 from farm.store.wrap import Metered
 from farm.study.split import buckets_of
 from farm.study.trials import Study
@@ -113,14 +111,17 @@ class Memory:
 class StudyContext:
     """The shared state of one study in this process; safe for many threads."""
 
-    def __init__(self, study: Study, store: Store, snapshot: Snapshot, memory: Memory) -> None:
+    def __init__(
+        self, study: Study, spec: StudySpec, program: StudyProgram, dataset: Dataset, metered: Metered, memory: Memory
+    ) -> None:
+        """``spec`` and ``program``: those of the study; ``metered``: the store of ``dataset``."""
         self.study = study
-        self.spec = load_study(dict(study.spec))
-        self._metered = Metered(store)
-        self.dataset = Dataset(self._metered, snapshot)
+        self.spec = spec
+        self._metered = metered
+        self.dataset = dataset
         self._memory = memory
-        self._resolver = Resolver(self.spec)
-        self._compiled = compile_study(self.spec)
+        self._resolver = Resolver(spec)
+        self._compiled = program
         self.buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         benchmark = self.spec.run.benchmark

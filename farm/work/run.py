@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
+from farm.program.template import StudyProgram, compile_study
 from farm.results.catalog import Catalog, StoredCell
 from farm.results.document import FarmStats, document, trial_objects
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
@@ -81,6 +82,7 @@ class SubmittedStudy:
 
     study: Study
     spec: StudySpec
+    program: StudyProgram
     dataset: Dataset
     catalog: Catalog
     waiting: tuple[int, ...]
@@ -158,11 +160,12 @@ def submit(
     metered = Metered(store)
     dataset = Dataset(metered, _snapshot(store, parsed, snapshot))
     columns = cache if cache is not None else process_cache(settings)
-    study, is_stored = _find_or_plan(parsed, dataset, catalog, columns, fresh=fresh)
+    program = compile_study(parsed)
+    study, is_stored = _find_or_plan(parsed, program, dataset, catalog, columns, fresh=fresh)
     stored = study if is_stored else catalog.put_study(study)
     finished = frozenset() if fresh else catalog.finished_blocks(stored)
     waiting = tuple(index for index in range(len(stored.blocks)) if index not in finished)
-    return SubmittedStudy(stored, parsed, dataset, catalog, waiting, metered)
+    return SubmittedStudy(stored, parsed, program, dataset, catalog, waiting, metered)
 
 
 def plan(
@@ -177,7 +180,8 @@ def plan(
     parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
     catalog = Catalog(store)
     dataset = Dataset(store, _snapshot(store, parsed, snapshot))
-    study, is_stored = _find_or_plan(parsed, dataset, catalog, process_cache(settings), fresh=fresh)
+    columns = process_cache(settings)
+    study, is_stored = _find_or_plan(parsed, compile_study(parsed), dataset, catalog, columns, fresh=fresh)
     finished = catalog.finished_blocks(study) if is_stored and not fresh else frozenset()
     return make_plan(study, dataset, parsed, finished, is_stored=is_stored)
 
@@ -189,14 +193,14 @@ def _snapshot(store: Store, spec: StudySpec, snapshot: str | None) -> Snapshot:
 
 
 def _find_or_plan(
-    spec: StudySpec, dataset: Dataset, catalog: Catalog, cache: ColumnCache, *, fresh: bool
+    spec: StudySpec, program: StudyProgram, dataset: Dataset, catalog: Catalog, cache: ColumnCache, *, fresh: bool
 ) -> tuple[Study, bool]:
     """Return the study and whether it is stored already."""
     identity = study_id(spec, template(spec).hash, dataset.snapshot.id)
     stored = catalog.find_study(study_name(identity, fresh))
     if stored is not None:
         return stored, True
-    return plan_study(spec, dataset, catalog, cache, fresh=fresh), False
+    return plan_study(spec, dataset, catalog, cache, program=program, fresh=fresh), False
 
 
 def conclude(submission: SubmittedStudy, stats: FarmStats) -> Outcome:
@@ -228,7 +232,7 @@ def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Out
     metered = Metered(store)
     dataset = Dataset(metered, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
     stats = FarmStats(cells_total=stored.cells, cells_computed=0, cells_reused=stored.cells)
-    return conclude(SubmittedStudy(stored, spec, dataset, catalog, (), metered), stats)
+    return conclude(SubmittedStudy(stored, spec, compile_study(spec), dataset, catalog, (), metered), stats)
 
 
 def rank_trials(results: Results, spec: StudySpec) -> Ranking | None:
@@ -269,10 +273,20 @@ class BlockRunner:
         name = study if isinstance(study, str) else study.name
         return self._contexts.get(name, lambda: self._open(study))
 
+    def share(self, submission: SubmittedStudy) -> None:
+        """Take over what this process has read and compiled of a study when it was submitted."""
+        study, spec, program = submission.study, submission.spec, submission.program
+
+        def shared() -> StudyContext:
+            return StudyContext(study, spec, program, submission.dataset, submission.metered, self._memory)
+
+        self._contexts.get(study.name, shared)
+
     def _open(self, study: Study | str) -> StudyContext:
         stored = self.catalog.read_study(study) if isinstance(study, str) else study
-        snapshot = read_snapshot(self.store, stored.snapshot, dataset=stored.dataset)
-        return StudyContext(stored, self.store, snapshot, self._memory)
+        spec, metered = load_study(dict(stored.spec)), Metered(self.store)
+        dataset = Dataset(metered, read_snapshot(self.store, stored.snapshot, dataset=stored.dataset))
+        return StudyContext(stored, spec, compile_study(spec), dataset, metered, self._memory)
 
     def run_block(self, study: Study | str, block: int) -> BlockReport:
         """Compute a block and store its segment; return how that went.
@@ -381,6 +395,7 @@ def run_in_process(
     reports: list[BlockReport] = []
     if submission.waiting:
         runner = BlockRunner(store, cache=cache, settings=settings)
+        runner.share(submission)
         with clock.stage("run"):
             try:
                 _run_waiting(runner, submission, threads, progress, reports)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow.compute as pc
+import pytest
 
 from farm.columns.cache import ColumnCache
 from farm.shard.ingest import ingest_table
@@ -16,6 +17,7 @@ from farm.shard.sample import sample_bars
 from farm.store.base import Store
 from farm.store.wrap import Around
 from farm.values.settings import CacheSettings
+from farm.work import run
 from farm.work.run import BlockRunner, SubmittedStudy, submit
 from tests.study.support import cross, sample_store
 
@@ -139,3 +141,24 @@ def test_instruments_loaded_together_give_what_each_gives_alone() -> None:
         assert [a.tobytes() for a in one.tape.tables] == [b.tobytes() for b in other.tape.tables]
         results = [context.score(context.simulate(0, position), 0, position).result for context in (together, alone)]
         assert (results[0].ledger, results[0].stats) == (results[1].ledger, results[1].stats)
+
+
+def test_a_study_is_parsed_and_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What submits a study and what runs its blocks are one process: one parse, one compilation, one dataset."""
+    made = dict.fromkeys(("load_study", "compile_study", "Dataset"), 0)
+
+    def counted(name: str) -> Any:
+        original = getattr(run, name)
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            made[name] += 1
+            return original(*arguments, **named)
+
+        return call
+
+    store = sample_store()
+    for name in made:
+        monkeypatch.setattr(run, name, counted(name))
+    outcome = run.run_in_process(cross(), store, cache=ColumnCache(1 << 28))
+    assert outcome.study.trials == 9
+    assert made == {"load_study": 1, "compile_study": 1, "Dataset": 1}
