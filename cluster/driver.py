@@ -5,7 +5,8 @@ once its attempt is recorded. So a store that is away holds up leases and loses 
 commands leaves the bucket as some moment before left it.
 
 The machine's clock stands still while the store is away, and for ``GRACE_S`` after that, and it does not count what
-this process slept through (a stop, a suspended machine): no worker is to blame for either.
+this process slept through (a stop, a suspended machine): no worker is to blame for either. Nor is a block for the end
+of a worker to which its lease was never sent.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, Final
 from cluster import invariants
 from cluster.backend import Backend
 from cluster.inbox import Entry, Inbox
+from cluster.journal import Journal
 from cluster.lease import Limits
 from cluster.machine import step
 from cluster.messages import (
@@ -31,6 +33,7 @@ from cluster.messages import (
     Event,
     GiveUp,
     LeaseCrashed,
+    LeaseEnded,
     NoteLease,
     RefuseStudy,
     RunLease,
@@ -42,8 +45,9 @@ from cluster.messages import (
     WorkerLost,
 )
 from cluster.outbox import PROMPT_S, Outbox
-from cluster.state import State, machine_away_s, next_wake_s
-from cluster.submission import BlockSet, Submission
+from cluster.queue import QueuedStudy
+from cluster.state import State, machine_away_s, next_wake_s, overdue
+from cluster.submission import BlockSet, Submission, members
 from farm.values.errors import DataError, FarmError, UsageError
 
 LoadSubmission = Callable[[Entry], Submission]
@@ -55,9 +59,14 @@ LookUp = Callable[[str], BlockSet]
 
 @dataclass
 class Tally:
-    """What the loop has seen, for progress, metrics and the document. Seconds by stage are those of the workers."""
+    """What the loop has seen, for progress, metrics and the document. Seconds by stage are those of the workers.
+
+    ``cells``: of blocks that workers have answered; ``cells_found``: of others that are stored all the same, by another
+    run, or by a worker whose answer did not come in time.
+    """
 
     cells: int = 0
+    cells_found: int = 0
     bytes_fetched: int = 0
     affinity_hits: int = 0
     affinity_misses: int = 0
@@ -74,6 +83,8 @@ GRACE_S: Final = 5.0
 LOOK_S: Final = 2.0
 LOOK_SHARE: Final = 20.0
 """What is stored is looked up every ``LOOK_S`` and at most for one part in so many of the time."""
+CHECK_SHARE: Final = 20.0
+"""The invariants look at everything there is, which takes at most one part in so many of the time."""
 
 
 class Driver:
@@ -103,11 +114,13 @@ class Driver:
         self.ended: dict[str, EndStudy] = {}
         self.refused: dict[str, FarmError] = {}
         self.outbox = Outbox(writer, limits.watchdog_s)
+        self.journal = Journal(self.outbox, inbox, epoch)
+        self._unsent: set[str] = set()
         self._halted = False
         self._observe = observe
         self._stored = stored
         self._found: dict[str, BlockSet] = {}
-        self._look_s = 0.0
+        self._look_s = self._check_s = 0.0
         self._seen_s = self._awake_s = self._clock_s = backend.now_s()
         self._graced_s = self._awake_s
 
@@ -139,10 +152,12 @@ class Driver:
         self.ended.pop(entry.study, None)
         self._halted = False
         self.feed(Submitted(self._now_s(), self.load(entry)))
+        self.outbox.pump(self._awake_s)
 
     def cancel(self, study: str) -> None:
         """Stop a study and end its submission; finished blocks are kept."""
         self.feed(Cancelled(self._now_s(), study))
+        self.outbox.pump(self._awake_s)
 
     def halt(self) -> None:
         """Stop leasing and let every lease end at its next block. Submissions stay in the inbox, to be gone on with."""
@@ -161,22 +176,46 @@ class Driver:
         events = self.backend.events(wait_s)
         self._now_s(wait_s)
         self._take(events)
-        while self._overdue() and (events := self.backend.events(0)):
+        while overdue(self.state, self._clock_s) and (events := self.backend.events(0)):
             self._take(events)  # what has come is an answer, however late it is looked at
         self._look()
         self.outbox.pump(self._awake_s)
         found, self._found = self._found, {}
-        self.feed(Tick(self._now_s(), found, self._stored is None or self._overdue() <= found.keys()))
+        may_expire = self._stored is None or overdue(self.state, self._clock_s) <= found.keys()
+        self.feed(Tick(self._now_s(), found, may_expire, frozenset(self._unsent)))
+        self.outbox.pump(self._awake_s)
         if self._observe is not None:
             self._observe(self.state, self.tally)
 
     def feed(self, event: Event) -> None:
-        """Take one event."""
+        """Take one event. What the store has to be asked for waits for the end of the turn."""
+        before = {name: self.state.studies[name] for name in self._may_find(event) if name in self.state.studies}
         self.state, commands = step(self.state, event)
-        invariants.check(self.state)
+        self._check()
+        self._count_found(before, {each.study: each.done for each in commands if isinstance(each, EndStudy)})
         for command in commands:
             _EXECUTE[type(command)](self, command)
-        self.outbox.pump(self._awake_s)
+
+    def _may_find(self, event: Event) -> Iterable[str]:
+        """Return the studies of which an event may tell that blocks are done, beside those of a lease that ended."""
+        if isinstance(event, (Tick, WorkerLost, LeaseCrashed)):
+            return event.stored
+        return (event.study,) if isinstance(event, LeaseEnded) and event.lease not in self.state.leases else ()
+
+    def _count_found(self, before: Mapping[str, QueuedStudy], ended: Mapping[str, BlockSet]) -> None:
+        for name, old in before.items():
+            now = self.state.studies.get(name)
+            news = (now.done if now is not None else ended.get(name, old.done)) & ~old.done
+            if news:
+                self.tally.cells_found += sum(old.submission.cells[block] for block in members(news))
+
+    def _check(self) -> None:
+        """Check what must hold: after every step, or where that takes long, as often as it may."""
+        began_s = self.backend.now_s()
+        if began_s >= self._check_s:
+            invariants.check(self.state)
+            now_s = self.backend.now_s()
+            self._check_s = now_s + CHECK_SHARE * (now_s - began_s)
 
     def close(self, timeout_s: float = inf) -> None:
         """Wait until all records are written, at most ``timeout_s``."""
@@ -192,26 +231,26 @@ class Driver:
                 self.feed(WorkerFailing(self._clock_s, worker.name))
         for event in sorted(events, key=lambda event: isinstance(event, (WorkerLost, LeaseCrashed))):
             if isinstance(event, (WorkerLost, LeaseCrashed)) and self._stored is not None:
-                runs = [held.run for held in self.state.leases.values() if held.run.worker == event.worker]
-                self._ask(f"death of {event.worker}", {run.study for run in runs}, partial(self._mourn, event))
+                leases = self.state.workers[event.worker].leases if event.worker in self.state.workers else ()
+                studies = {self.state.leases[name].run.study for name in leases}
+                self._ask(f"death of {event.worker}", studies, partial(self._mourn, event))
+            elif isinstance(event, (WorkerLost, LeaseCrashed)):
+                self._mourn(event, {})
             else:
                 self.feed(replace(event, now_s=self._clock_s))
 
     def _mourn(self, event: WorkerLost | LeaseCrashed, stored: Mapping[str, BlockSet]) -> None:
-        self.feed(replace(event, now_s=self._clock_s, stored=stored))
+        event = replace(event, now_s=self._clock_s, stored=stored)
+        self.feed(replace(event, unsent=frozenset(self._unsent)) if isinstance(event, WorkerLost) else event)
 
     def _ask(self, lane: str, studies: Iterable[str], then: Callable[[dict[str, BlockSet]], None]) -> None:
         assert self._stored is not None, "there is somebody to ask"
         names, stored = sorted(studies), self._stored
         self.outbox.add(lane, lambda: {name: stored(name) for name in names}, then)
 
-    def _overdue(self) -> set[str]:
-        """Return the studies of leases past their deadline."""
-        return {held.run.study for held in self.state.leases.values() if held.run.deadline_s <= self._clock_s}
-
     def _look(self) -> None:
         """Look up what is stored: of overdue leases before they expire, of all now and then."""
-        studies = self._overdue() - self._found.keys()
+        studies = overdue(self.state, self._clock_s) - self._found.keys()
         if self._awake_s >= self._look_s:
             studies |= self.state.studies.keys()
         if self._stored is not None and studies and not self.outbox.has("look"):
@@ -258,11 +297,11 @@ class Driver:
         self.backend.stop(command.worker, command.why)
 
     def _run(self, command: RunLease) -> None:
-        self.outbox.add(
-            command.lease, lambda: self.inbox.record(command), lambda _: self._send(command), group=_group(command)
-        )
+        self._unsent.add(command.lease)
+        self.journal.attempt(command, lambda: self._send(command))
 
     def _send(self, command: RunLease) -> None:
+        self._unsent.discard(command.lease)
         if command.lease not in self.state.leases:
             return  # its worker is gone, or its time was up, before the attempt was recorded
         self.tally.leases[command.reason] += 1
@@ -271,15 +310,12 @@ class Driver:
         elif command.reason != "retry":
             self.tally.affinity_misses += 1
         self.backend.run(command)
-
-    def _cancel(self, command: CancelLease) -> None:
-        def cancel(_: object) -> None:
+        if self.state.studies[command.study].is_cancelled:
             self.backend.cancel(command.worker, command.lease)
 
-        if self.outbox.has(command.lease):  # not sent yet: there is nothing to cancel before
-            self.outbox.add(command.lease, lambda: None, cancel)
-        else:
-            cancel(None)
+    def _cancel(self, command: CancelLease) -> None:
+        if command.lease not in self._unsent:  # else it is cancelled once there is somebody to be told
+            self.backend.cancel(command.worker, command.lease)
 
     def _note(self, command: NoteLease) -> None:
         self.tally.outcomes[command.outcome] += 1
@@ -287,7 +323,7 @@ class Driver:
             self.tally.bytes_fetched += report.bytes_fetched
             self.tally.cells += report.cells if report.error is None else 0
             self.tally.seconds.update(report.stages)
-        self.outbox.add(command.run.lease, lambda: self.inbox.note(command), group=_group(command.run))
+        self.journal.ending(command)
 
     def _end(self, command: EndStudy) -> None:
         def end(_: object) -> None:
@@ -297,19 +333,13 @@ class Driver:
         if self._halted:
             end(None)
         else:
-            group = _group(command)
-            self.outbox.add(group, lambda: self.inbox.finish(command), end, group=group, is_last=True)
+            self.journal.finish(command, end)
 
     def _refuse(self, command: RefuseStudy) -> None:
         self.refused[command.study] = command.error
 
     def _give_up(self, command: GiveUp) -> None:
         raise command.error
-
-
-def _group(of: RunLease | EndStudy) -> str:
-    """Return the group of all calls about a submission: its marker is written last."""
-    return f"{of.study}/{of.nonce}"
 
 
 _EXECUTE: Mapping[type[Command], Callable[[Driver, Any], None]] = {

@@ -1,7 +1,7 @@
 """What must outlive every process: submissions, attempts, and the marker that a submission has ended. In the bucket.
 
     inbox/<study>/<nonce>.json             a submission that has not ended, under a key of its own
-    studies/<study>/leases/<lease>.json    an attempt: written before it is sent, written again when it has ended
+    studies/<study>/leases/<segment>.jsonl attempts: recorded before they are sent, and again when they have ended
     studies/<study>/done/<nonce>.json      how a submission ended; written last
 
 Rules: a submission is acknowledged once its object in the inbox exists. No other ever has its key, so clearing what has
@@ -23,8 +23,8 @@ from typing import Any
 
 from cluster.messages import EndStudy, NoteLease, RunLease
 from cluster.submission import BlockSet, block_set, halves, members
-from farm.results.leases import SENT, LeaseRecord, read_leases
-from farm.shard.layout import inbox_key, parse_inbox_key, study_prefix
+from farm.results.leases import SENT, LeaseRecord, read_leases, segment_bytes
+from farm.shard.layout import inbox_key, lease_segment_key, parse_inbox_key, study_prefix
 from farm.store.base import Store
 from farm.study.block import ranges_of
 from farm.values.canon import canonical_json
@@ -100,15 +100,11 @@ class Inbox:
                 waiting.append(entry)
         return _in_turns(waiting), damaged
 
-    def record(self, run: RunLease) -> None:
-        """Record an attempt that is about to be sent; AlreadyExists when another has its name."""
-        record = _record(run)
-        self._put(record.key, record.to_bytes())
-
-    def note(self, note: NoteLease) -> None:
-        """Record how an attempt ended."""
-        record = _ended(note)
-        self.store.put(record.key, record.to_bytes())
+    def journal(self, study: str, segment: str, entries: Sequence[RunLease | NoteLease]) -> None:
+        """Record attempts of a study that are about to be sent, and how others ended, in a segment of this name;
+        AlreadyExists when another has it."""
+        records = [_record(entry) if isinstance(entry, RunLease) else _ended(entry) for entry in entries]
+        self._put(lease_segment_key(study, segment), segment_bytes(records))
 
     def attempts(self, study: str, nonce: str) -> Attempts:
         """Return what is known of earlier attempts of this submission; DataError for a damaged record: a block that

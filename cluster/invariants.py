@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cluster.state import State
+from cluster.state import State, index_of, new_index
 
 
 class Violated(AssertionError):
@@ -22,6 +22,7 @@ def complaints(state: State) -> Iterator[str]:
     yield from _blocks(state)
     yield from _leases(state)
     yield from _workers(state)
+    yield from _index(state)
 
 
 def _blocks(state: State) -> Iterator[str]:
@@ -70,3 +71,11 @@ def _workers(state: State) -> Iterator[str]:
             yield f"worker {worker.name} has {len(worker.leases)} leases for {worker.slots} slots"
         if worker.leases and worker.status not in ("ready", "draining", "failing"):
             yield f"worker {worker.name} is {worker.status} and has leases"
+
+
+def _index(state: State) -> Iterator[str]:
+    """What was kept is what follows from the state."""
+    kept, anew = (each.facts(state.studies, state.costs) for each in (index_of(state), new_index(state)))
+    for name, fact in kept.items():
+        if fact != anew[name]:
+            yield f"the index has {name} {fact}, where {anew[name]} follows from the state"

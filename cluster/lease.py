@@ -7,15 +7,17 @@ end together. Costs are learnt from reports, as moving averages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ldexp
 
 from cluster.messages import BlockAnswer, RunLease
+from cluster.versioned import Versioned
 from farm.values.errors import UsageError
 
 NEW_WEIGHT = 0.3
 """Weight of a new observation in a moving average."""
+
+BYTE_S_SLACK = 0.1
 
 STORE_SHARE = 1.5
 """What a block may wait for the store, in parts of its watchdog's time: half in the worker, then one last call."""
@@ -74,10 +76,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class BlockCosts:
-    """What was learnt. ``cell_s``: seconds per cell, by study; ``byte_s``: seconds to fetch and decode a byte."""
+    """What was learnt. ``cell_s``: seconds per cell, by study; ``byte_s``: seconds to fetch and decode a byte, which
+    follows ``byte_s_seen``, the moving average, once that is a tenth away: all piles are compared by it."""
 
-    cell_s: Mapping[str, float] = field(default_factory=dict)
+    cell_s: Versioned[float] = field(default_factory=Versioned)
     byte_s: float = 2e-8
+    byte_s_seen: float = 2e-8
     block_s_prior: float = 0.3
     load_s_prior: float = 0.02
 
@@ -101,15 +105,21 @@ class BlockCosts:
         load_s = report.stages.get("read", 0.0)
         seen = max(0.0, report.seconds - load_s) / report.cells
         known = self.cell_s.get(study, seen)
-        cell_s = {**self.cell_s, study: known + NEW_WEIGHT * (seen - known)}
-        byte_s = self.byte_s
+        cell_s = self.cell_s.edit()
+        cell_s.put(study, known + NEW_WEIGHT * (seen - known))
+        byte_s, seen_s = self.byte_s, self.byte_s_seen
         if report.bytes_fetched > 0 and load_s > 0:
-            byte_s += NEW_WEIGHT * (load_s / report.bytes_fetched - byte_s)
-        return replace(self, cell_s=cell_s, byte_s=byte_s)
+            seen_s += NEW_WEIGHT * (load_s / report.bytes_fetched - seen_s)
+            byte_s = byte_s if abs(seen_s - byte_s) < BYTE_S_SLACK * byte_s else seen_s
+        return BlockCosts(cell_s, byte_s, seen_s, self.block_s_prior, self.load_s_prior)
 
     def forget(self, study: str) -> BlockCosts:
         """Return the costs without those of a study that ended."""
-        return replace(self, cell_s={name: cost for name, cost in self.cell_s.items() if name != study})
+        if study not in self.cell_s:
+            return self
+        cell_s = self.cell_s.edit()
+        cell_s.pop(study)
+        return replace(self, cell_s=cell_s)
 
 
 @dataclass(frozen=True)

@@ -278,7 +278,7 @@ def _progress(submission: run.SubmittedStudy, driver: Driver) -> ProgressEvent:
     total, tally = submission.study.cells, driver.tally
     reused = total - submission.cells_waiting
     return ProgressEvent(
-        cells_done=reused + tally.cells,
+        cells_done=reused + tally.cells + tally.cells_found,
         cells_total=total,
         cells_reused=reused,
         affinity_hits=tally.affinity_hits,

@@ -71,12 +71,14 @@ class WorkerFailing:
 @dataclass(frozen=True)
 class WorkerLost:
     """A worker is gone: it crashed, was stopped, or never came up. ``stored``, here and below: by study, blocks that
-    have a segment, as looked up since."""
+    have a segment, as looked up since; ``unsent``, leases that no worker has been told of, since their attempt is not
+    recorded yet."""
 
     now_s: float
     worker: str
     error: FarmError
     stored: Mapping[str, BlockSet] = field(default_factory=dict)
+    unsent: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Tick:
     now_s: float
     stored: Mapping[str, BlockSet] = field(default_factory=dict)
     may_expire: bool = True
+    unsent: frozenset[str] = frozenset()
 
 
 Event: TypeAlias = Submitted | Cancelled | WorkerReady | WorkerFailing | WorkerLost | LeaseEnded | LeaseCrashed | Tick

@@ -1,9 +1,9 @@
 """Calls to the store that must not be lost: in order where order counts, and tried again while the store is away.
 
-Calls of one *lane* are made one after another; the last call of a *group* waits for all lanes of its group. A call that
-fails with a StoreError stays at the head of its lane and is tried again after a pause, until it has failed for
-``watchdog_s``: then its error is raised, and it is still not given up. So every call has to be one that may be made
-twice. With a ``writer`` calls run on its threads; what ``then`` does always happens on the thread that pumps.
+Calls of one *lane* are made one after another. A call that fails with a StoreError stays at the head of its lane and is
+tried again after a pause, until it has failed for ``watchdog_s``: then its error is raised, and it is still not given
+up. So every call has to be one that may be made twice. With a ``writer`` calls run on its threads; what ``begin`` and
+``then`` do always happens on the thread that pumps.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ PAUSE_S_MAX: Final = 2.0
 @dataclass(eq=False)
 class _Call:
     lane: str
-    group: str
     make: Callable[[], Any]
     then: Callable[[Any], None]
-    is_last: bool
+    begin: Callable[[], None]
     future: Future[Any] | None = None
     begun_s: float = 0.0
     failing_since_s: float | None = None
@@ -43,7 +42,6 @@ class Outbox:
         self._writer = writer
         self._watchdog_s = watchdog_s
         self._lanes: dict[str, deque[_Call]] = {}
-        self._open: dict[str, int] = {}
         self._pause_s = PAUSE_S
         self._again_s: float | None = None
 
@@ -69,13 +67,11 @@ class Outbox:
         lane: str,
         make: Callable[[], Any],
         then: Callable[[Any], None] = lambda _: None,
-        *,
-        group: str = "",
-        is_last: bool = False,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
-        """Put a call at the end of its lane; ``pump`` makes it. ``then`` gets what it returned."""
-        self._lanes.setdefault(lane, deque()).append(_Call(lane, group, make, then, is_last))
-        self._open[group] = self._open.get(group, 0) + 1
+        """Put a call at the end of its lane; ``pump`` makes it. ``then`` gets what it returned; ``begin`` happens each
+        time just before it is made, on the thread that pumps."""
+        self._lanes.setdefault(lane, deque()).append(_Call(lane, make, then, begin))
 
     def pump(self, now_s: float) -> None:
         """Make the calls whose turn it is, and do what follows from those that came back.
@@ -99,8 +95,9 @@ class Outbox:
         begun = []
         for name in list(self._lanes):
             call = self._lanes[name][0] if name in self._lanes and self._again_s is None else None
-            if call is None or call.future is not None or (call.is_last and self._others(call)):
+            if call is None or call.future is not None:
                 continue
+            call.begin()
             call.begun_s = now_s
             call.future = Future() if self._writer is None else self._writer.submit(call.make)
             begun.append(call.future)
@@ -108,9 +105,6 @@ class Outbox:
                 _make(call)
                 self._settle(call, now_s)
         return begun
-
-    def _others(self, call: _Call) -> bool:
-        return self._open[call.group] > len(self._lanes[call.lane])
 
     def _collect(self, now_s: float) -> None:
         for call in [lane[0] for lane in self._lanes.values()]:
@@ -136,9 +130,6 @@ class Outbox:
         lane.popleft()
         if not lane:
             del self._lanes[call.lane]
-        self._open[call.group] -= 1
-        if not self._open[call.group]:
-            del self._open[call.group]
         self._pause_s = PAUSE_S
         call.then(future.result())
 

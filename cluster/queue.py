@@ -8,13 +8,17 @@ of those who are waiting: sleeping earns no credit.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, reduce
+from functools import reduce
+from itertools import islice
+from math import inf
 from operator import or_
+from typing import Any, NamedTuple
 
-from cluster.lease import Lease, Limits
-from cluster.submission import BlockSet, Pile, Submission, block_set
+from cluster.lease import Limits
+from cluster.submission import BlockSet, Submission, block_set
 from farm.values.errors import BlockFailed, FarmError
 
 
@@ -44,28 +48,10 @@ class QueuedStudy:
     def submitter(self) -> str:
         return self.submission.submitter
 
-    # What a step needs of every study, each time: found once, since a study that changes is another one.
-
-    @cached_property
-    def open(self) -> tuple[tuple[int, Pile, int], ...]:
-        """The piles with waiting blocks: place, pile, how many wait."""
-        counts = (
-            (place, pile, (pile.blocks & self.waiting).bit_count()) for place, pile in enumerate(self.submission.piles)
-        )
-        return tuple(found for found in counts if found[2])
-
-    @cached_property
-    def open_keys(self) -> frozenset[str]:
-        return frozenset(pile.key for _, pile, _ in self.open)
-
-    @cached_property
-    def waiting_count(self) -> int:
-        return self.waiting.bit_count()
-
-    @cached_property
-    def unfinished_count(self) -> int:
-        """How many blocks wait, are suspect or in a lease, unless the study is cancelled."""
-        return (self.submission.blocks & ~self.done).bit_count() - len(self.quarantined)
+    @property
+    def is_served(self) -> bool:
+        """Whether it may get a lease of waiting blocks now."""
+        return self.waiting != 0 and self.paused_s is None
 
 
 def at_entry(submission: Submission, place: int, now_s: float, limits: Limits) -> QueuedStudy:
@@ -109,38 +95,144 @@ def paused(study: QueuedStudy, now_s: float, limits: Limits) -> tuple[QueuedStud
     return replace(study, away_s=now_s if is_vain else since_s, paused_s=now_s + limits.pause_s), is_vain
 
 
-def unfinished(studies: Mapping[str, QueuedStudy], leases: Mapping[str, Lease]) -> int:
-    """Return how many blocks wait, are suspect or in a lease; of a cancelled study only those in a lease count."""
-    ending = {name for name, study in studies.items() if study.is_cancelled}
-    flying = sum(held.count for held in leases.values() if held.run.study in ending) if ending else 0
-    return flying + sum(study.unfinished_count for name, study in studies.items() if name not in ending)
+class Group:
+    """Some of the studies that are served: one of them, or those of a priority whose meters are within bounds."""
+
+    def __init__(self, rank: Rank, low_s: float, high_s: float, only: QueuedStudy | None = None) -> None:
+        self._rank, self._low_s, self._high_s, self._only = rank, low_s, high_s, only
+
+    def __contains__(self, study: QueuedStudy) -> bool:
+        if self._only is not None:
+            return study.place == self._only.place
+        if study.submission.priority != self._rank.priority or not study.is_served:
+            return False
+        return self._low_s < self._rank.meter_s[study.submitter] <= self._high_s
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of its studies."""
+        if self._only is not None:
+            yield self._only.submission.study
+            return
+        meters = self._rank.meters
+        first, last = bisect_right(meters, (self._low_s, _LAST)), bisect_right(meters, (self._high_s, _LAST))
+        for _, submitter in islice(meters, first, last):
+            yield from self._rank.studies[submitter].values()
 
 
-def is_solo(studies: Mapping[str, QueuedStudy], leases: Mapping[str, Lease]) -> bool:
-    """Whether a block that is to be tried alone in the whole farm waits for that, or runs."""
-    groups = [(name, group) for name, study in studies.items() if study.paused_s is None for group in study.suspects]
-    groups += [(held.run.study, held.run.blocks) for held in leases.values() if held.alone]
-    return any(group & studies[name].submission.solo for name, group in groups if name in studies)
+_LAST = chr(0x10FFFF)
+"""Comes after every name."""
 
 
-def turns(
-    waiting: Sequence[QueuedStudy], served_s: Mapping[str, float], now_s: float, limits: Limits
-) -> Iterator[tuple[list[QueuedStudy], bool]]:
-    """Yield groups of studies to choose from, best first; the flag marks a single study that waited too long.
+class Wait(NamedTuple):
+    """Since when a study has had no lease; sorts by that."""
 
-    A later group is looked at only if nothing in the earlier ones suits the worker.
-    """
-    for priority in sorted({study.submission.priority for study in waiting}, reverse=True):
-        peers = [study for study in waiting if study.submission.priority == priority]
-        lowest = min(served_s.get(study.submitter, 0.0) for study in peers)
-        ahead = [study for study in peers if served_s.get(study.submitter, 0.0) > lowest + limits.fair_s]
-        level = [study for study in peers if served_s.get(study.submitter, 0.0) <= lowest + limits.fair_s]
-        overdue = [study for study in level if now_s - study.since_s > limits.wait_s_max]
-        if overdue and len(level) > 1:
-            yield [min(overdue, key=lambda study: (study.since_s, study.place))], True
-        yield level, False
-        if ahead:
-            yield ahead, False
+    since_s: float
+    place: int
+    study: str
+
+
+class Rank:
+    """The studies of one priority that are served: by submitter, by their meters, and by how long they have waited."""
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.studies: dict[str, dict[int, str]] = {}
+        self.meter_s: dict[str, float] = {}
+        self.meters: list[tuple[float, str]] = []
+        self.waits: list[Wait] = []
+
+    def add(self, study: QueuedStudy, meter_s: float) -> None:
+        if study.submitter not in self.studies:
+            self.studies[study.submitter] = {}
+            self.meter_s[study.submitter] = meter_s
+            insort(self.meters, (meter_s, study.submitter))
+        self.studies[study.submitter][study.place] = study.submission.study
+        insort(self.waits, _wait(study))
+
+    def remove(self, study: QueuedStudy) -> None:
+        _drop(self.waits, _wait(study))
+        del self.studies[study.submitter][study.place]
+        if not self.studies[study.submitter]:
+            del self.studies[study.submitter]
+            _drop(self.meters, (self.meter_s.pop(study.submitter), study.submitter))
+
+    def move(self, submitter: str, meter_s: float) -> None:
+        """Note that the meter of a submitter stands elsewhere now."""
+        if submitter in self.studies:
+            _drop(self.meters, (self.meter_s[submitter], submitter))
+            self.meter_s[submitter] = meter_s
+            insort(self.meters, (meter_s, submitter))
+
+
+class Turns:
+    """Whose turn it is: every study that is served, by priority. Kept as studies and meters change."""
+
+    def __init__(self) -> None:
+        self.ranks: dict[int, Rank] = {}
+
+    def change(self, old: QueuedStudy | None, new: QueuedStudy | None, meter_s: float) -> None:
+        """Note that a study has changed, come or gone; ``meter_s``: where the meter of its submitter stands."""
+        before, after = old is not None and old.is_served, new is not None and new.is_served
+        if before and after and old is not None and new is not None and _wait(old) == _wait(new):
+            return
+        if before and old is not None:
+            rank = self.ranks[old.submission.priority]
+            rank.remove(old)
+            if not rank.waits:
+                del self.ranks[rank.priority]
+        if after and new is not None:
+            self.ranks.setdefault(new.submission.priority, Rank(new.submission.priority)).add(new, meter_s)
+
+    def move(self, submitter: str, meter_s: float) -> None:
+        """Note that the meter of a submitter stands elsewhere now."""
+        for rank in self.ranks.values():
+            rank.move(submitter, meter_s)
+
+    def groups(
+        self, studies: Mapping[str, QueuedStudy], now_s: float, limits: Limits
+    ) -> Iterator[tuple[Group, QueuedStudy | None]]:
+        """Yield groups of studies to choose from, best first; beside a single study that waited too long, itself.
+
+        A later group is looked at only if nothing in the earlier ones suits the worker.
+        """
+        for priority in sorted(self.ranks, reverse=True):
+            rank = self.ranks[priority]
+            bound_s = rank.meters[0][0] + limits.fair_s
+            level = Group(rank, -inf, bound_s)
+            late = self.overdue(rank, studies, now_s, limits)
+            if late is not None:
+                yield Group(rank, 0.0, 0.0, late), late
+            yield level, None
+            if rank.meters[-1][0] > bound_s:
+                yield Group(rank, bound_s, inf), None
+
+    def overdue(
+        self, rank: Rank, studies: Mapping[str, QueuedStudy], now_s: float, limits: Limits
+    ) -> QueuedStudy | None:
+        """Return the study that waited longest, and too long, among several whose turn it is; None if there is none."""
+        level = Group(rank, -inf, rank.meters[0][0] + limits.fair_s)
+        for wait in rank.waits:
+            if now_s - wait.since_s <= limits.wait_s_max:
+                return None
+            if studies[wait.study] in level:
+                return studies[wait.study] if len(list(islice(level, 2))) > 1 else None
+        return None
+
+    def longest_wait_s(self, studies: Mapping[str, QueuedStudy], limits: Limits) -> float:
+        """Return since when somebody waits whose turn it is; there has to be one."""
+        rank = self.ranks[max(self.ranks)]
+        level = Group(rank, -inf, rank.meters[0][0] + limits.fair_s)
+        return next(wait.since_s for wait in rank.waits if studies[wait.study] in level)
+
+
+def _wait(study: QueuedStudy) -> Wait:
+    return Wait(study.since_s, study.place, study.submission.study)
+
+
+def _drop(ordered: list[Any], item: tuple[Any, ...]) -> None:
+    place = bisect_left(ordered, item)
+    assert ordered[place] == item, "it was put there"
+    del ordered[place]
 
 
 def meter_at_entry(submitter: str, served_s: Mapping[str, float], active: Sequence[str]) -> float:

@@ -156,7 +156,7 @@ class RayBackend:
 
     def stop(self, worker: str, why: str) -> None:
         if worker in self._actors:
-            self._said.append(self._lost(worker, BlockFailed(why, place=f"worker {worker}")))
+            self._said += self._lost(worker, BlockFailed(why, place=f"worker {worker}"))
 
     def run(self, lease: RunLease) -> None:
         actor = self._actors.get(lease.worker)
@@ -184,13 +184,12 @@ class RayBackend:
         done, _ = ray.wait(list(self._pending), num_returns=1, timeout=timeout_s)
         if done:  # what else has come meanwhile
             done, _ = ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
-        events = [self._event_of(call) for call in done]
-        return [event for event in events if event is not None]
+        return [event for call in done for event in self._events_of(call)]
 
-    def _event_of(self, call: Any) -> Event | None:
-        """Turn the end of a call into an event: the one table of what Ray raises."""
+    def _events_of(self, call: Any) -> list[Event]:
+        """Turn the end of a call into events: the one table of what Ray raises."""
         if call not in self._pending:
-            return None  # its worker was found lost a moment ago
+            return []  # its worker was found lost a moment ago, and it was looked at then
         kind, worker, lease = self._pending.pop(call)
         now_s = self.now_s()
         try:
@@ -198,24 +197,25 @@ class RayBackend:
         except RayTaskError as error:
             named = _named(error, worker)
             if lease is not None:
-                return LeaseCrashed(now_s, worker, lease.lease, lease.study, named)
+                return [LeaseCrashed(now_s, worker, lease.lease, lease.study, named)]
             return self._lost(worker, named)
         except RayActorError as error:
             reason = str(error).strip().splitlines()[0]
             return self._lost(worker, BlockFailed(f"the worker died: {reason}", place=f"worker {worker}"))
         except RayError as error:
-            return self._lost(worker, BlockFailed(f"{type(error).__name__}: {error}", place=f"worker {worker}"))
+            named = BlockFailed(f"{type(error).__name__}: {error}", place=f"worker {worker}")
+            return self._lost(worker, named)
         if kind == "ready":
             self._pids[worker] = value.pid
             process = hold_if(value.pid, value.identity)
             if process is not None:
                 self._processes[worker] = process
-            return WorkerReady(now_s, worker, value.slots, value.holdings)
+            return [WorkerReady(now_s, worker, value.slots, value.holdings)]
         assert lease is not None, "watch never returns"
-        return LeaseEnded(now_s, worker, lease.lease, lease.study, value.reports, value.holdings)
+        return [LeaseEnded(now_s, worker, lease.lease, lease.study, value.reports, value.holdings)]
 
-    def _lost(self, worker: str, error: FarmError) -> WorkerLost:
-        """End a worker, whatever Ray says of it, and forget it and all its calls.
+    def _lost(self, worker: str, error: FarmError) -> list[Event]:
+        """End a worker, whatever Ray says of it, and forget it and all its calls but those that it has answered.
 
         Ray calls an actor dead when it cannot be reached; its process may live, and write, for as long as it likes.
         """
@@ -223,12 +223,19 @@ class RayBackend:
         if process is not None:
             process.kill()  # a stopped process does not hear Ray
             process.close()
+        actor = self._actors.pop(worker, None)
+        if actor is None:
+            return []  # it was found lost among its own answers
         with suppress(RayError):
-            ray.kill(self._actors.pop(worker))
+            ray.kill(actor)
         self._pids.pop(worker, None)
-        for call in [call for call, (_, other, _) in self._pending.items() if other == worker]:
-            del self._pending[call]
-        return WorkerLost(self.now_s(), worker, error)
+        calls = [call for call, (_, other, _) in self._pending.items() if other == worker]
+        leases = [call for call in calls if self._pending[call][0] == "run"]
+        answered = ray.wait(leases, num_returns=len(leases), timeout=0)[0] if leases else []
+        events = [event for call in answered for event in self._events_of(call)]
+        for call in calls:
+            self._pending.pop(call, None)
+        return [*events, WorkerLost(self.now_s(), worker, error)]
 
 
 def _named(error: RayTaskError, worker: str) -> FarmError:

@@ -11,14 +11,15 @@ from math import ceil
 from cluster.lease import Limits
 
 
-def wanted(backlog_s: float, unfinished: int, limits: Limits) -> int:
-    """Return the number of workers that ``backlog_s`` of expected work in ``unfinished`` blocks deserves."""
+def wanted(backlog_s: float, unfinished: int, limits: Limits, least: int = 1) -> int:
+    """Return the number of workers that ``backlog_s`` of expected work in ``unfinished`` blocks deserves; ``least``:
+    of those that are allowed, 2 where something under suspicion should hold up nobody else."""
     if unfinished == 0:
         return limits.workers_min
     by_work = limits.workers_max
     if limits.backlog_s_per_worker > 0:
         by_work = ceil(backlog_s / limits.backlog_s_per_worker)
-    return max(limits.workers_min, 1, min(by_work, unfinished, limits.workers_max))
+    return max(limits.workers_min, 1, min(max(least, by_work), unfinished, limits.workers_max))
 
 
 def least_valuable(

@@ -27,7 +27,6 @@ import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 
 from cluster.driver import Driver
 from cluster.inbox import Entry, Inbox
@@ -37,7 +36,7 @@ from cluster.sim_cluster import STRIKES_MAX, Hosts, SimBackend, SimStudy
 from cluster.sim_store import Broken, Clock, Died, Faults, Fuse, SimStore
 from cluster.sim_worlds import SHARDS, WorldPlan, make_world
 from cluster.submission import BlockSet, Submission, block_set, make_piles, members
-from farm.results.leases import lease_record
+from farm.results.leases import SENT
 from farm.shard.layout import study_prefix
 from farm.values.errors import BlockFailed, CapacityError, FarmError, StoreError
 
@@ -58,8 +57,10 @@ class SimDriver(Driver):
 
     def feed(self, event: Event) -> None:
         self.witness.heard(event)
+        before = {name: study.failures for name, study in self.state.studies.items()}
         try:
             super().feed(event)
+            self.witness.blamed(event, before)
         except (BlockFailed, CapacityError) as error:
             raise GaveUp from error
 
@@ -185,10 +186,14 @@ class World:
         if self.fuse.is_running and self.chance.random() < 0.1:
             self.seen.add("submitted while it was cleared")
             entry = Entry(name, f"{name}-{self.chance.getrandbits(32):08x}", "ann", 0, int(self.clock.now_s * 1e9))
-            with self.fuse.paused(), suppress(StoreError):
-                self.inbox.submit(entry)
-                self.acknowledged.append(entry)
-                self._later(0.1, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
+            with self.fuse.paused():
+                try:
+                    self.inbox.submit(entry)
+                except StoreError:  # maybe it is there all the same, and was not acknowledged
+                    self._later(3.0, lambda: self._put(entry))
+                    return
+            self.acknowledged.append(entry)
+            self._later(0.1, lambda: self._drive(self.driver, lambda: self._enqueue(entry)))
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         self._script.append((self.clock.now_s + seconds, action))
@@ -209,7 +214,7 @@ class World:
     def _cancel(self, study: SimStudy) -> None:
         if study.name in self.driver.state.studies:
             study.is_cancelled = True
-            self.driver.witness.cancelled_s[study.name] = self.clock.now_s
+            self.driver.witness.cancelled_s[study.name] = self.driver.now_s
             self._drive(self.driver, lambda: self.driver.cancel(study.name))
 
     def _overlap(self) -> None:
@@ -221,12 +226,30 @@ class World:
     def _go_away(self) -> None:
         self.seen.add("away")
         self.store.away_until_s = self.clock.now_s + self.chance.uniform(1, 25 if self.faults.away else 5)
+        if self.chance.random() < 0.7:
+            self._later(0.5, self._lose_an_idle_worker)
+
+    def _lose_an_idle_worker(self) -> None:
+        """While the bucket is away, a worker dies whose leases all wait to be recorded: no block is to blame."""
+        backend, leases = (
+            self.driver.sim_backend,
+            {view.name: view.leases for view in self.driver.state.workers.values()},
+        )
+        idle = [
+            worker
+            for worker in backend.workers.values()
+            if worker.is_alive and leases.get(worker.name) and not backend.sent.get(worker.name)
+        ]
+        if idle:
+            self.seen.add("idle worker lost")
+            backend.crash(min(idle, key=lambda worker: len(leases[worker.name])), "killed while it was idle")
+        if self.store.is_away:
+            self._later(0.5, self._lose_an_idle_worker)
 
     def _stall(self) -> None:
         """The driver stands still; what it is sent waits."""
         self.seen.add("stall")
         self.clock.now_s += self.chance.uniform(5, 40)
-        self.driver.witness.stalled_s = self.clock.now_s
 
     def _refused(self) -> list[Entry]:
         studies = self.driver.refused.keys()
@@ -311,13 +334,12 @@ class World:
 
     def _strike_unanswered(self) -> None:
         """A block that is alone in an attempt nobody answered is suspected of more than it did."""
-        for key, lease in self.store.leases():
-            if key not in self._struck and b'"outcome":"sent"' in lease and b'"reason":"retry"' in lease:
-                record = lease_record(lease, key)
-                if len(record.blocks) == 1:
-                    self._struck.add(key)
-                    strikes = self.studies[record.study].strikes
-                    strikes[record.blocks[0]] = strikes.get(record.blocks[0], 0) + 1
+        for study in self.studies.values():
+            for lease, record in self.store.attempts(study.name).items():
+                is_alone = record.reason == "retry" and len(record.blocks) == 1
+                if record.outcome == SENT and is_alone and lease not in self._struck:
+                    self._struck.add(lease)
+                    study.strikes[record.blocks[0]] = study.strikes.get(record.blocks[0], 0) + 1
 
     def _make_driver(self) -> SimDriver:
         self.epochs += 1
@@ -332,7 +354,7 @@ class World:
             return submission
 
         stored = self._stored if self.hosts.asks else None
-        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs}", stored=stored)
+        driver = SimDriver(backend, self.inbox, load, limits, epoch=f"e{self.epochs:03d}", stored=stored)
         driver.witness = witness
         driver.witness.driver = driver
         backend.watcher = driver.witness

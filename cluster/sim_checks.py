@@ -4,6 +4,7 @@ A witness keeps its own accounts and believes no label. Of any world it asks tha
 
 - an attempt is recorded before it is sent, with a number above the failures that were told, and its end afterwards;
 - no block is computed again whose result the scheduler knows, or after an error that no further attempt can change;
+- a block is blamed for its own error, and for a crash or a deadline only if it was alone and had been sent;
 - a worker is stopped for a deadline only if something is wrong with it;
 - what is refused is named, rightly; who starts workers in vain gives up, and not too early;
 - a cancelled study holds no slot for long, and nobody waits without end while others are served.
@@ -15,6 +16,7 @@ bounds that have no room for another policy.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from hashlib import blake2b
@@ -22,13 +24,12 @@ from operator import or_
 
 from cluster.driver import Driver
 from cluster.lease import Limits
-from cluster.messages import Event, LeaseCrashed, LeaseEnded, RunLease, Submitted, WorkerLost, WorkerReady
+from cluster.messages import Event, LeaseCrashed, LeaseEnded, RunLease, Submitted, Tick, WorkerLost, WorkerReady
 from cluster.sim_cluster import Hosts, SimWorker
 from cluster.sim_store import Broken
 from cluster.state import State
 from cluster.submission import BlockSet, Pile, block_set, members
-from farm.results.leases import SENT, lease_record
-from farm.shard.layout import lease_key
+from farm.results.leases import SENT
 from farm.values.errors import FarmError, ResultConflict, is_away
 
 GRACE_S = 3.0
@@ -65,6 +66,7 @@ class Witness:
         self.flying: dict[str, RunLease] = {}
         self.over: dict[str, RunLease] = {}
         self.known: dict[str, BlockSet] = defaultdict(int)
+        self.blamable: set[tuple[str, int]] = set()
         self.told: list[tuple[str, int, FarmError]] = []
         self.owed: dict[str, set[int]] = defaultdict(set)
         self.held: dict[str, set[str]] = defaultdict(set)
@@ -72,8 +74,8 @@ class Witness:
         self.offset_s: dict[str, float] = {}
         self.leased_s: dict[str, float] = {}
         self.cancelled_s: dict[str, float] = {}
+        self.urgent_s: dict[str, float] = {}
         self.full_s = 0.0
-        self.stalled_s = 0.0
         self.vain = self.vain_in_all = 0
         self.starting_lost: set[str] = set()
 
@@ -85,7 +87,7 @@ class Witness:
     def loaded(self, study: str, nonce: str, done: BlockSet) -> None:
         """The scheduler was told of a study, what of it is done and what has failed."""
         self.known[study] = done
-        records = [lease_record(data, key) for key, data in self.hosts.store.leases(f"{study}/")]
+        records = self.hosts.store.attempts(study).values()
         self.failures[nonce] = Counter(block for each in records if each.nonce == nonce for block in each.failed)
         self.leased_s[study] = self.hosts.clock.now_s
         self.cancelled_s.pop(study, None)
@@ -93,6 +95,7 @@ class Witness:
     # What passes by
 
     def heard(self, event: Event) -> None:
+        self.blamable = set(self._blamable(event))
         if isinstance(event, LeaseEnded):
             lease = self.flying.pop(event.lease, None)
             done = block_set(report.block for report in event.reports if report.error is None)
@@ -115,14 +118,40 @@ class Witness:
         elif isinstance(event, WorkerLost):
             self._worker_lost(event)
         elif isinstance(event, WorkerReady):
-            self.vain = self.vain_in_all = 0
+            worker = self.state.workers.get(event.worker)
+            if worker is not None and worker.status == "starting":  # not one of an earlier scheduler, nor told twice
+                self.vain = self.vain_in_all = 0
         elif isinstance(event, Submitted):
             self.vain = 0  # whoever submits may know that workers come up now
 
+    def blamed(self, event: Event, before: Mapping[str, Mapping[int, int]]) -> None:
+        """The scheduler has taken the event; ``before``: how often its blocks had failed until then."""
+        for name, study in self.state.studies.items():
+            for block, count in study.failures.items():
+                is_more = name in before and count > before[name].get(block, 0)
+                if is_more and (name, block) not in self.blamable:
+                    raise Broken(f"block {block} of {name} is blamed for what it did not do alone: {event}")
+
+    def _blamable(self, event: Event) -> Iterator[tuple[str, int]]:
+        """Yield the blocks that an event may count against."""
+        if isinstance(event, LeaseEnded):
+            yield from ((event.study, report.block) for report in event.reports if report.error is not None)
+        groups: list[list[RunLease]] = []
+        if isinstance(event, LeaseCrashed):
+            groups = [[self.flying[event.lease]] if event.lease in self.flying else []]
+        elif isinstance(event, WorkerLost):
+            groups = [[lease for lease in self.flying.values() if lease.worker == event.worker]]
+        elif isinstance(event, Tick):
+            late = {held.run.worker for held in self.state.leases.values() if held.run.deadline_s <= event.now_s}
+            groups = [[held.run for held in self.state.leases.values() if held.run.worker == name] for name in late]
+            groups = [group for group in groups if all(run.lease in self.flying for run in group)]
+        for group in groups:
+            if len(group) == 1 and group[0].blocks.bit_count() == 1:
+                yield group[0].study, group[0].blocks.bit_length() - 1
+
     def asked(self, lease: RunLease) -> None:
         """A lease is about to be sent."""
-        store = self.hosts.store
-        if not store.holds(lease_key(lease.study, lease.lease)):
+        if lease.lease not in self.hosts.store.attempts(lease.study):
             raise Broken(f"lease {lease.lease} is sent and was not recorded")
         if lease.blocks & self.known[lease.study]:
             raise Broken(f"lease {lease.lease} of {lease.study}: a block is computed again whose result is known")
@@ -175,10 +204,10 @@ class Witness:
             if isinstance(error, ResultConflict):
                 self.hopeless.add((nonce, block))
         self.told.clear()
-        now_s = self.hosts.clock.now_s
+        assert self.driver is not None
+        now_s = self.driver.now_s  # its own time, which stands still while the bucket fails it
         for name, at_s in self.cancelled_s.items():
-            until_s = max(at_s, self.stalled_s, self.hosts.store.away_until_s + 2 * GRACE_S)
-            is_late = now_s > until_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
+            is_late = now_s > at_s + self.limits.cancel_s + GRACE_S + self.hosts.store.latency_s * 20
             if is_late and any(held.run.study == name for held in self.state.leases.values()):
                 raise Broken(f"{name} was cancelled at {at_s:.1f} and holds a slot at {now_s:.1f}")
         self._needed()
@@ -195,19 +224,11 @@ class Witness:
     def at_end(self) -> None:
         """The scheduler has nothing left to do: what it saw end is recorded as ended."""
         for name, lease in self.over.items():
-            key = lease_key(lease.study, name)
-            record = lease_record(self.hosts.store.seen(key), key)
+            record = self.hosts.store.attempts(lease.study)[name]
             if record.outcome == SENT or not self.owed[name] <= set(record.failed):
                 raise Broken(f"lease {name} has ended, and its record does not say so, or how: {record}")
 
     # Of any world
-
-    def _strike_unsent(self, worker: str) -> None:
-        """A block is blamed for the end of a worker that its lease never reached, since the bucket was away."""
-        if self.hosts.faults.unsent:
-            return
-        runs = [held.run for name, held in self.state.leases.items() if held.alone and name not in self.flying]
-        self.hosts.strike((run for run in runs if run.worker == worker), always=True)
 
     def _looked_up(self, lease: RunLease) -> None:
         """Before anything is suspected the catalog was asked, where there is one to ask: what it holds is known."""
@@ -215,7 +236,6 @@ class Witness:
             self.known[lease.study] |= lease.blocks & block_set(self.hosts.studies[lease.study].written)
 
     def _worker_lost(self, event: WorkerLost) -> None:
-        self._strike_unsent(event.worker)
         for name in [name for name, lease in self.flying.items() if lease.worker == event.worker]:
             self.over[name] = self.flying.pop(name)
             self._looked_up(self.over[name])
@@ -225,10 +245,15 @@ class Witness:
             self.vain, self.vain_in_all = self.vain + 1, self.vain_in_all + 1
 
     def _starving(self) -> None:
-        """While others of its priority get leases, a study waits a bounded time for its next one."""
+        """While others of its priority get leases, a study waits a bounded time for its next one; the time in which a
+        more urgent one is there does not count."""
         waiting = [study for study in self.state.studies.values() if study.waiting and study.paused_s is None]
+        most = max((study.submission.priority for study in self.state.studies.values()), default=0)
         for study in waiting:
             name, priority = study.submission.study, study.submission.priority
+            if priority < most:
+                self.urgent_s[name] = self.hosts.clock.now_s
+            since_s = max(self.leased_s[name], self.urgent_s.get(name, 0.0))
             peers = [other for other in waiting if other.submission.priority >= priority]
             latest_s = max(
                 self.leased_s[other.submission.study]
@@ -242,8 +267,8 @@ class Witness:
                 + hung_s
                 + (2 if self.is_calm and not self.shares else 40) * len(peers) * per_peer_s
             )
-            if latest_s - self.leased_s[name] > bound_s:
-                raise Broken(f"{name} starves since {self.leased_s[name]:.1f}, at {latest_s:.1f}")
+            if latest_s - since_s > bound_s:
+                raise Broken(f"{name} starves since {since_s:.1f}, at {latest_s:.1f}")
 
     # Of a calm world
 
@@ -320,4 +345,12 @@ class Witness:
 
 def home(key: str, workers: list[str]) -> str:
     """Return the rendezvous home of a pile, computed anew: what the scheduler says is what is in question."""
-    return max((blake2b(f"{key}/{worker}".encode(), digest_size=8).digest(), worker) for worker in workers)[1]
+
+    def weight(worker: str) -> int:
+        key_seed, seed = (
+            int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") for name in (key, worker)
+        )
+        mixed = (key_seed ^ seed) * 0x9E3779B97F4A7C15 % 2**64
+        return (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 % 2**64
+
+    return max((weight(worker), worker) for worker in workers)[1]

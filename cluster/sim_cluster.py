@@ -256,7 +256,7 @@ class SimBackend:
             return
         kind = self.chance.choice(["dies", "dies", "zombie", "hangs"])
         if kind == "dies":
-            self._crash(worker, "killed")
+            self.crash(worker, "killed")
         elif kind == "zombie":
             self.workers.pop(worker.name, None)
             self.send(WorkerLost(0, worker.name, BlockFailed("unreachable")))
@@ -269,13 +269,14 @@ class SimBackend:
     def _down(self, name: str, why: str) -> None:
         worker = self.hosts.alive.get(name)
         if worker is not None and name in self.workers:
-            self._crash(worker, why)
+            self.crash(worker, why)
             return
         if worker is not None:
             self.hosts.die(worker)
         self.send(WorkerLost(0, name, BlockFailed(why)))
 
-    def _crash(self, worker: SimWorker, why: str) -> None:
+    def crash(self, worker: SimWorker, why: str) -> None:
+        """Let a worker die; its scheduler hears of it a little later."""
         self.hosts.die(worker)
         self.workers.pop(worker.name, None)
         lost = WorkerLost(0, worker.name, BlockFailed(why))
@@ -333,7 +334,7 @@ class SimBackend:
             return
         nature, place = block.nature, f"{lease.study} block {block.index}"
         if nature in ("poison", "killer"):
-            self._crash(worker, f"block {block.index} is poison")
+            self.crash(worker, f"block {block.index} is poison")
             if nature == "killer" and self.is_heard:
                 self.hosts.fuse.arm(1)
             return
@@ -364,7 +365,7 @@ class SimBackend:
             if study.written[block.index] != kept or (data != kept and report.error is None):
                 raise Broken(f"{place}: other bytes than before are shown, or nobody was told")
             if nature == "moody" and is_first:  # it wrote, and nobody hears of it: the next attempt writes other bytes
-                self._crash(worker, "killed after a write")
+                self.crash(worker, "killed after a write")
                 return
         self._next(worker, lease, rest, [*reports, report])
 

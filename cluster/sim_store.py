@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from farm.shard.layout import parse_inbox_key
+from farm.results.leases import LeaseRecord, segment_records
+from farm.shard.layout import leases_prefix, parse_inbox_key
 from farm.store.base import ObjectMeta
 from farm.store.memory import MemoryStore
 from farm.values.errors import Unavailable
@@ -34,7 +35,6 @@ class Faults:
     cannot reach its bucket may end with the error, and is started again. worker_store: workers cannot read for a while.
     stalls: the driver stands still while answers wait. killers: a block takes the scheduler's process with it.
     resubmissions: a study is submitted again between its marker and its clearing, and while two schedulers run it.
-    unsent: a worker dies while its lease waits for the bucket; the block is blamed for what it cannot have done.
     """
 
     away: bool = True
@@ -42,7 +42,6 @@ class Faults:
     stalls: bool = True
     killers: bool = True
     resubmissions: bool = True
-    unsent: bool = False
 
 
 class Clock:
@@ -128,6 +127,7 @@ class SimStore(MemoryStore):
         self.away_until_s = 0.0
         self.dies_at_clearing = False
         self.on_clearing: Callable[[str], None] | None = None
+        self._parsed: dict[str, list[LeaseRecord]] = {}
 
     @property
     def is_away(self) -> bool:
@@ -167,11 +167,14 @@ class SimStore(MemoryStore):
         """Whether the object is there, as nobody but the world can see: without a call that may fail."""
         return key in self._objects
 
-    def leases(self, study: str = "") -> Iterator[tuple[str, bytes]]:
-        """Yield the lease records of a study, or of all, likewise."""
-        of = f"studies/{study}"
-        found = ((key, data) for key, (data, _) in self._objects.items() if "/leases/" in key)
-        yield from (pair for pair in found if pair[0].startswith(of))
+    def attempts(self, study: str) -> dict[str, LeaseRecord]:
+        """Return what is recorded of each lease of a study last, likewise."""
+        found: dict[str, LeaseRecord] = {}
+        for key in sorted(key for key in self._objects if key.startswith(leases_prefix(study))):
+            if key not in self._parsed:  # a segment is written once
+                self._parsed[key] = segment_records(self.seen(key), key)
+            found.update({record.lease: record for record in self._parsed[key]})
+        return found
 
     def seen(self, key: str) -> bytes:
         """Return an object, likewise."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cluster.affinity import WorkerView
+from cluster.index import Index
 from cluster.lease import BlockCosts, Lease, Limits
 from cluster.messages import (
     Cancelled,
@@ -19,6 +19,7 @@ from cluster.messages import (
 )
 from cluster.queue import QueuedStudy
 from cluster.submission import BlockSet, block_set
+from cluster.versioned import Versioned
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,14 @@ class Line:
 
 @dataclass(frozen=True)
 class State:
-    """All that the scheduler knows. Mappings keep the order of arrival and are never changed in place."""
+    """All that the scheduler knows. ``index``: what follows from the rest, of the state whose ``turn`` it has."""
 
     epoch: str
     limits: Limits
-    studies: Mapping[str, QueuedStudy] = field(default_factory=dict)
-    workers: Mapping[str, WorkerView] = field(default_factory=dict)
-    leases: Mapping[str, Lease] = field(default_factory=dict)
-    served_s: Mapping[str, float] = field(default_factory=dict)
+    studies: Versioned[QueuedStudy] = field(default_factory=Versioned)
+    workers: Versioned[WorkerView] = field(default_factory=Versioned)
+    leases: Versioned[Lease] = field(default_factory=Versioned)
+    served_s: Versioned[float] = field(default_factory=Versioned)
     costs: BlockCosts = field(default_factory=BlockCosts)
     leases_made: int = 0
     workers_made: int = 0
@@ -51,25 +52,41 @@ class State:
     surplus_since_s: float | None = None
     has_given_up: bool = False
     story: tuple[Line, ...] = ()
+    index: Index | None = field(default=None, compare=False, repr=False)
+    turn: int = field(default=0, compare=False, repr=False)
 
 
 class Impossible(AssertionError):
     """An event that cannot happen in this state: a bug here, or in what told it."""
 
 
+def index_of(state: State) -> Index:
+    """Return the index of a state: the one that was kept, or if it has gone on since, one made anew."""
+    index = state.index
+    return index if index is not None and index.turn == state.turn else new_index(state)
+
+
+def new_index(state: State) -> Index:
+    """Return the index of a state, made anew."""
+    return Index.build(state.limits, state.studies, state.workers, state.leases, state.served_s, state.costs)
+
+
 def next_wake_s(state: State) -> float | None:
     """Return when a Tick is due if nothing else happens, or None."""
-    times = [held.run.deadline_s for held in state.leases.values()]
-    times += [worker.since_s + state.limits.start_s for worker in state.workers.values() if worker.status == "starting"]
-    times += [study.paused_s for study in state.studies.values() if study.paused_s is not None]
+    times = [index_of(state).next_wake_s()]
     if state.surplus_since_s is not None:
         times.append(state.surplus_since_s + state.limits.idle_s)
-    return min(times, default=None)
+    return min([time_s for time_s in times if time_s is not None], default=None)
+
+
+def overdue(state: State, now_s: float) -> set[str]:
+    """Return the studies of leases past their deadline."""
+    return {state.leases[name].run.study for name in index_of(state).overdue(now_s)}
 
 
 def machine_away_s(state: State, now_s: float) -> float:
     """Return for how long workers have had no answer from the store, 0 if they have."""
-    return max((now_s - study.away_s for study in state.studies.values() if study.away_s is not None), default=0.0)
+    return max((now_s - away_s for away_s in index_of(state).away.values()), default=0.0)
 
 
 # What the subject of an event is in.

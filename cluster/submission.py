@@ -6,10 +6,12 @@ takes 12 kB. The functions here are all that is needed of them.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
+from itertools import islice
 from typing import Protocol, TypeAlias
 
 from farm.values.canon import canonical_json
@@ -63,54 +65,80 @@ class Submission:
     solo: BlockSet = 0
     start: int = 0
 
-    @property
+    @cached_property
     def blocks(self) -> BlockSet:
         """All blocks of the study."""
         return (1 << len(self.cells)) - 1
 
     @cached_property
-    def shards(self) -> frozenset[str]:
-        """All shards that any block of the study needs."""
-        return frozenset(shard for pile in self.piles for shard in pile.needs)
+    def pile_of(self) -> array[int]:
+        """Which pile each block is in, by their places."""
+        found = array("I", bytes(4 * len(self.cells)))
+        for place, pile in enumerate(self.piles):
+            for block in members(pile.blocks):
+                found[block] = place
+        return found
+
+    @cached_property
+    def pile_cells(self) -> tuple[int, ...]:
+        """The cells of the first block of each pile, which stands for the others."""
+        return tuple(self.cells[(pile.blocks & -pile.blocks).bit_length() - 1] for pile in self.piles)
 
 
 def make_piles(strips: Iterable[Needy]) -> tuple[Pile, ...]:
     """Return the piles of the blocks of ``strips``, in the order of their first block."""
-    needs: dict[str, Mapping[str, int]] = {}
-    members: dict[str, BlockSet] = {}
+    needs: dict[frozenset[tuple[str, int]], Mapping[str, int]] = {}
+    members: dict[frozenset[tuple[str, int]], BlockSet] = {}
     for strip in strips:
-        key = blake2b(canonical_json(dict(strip.needs)), digest_size=16).hexdigest()
-        needs.setdefault(key, dict(strip.needs))
-        members[key] = members.get(key, 0) | ((1 << strip.count) - 1) << strip.first
-    return tuple(Pile(key, members[key], needs[key], sum(needs[key].values())) for key in needs)
+        same = frozenset(strip.needs.items())
+        needs.setdefault(same, strip.needs)
+        members[same] = members.get(same, 0) | ((1 << strip.count) - 1) << strip.first
+    return tuple(Pile(_key(needs[same]), members[same], dict(needs[same]), sum(needs[same].values())) for same in needs)
+
+
+def _key(needs: Mapping[str, int]) -> str:
+    return blake2b(canonical_json(dict(needs)), digest_size=16).hexdigest()
 
 
 def block_set(indices: Iterable[int]) -> BlockSet:
     """Return the set of these blocks."""
-    total = 0
-    for index in indices:
-        total |= 1 << index
-    return total
+    known = list(indices)
+    if len(known) < 64:
+        total = 0
+        for index in known:
+            total |= 1 << index
+        return total
+    bits = bytearray(max(known) // 8 + 1)  # one number that grows bit by bit would be copied each time
+    for index in known:
+        bits[index >> 3] |= 1 << (index & 7)
+    return int.from_bytes(bits, "little")
 
 
 def members(blocks: BlockSet) -> Iterator[int]:
     """Yield the block indices, ascending."""
+    start = 0
     while blocks:
-        low = blocks & -blocks
-        yield low.bit_length() - 1
-        blocks ^= low
+        skipped = (blocks & -blocks).bit_length() - 1
+        start += skipped
+        blocks >>= skipped  # in pieces: whatever touches each block must not touch all of them each time
+        piece = blocks & _PIECE
+        blocks >>= _PIECE_BITS
+        while piece:
+            low = piece & -piece
+            yield start + low.bit_length() - 1
+            piece ^= low
+        start += _PIECE_BITS
+
+
+_PIECE_BITS = 512
+_PIECE = (1 << _PIECE_BITS) - 1
 
 
 def first(blocks: BlockSet, count: int) -> BlockSet:
     """Return the ``count`` lowest blocks of the set."""
-    taken = 0
-    for _ in range(count):
-        if not blocks:
-            break
-        low = blocks & -blocks
-        taken |= low
-        blocks ^= low
-    return taken
+    if blocks.bit_count() <= count:
+        return blocks
+    return block_set(islice(members(blocks), count))
 
 
 def halves(blocks: BlockSet) -> tuple[BlockSet, ...]:

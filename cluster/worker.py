@@ -29,7 +29,7 @@ from farm.store.base import Store
 from farm.store.open import open_store
 from farm.values.arrays import F64
 from farm.values.canon import canonical_array_bytes
-from farm.values.errors import DataError, FarmError, Interrupted, is_away
+from farm.values.errors import DataError, FarmError, Interrupted, StoreError, is_away
 from farm.values.settings import FarmSettings
 from farm.values.version import NUMERICS_PROFILE
 from farm.work import run
@@ -91,11 +91,18 @@ class Worker:
         self._runner: Runner | None = None
 
     def ready(self) -> Ready:
-        """Check the numerics, open the store, and serve. Errors: DataError (numerics), ConfigError (store)."""
+        """Check the numerics, open the store, and serve. Errors: DataError (numerics), ConfigError (store); StoreError
+        when the store has been away for as long as a block would wait for it."""
         started = time.perf_counter()
         check_numerics()
-        store = open_store(self._store_url, self._settings.store)
-        self._runner = self._make_runner(store, self._settings)
+        pauses = self._pauses("")  # of no lease: nobody cancels it
+        while self._runner is None:
+            try:
+                store = open_store(self._store_url, self._settings.store)
+                self._runner = self._make_runner(store, self._settings)
+            except StoreError as error:
+                if not (is_away(error) and next(pauses, False)):
+                    raise
         pid, holdings = os.getpid(), process_cache().holds()
         return Ready(pid, identity(pid), self._settings.threads, holdings, time.perf_counter() - started)
 

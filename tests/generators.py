@@ -251,8 +251,12 @@ def studies(draw: st.DrawFn, **options: Any) -> dict[str, Any]:
                 made[head] = [expression(part) for part in body] if isinstance(body, list) else expression(body)
         return made
 
-    looks_back = {"i": "sma", "n": 3, "of": "close"}
-    made = {"g": expression(draw(st.sampled_from(GAPS))), "p": expression(draw(st.sampled_from((*GAPS, looks_back))))}
+    looks_back = {
+        "i": draw(st.sampled_from(("sma", "ema", "max"))),
+        "n": 3,
+        "of": draw(st.sampled_from(("low", *GAPS))),
+    }
+    made = {"g": expression(draw(st.sampled_from(GAPS))), "p": expression(looks_back)}
     lets |= made
     document["strategy"]["let"] = lets
     numbers, truths = (make(syms, 1, options.get("bars_max", 6)) for make in (numeric_expressions, truth_expressions))

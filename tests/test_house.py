@@ -27,8 +27,8 @@ ROOMS = (
 TOP = ("api", "show", "show_cell", "cli")
 
 # Modules of cluster/ by kind: values know nothing, pure modules know values, edges know both.
-CLUSTER_VALUES = ("submission", "messages")
-CLUSTER_PURE = ("queue", "affinity", "lease", "scale", "state", "machine", "invariants")
+CLUSTER_VALUES = ("versioned", "submission", "messages")
+CLUSTER_PURE = ("queue", "affinity", "lease", "scale", "index", "state", "machine", "invariants")
 RAY_MODULES = ("ray_backend", "local_ray", "worker", "scheduler", "jobs", "telemetry")
 
 KERNEL_LIBRARIES = ("numba", "llvmlite")

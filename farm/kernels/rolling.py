@@ -1,6 +1,6 @@
 """Indicators over one series, oldest value first.
 
-Rules of the file: inputs hold no NaN (callers leave gaps out first, signals/series.py); ``out[:lookback]`` is NaN;
+Rules of the file: inputs hold no NaN (``windows.py`` leaves gaps out first); ``out[:lookback]`` is NaN;
 ``out`` is passed in and overwritten; callers have checked ``n``. Window kernels give bits that depend on the window
 alone, never on where the series begins; recursive ones (ema, rsi) depend on their first value too. Arithmetic is
 + - x / sqrt and comparisons in the written order. The twins are in ``reference/rolling.py``.

@@ -110,8 +110,6 @@ def make_tapes(panel: Panel, chosen: Sequence[int] | npt.NDArray[np.integer] | N
     acting = actions_of_panel(panel, positions)
     action_start = np.searchsorted(acting.act_owner, np.arange(positions.size + 1)).astype(np.int64)
     payment_start = np.searchsorted(acting.pay_owner, np.arange(positions.size + 1)).astype(np.int64)
-    is_seen = np.concatenate(([0], np.cumsum(acting.pay_ts != LATE)))
-    payment_stop = payment_start[:-1] + is_seen[payment_start[1:]] - is_seen[payment_start[:-1]]
 
     names = [panel.instruments[at].calendar for at in positions.tolist()]
     run = panel.calendar
@@ -135,7 +133,7 @@ def make_tapes(panel: Panel, chosen: Sequence[int] | npt.NDArray[np.integer] | N
         last_open,
         acting.pay_ts,
         payment_start[:-1],
-        payment_stop,
+        payment_start[1:],
         run.open_ts,
         run.close_ts,
         own_opens,

@@ -100,7 +100,7 @@ def brief(
         objective=_objective(results, ranking),
         objective_metric=ranking.metric if ranking else "total_return",
         direction=ranking.direction if ranking else "max",
-        parameters=study.names,
+        parameters=study.table.names,
         cells=tuple(_cell(results, stored, spec, position, cell) for position, cell in cells.items()),
         trials=_trials(results, ranking, numbers),
         trial_metrics=tuple(_trial_metrics(results, ranking)),

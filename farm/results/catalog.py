@@ -50,6 +50,7 @@ from farm.shard.layout import (
 from farm.store.base import Store
 from farm.study.axes import Axes
 from farm.study.block import Block
+from farm.study.missing import all_missing
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import FRESH, Study
 from farm.values.arrays import I32, I64, readonly
@@ -286,8 +287,12 @@ class Catalog:
     def lookup_study(self, study: Study, *, without: Collection[str] = (), winners: Block | None = None) -> Found:
         """Return where the cells of a study are stored, whoever computed them, with all that it wants of them; with the
         digests of its ``winners`` too, once these are known."""
+        keys = [key for key in self._listed(results_prefix(study.family)) if key not in without]
+        if not keys:
+            # Not even the digests of its trials are worked out: of millions they take seconds.
+            return Found(study.axes, (), all_missing(study.trials, len(study.subjects)))
         wanted = study.metrics, study.buckets, _proof(study, winners)
-        return self.lookup(study.family, study.axes, *wanted, without=without)
+        return self._locate(study.family, keys, study.axes, *wanted)
 
     def _locate(
         self, family: str, keys: Sequence[str], axes: Axes, metrics: Iterable[str], buckets: Iterable[str],

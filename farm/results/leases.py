@@ -1,21 +1,24 @@
 """Lease records: who ran which blocks of a study, why, and how that went. Remarks about results, never part of one.
 
-    studies/<study>/leases/<lease>.json    written before a lease is sent, written again when it has ended
+    studies/<study>/leases/<segment>.jsonl   of a scheduler: many records, of leases about to be sent and of ended ones
+    studies/<study>/leases/<lease>.json      one record, of a run without workers
 
-Rules: one record per lease, and one per run without workers. ``explain`` reads them, and so does a scheduler that
-starts: what has failed before it counts. So nothing in a record is believed, and a damaged one is an error that names
-it: to overlook it would give a block that kills workers its attempts anew.
+Rules: what a scheduler writes is a log; of several records of one lease the last counts. A segment is written once, and
+its first line says what follows, so that a part of one is known for what it is. ``explain`` reads them, and so does a
+scheduler that starts: what has failed before it counts. So nothing in a record is believed, and a damaged one is an
+error that names it: to overlook it would give a block that kills workers its attempts anew.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from hashlib import blake2b
 from typing import Any
 
-from farm.shard.layout import is_of_study, lease_key, leases_prefix
+from farm.shard.layout import LEASE_SEGMENT, is_of_study, lease_key, leases_prefix
 from farm.store.base import Store
 from farm.values.canon import canonical_json
 from farm.values.errors import AlreadyExists, DataError, NotFound
@@ -23,6 +26,7 @@ from farm.values.formats import check_format
 
 FORMAT = "farm-lease-1"
 HINT = "delete this object: it tells who ran which blocks, and no result depends on it"
+SEGMENT_FORMAT = "farm-leases-1"
 IN_PROCESS = "in process"
 """Worker and reason of blocks that were computed without workers."""
 SENT = "sent"
@@ -73,26 +77,68 @@ class LeaseRecord:
 def lease_record(data: bytes, key: str) -> LeaseRecord:
     """Return the record in ``data``, which is stored under ``key``; DataError when it is none, or damaged."""
     try:
-        found = _ABSENT | json.loads(data)
-        check_format(found["format"], FORMAT, "lease record", key, HINT)
-        record = LeaseRecord(
-            **{name: _is(str, found[name]) for name in ("study", "worker", "reason", "lease", "nonce", "outcome")},
-            **{name: _is(int, found[name]) for name in ("attempt", "cells", "bytes_fetched")},
-            blocks=tuple(_is(int, block) for block in found["blocks"]),
-            seconds={stage: float(spent) for stage, spent in found["seconds"].items()},
-            wall_s=float(found["wall_s"]),
-            failed={int(block): _error(error) for block, error in found["failed"].items()},
-            error=None if found["error"] is None else _error(found["error"]),
-        )
+        record = _record(json.loads(data), key)
         if record.key != key:
             raise ValueError(f"it belongs to {record.key}")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"lease record cannot be read ({type(error).__name__}: {error})",
-            place=key,
-            hint=HINT,
-        ) from error
+    except _DAMAGES as error:
+        raise _damaged("lease record", key, error) from error
     return record
+
+
+def segment_bytes(records: Sequence[LeaseRecord]) -> bytes:
+    """Return the bytes of a segment of these records."""
+    body = b"".join([json.dumps(each.to_json(), separators=(",", ":")).encode() + b"\n" for each in records])
+    header = {"format": SEGMENT_FORMAT, "records": len(records), "blake2b": _digest(body)}
+    return json.dumps(header, separators=(",", ":")).encode() + b"\n" + body
+
+
+def segment_records(data: bytes, key: str) -> list[LeaseRecord]:
+    """Return the records in the segment ``data``, which is stored under ``key``; DataError when it is damaged, or a
+    part of one."""
+    first, _, body = data.partition(b"\n")
+    try:
+        header = json.loads(first)
+        check_format(header["format"], SEGMENT_FORMAT, "lease segment", key, HINT)
+        if header["blake2b"] != _digest(body):
+            raise ValueError("its end is missing, or it was changed")
+        records = [_record(each, key) for each in json.loads(b"[" + body.strip().replace(b"\n", b",") + b"]")]
+        if len(records) != header["records"]:
+            raise ValueError(f"{len(records)} records, not {header['records']}")
+        for record in records:
+            if not key.startswith(leases_prefix(record.study)):
+                raise ValueError(f"it belongs to {record.study}")
+    except _DAMAGES as error:
+        raise _damaged("lease segment", key, error) from error
+    return records
+
+
+_DAMAGES = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _damaged(what: str, key: str, error: Exception) -> DataError:
+    return DataError(
+        f"{what} cannot be read ({type(error).__name__}: {error})",
+        place=key,
+        hint=HINT,
+    )
+
+
+def _digest(body: bytes) -> str:
+    return blake2b(body, digest_size=16).hexdigest()
+
+
+def _record(value: Any, key: str) -> LeaseRecord:
+    found = _ABSENT | value
+    check_format(found["format"], FORMAT, "lease record", key, HINT)
+    return LeaseRecord(
+        **{name: _is(str, found[name]) for name in ("study", "worker", "reason", "lease", "nonce", "outcome")},
+        **{name: _is(int, found[name]) for name in ("attempt", "cells", "bytes_fetched")},
+        blocks=tuple([_is(int, block) for block in found["blocks"]]),
+        seconds={stage: float(spent) for stage, spent in found["seconds"].items()},
+        wall_s=float(found["wall_s"]),
+        failed={int(block): _error(error) for block, error in found["failed"].items()},
+        error=None if found["error"] is None else _error(found["error"]),
+    )
 
 
 # What records lack that were written before these fields were.
@@ -113,17 +159,21 @@ def _error(found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_leases(store: Store, study: str) -> list[LeaseRecord]:
-    """Return the lease records of a study, in the order they were made; DataError that names a damaged one."""
+    """Return the lease records of a study, in the order they were made; DataError that names what is damaged."""
     keys = [meta.key for meta in store.list(leases_prefix(study)) if is_of_study(meta.key)]
 
-    def read(key: str) -> LeaseRecord | None:
+    def read(key: str) -> list[LeaseRecord]:
         try:
-            return lease_record(store.get(key), key)
+            data = store.get(key)
         except NotFound:
-            return None  # somebody deleted it in the meantime
+            return []  # somebody deleted it in the meantime
+        return segment_records(data, key) if key.endswith(LEASE_SEGMENT) else [lease_record(data, key)]
 
+    found: dict[str, LeaseRecord] = {}
     with ThreadPoolExecutor(READS_IN_FLIGHT, "leases") as pool:
-        return [record for record in pool.map(read, keys) if record is not None]
+        for records in pool.map(read, keys):
+            found.update({record.lease: record for record in records})  # a lease keeps the place where it began
+    return list(found.values())
 
 
 def put_numbered(store: Store, record: LeaseRecord, prefix: str) -> None:

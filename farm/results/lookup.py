@@ -66,7 +66,7 @@ class Found:
     @property
     def count(self) -> int:
         """Number of cells found."""
-        return len(self.axes.trial) * len(self.axes.subjects) - self.missing.count
+        return len(self.axes.history) * len(self.axes.subjects) - self.missing.count
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ def _missing(axes: Axes, patches: Sequence[Patch]) -> Missing:
     The partition of trials is refined by one strip of subjects after the other: of each group, those that the strip
     covers part from those that it does not.
     """
-    trials, subjects = len(axes.trial), len(axes.subjects)
+    trials, subjects = len(axes.history), len(axes.subjects)
     strips: dict[bytes, list[Patch]] = {}
     for patch in patches:
         strips.setdefault(patch.subjects.tobytes(), []).append(patch)

@@ -13,7 +13,6 @@ from farm.program.lookback import LookBack
 from farm.program.template import compile_study
 from farm.results.results import Cells, Results
 from farm.spec.spec import StudySpec
-from farm.spec.table import ParamTable
 from farm.study.coverage import AFTER, BEFORE, OF_BENCHMARK, OTHER_CALENDAR, WITHOUT, Coverage
 from farm.study.trials import Study
 from farm.values.units import iso
@@ -135,7 +134,7 @@ def _conditions(count: int) -> str:
 
 def _history(study: Study, spec: StudySpec, trial: int, traded: Sequence[Coverage]) -> str:
     """Return how many bars the entry needs, when no instrument that is traded has as many."""
-    program = compile_study(spec).one(ParamTable.of(study.names, study.values[trial : trial + 1]), 0)
+    program = compile_study(spec).one(study.table, trial)
     entries = (node for sleeve in program.sleeves for node in (sleeve.enter, sleeve.enter_short) if node is not None)
     reach = LookBack(spec.run.warmup)
     needed = 1 + max(int(reach.lookback(node)) for node in entries)

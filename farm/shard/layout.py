@@ -6,7 +6,8 @@
     snapshots/<sha256>.json                             a root that names shards, indexes and calendars
     refs/<dataset>/<n>.json                             create-only log; the highest n is the head
     studies/<study>/study.json                          the record of a study and its blocks
-    studies/<study>/leases/<lease>.json                 who ran what, and why
+    studies/<study>/leases/<segment>.jsonl              who ran what, and why: many leases
+    studies/<study>/leases/<lease>.json                 the same of one lease
     inbox/<study>/<nonce>.json                          a submission; none shares its key with another
     inbox/<study>.json                                  one of an earlier version
     results/<family>/<study>-<block>.parquet            the values of a block: a segment
@@ -29,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REF = re.compile(rf"refs/(?P<dataset>{_NAME.pattern})/(?P<number>[0-9]{{{REF_DIGITS}}})\.json")
 _STUDY = re.compile(r"studies/(?P<study>[^/]+)/study\.json")
-_OF_STUDY = re.compile(r"studies/[^/]+/(study|leases/[^/]+|done/[^/]+)\.json")
+_OF_STUDY = re.compile(r"studies/[^/]+/((study|leases/[^/]+|done/[^/]+)\.json|leases/[^/]+\.jsonl)")
 _SUBMISSION = re.compile(r"inbox/(?P<study>[^/]+?)(/(?P<nonce>[^/]+))?\.json")
 _REMARK = re.compile(r"studies/(?P<study>[^/]+)/(?P<kind>leases|attempts|done)/[^/]+")
 _RESULT = re.compile(r"results/[^/]+/(?P<study>[^/]+)-(?P<block>[0-9]{6,})\.(parquet|extent)")
@@ -128,6 +129,14 @@ def leases_prefix(study: str) -> str:
 def lease_key(study: str, lease: str) -> str:
     """Key of one lease record."""
     return f"{leases_prefix(study)}{lease}.json"
+
+
+def lease_segment_key(study: str, segment: str) -> str:
+    """Key of a segment of a study's lease records."""
+    return f"{leases_prefix(study)}{segment}{LEASE_SEGMENT}"
+
+
+LEASE_SEGMENT = ".jsonl"
 
 
 def inbox_prefix(study: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import os
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -249,15 +249,16 @@ class _Segment(io.RawIOBase):
         self._at = base + offset
         return self._at
 
-    def read(self, size: int = -1) -> bytes:
-        at = int(np.searchsorted(self._starts, self._at, side="right")) - 1
+    def read(self, size: int = -1) -> Any:
+        """Return the bytes as a view: Arrow takes any buffer, and a copy would be made under the interpreter's lock."""
+        at = bisect_right(self._starts, self._at) - 1
         if at >= 0 and size >= 0:
             start = self._starts[at]
             part = self._parts[start]
             if self._at + size <= start + len(part):
                 data = part[self._at - start : self._at - start + size]
                 self._at += size
-                return bytes(data)
+                return data
         raise OSError(f"bytes {self._at} + {size} of {self._ref.key} were not planned")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,10 @@ class Demand:
     def name(self, wanted: Requests) -> tuple[Any, ...]:
         """Return what the answers to a node's requests depend on, the bars of its instrument aside."""
         at = [self.table.names.index(name) for name in wanted.node.names]
-        values = tuple(self.table.values[k] for k in at)
-        codes = tuple(self.table.codes[k][wanted.trial].tobytes() for k in at)
-        return wanted.node.key, values, codes, wanted.need.tobytes()
+        asked = blake2b(wanted.need.tobytes(), digest_size=16)
+        for k in at:
+            asked.update(self.table.codes[k][wanted.trial].tobytes())
+        return wanted.node.key, tuple(self.table.values[k] for k in at), asked.digest()
 
     def _number(self, node: Node, viewer: OwnBars, trials: I64, need: I64) -> Part:
         """Ask for a numeric node that is looked at on the bars of ``viewer``."""

@@ -105,7 +105,8 @@ def evaluate_trials(
     ``subject``: the ticker that every sleeve trades, or None: each trades its universe.
     Errors: SpecError for a ticker that the market does not hold, DataError for a bar column that was not loaded.
     """
-    traded = [_positions(market, sleeve, (subject,) if subject else sleeve.universe) for sleeve in program.sleeves]
+    tickers = None if subject is None else (subject,)
+    traded = [_positions(market, sleeve, tickers or sleeve.universe) for sleeve in program.sleeves]
     made: dict[tuple[int, int], TrialSignals] = {}
     for index in sorted(set().union(*traded)):
         demand = Demand(market, index, program.run.warmup, table, store)

@@ -349,8 +349,9 @@ class S3Store:
                     translated = reason
         if translated.hint == CREDENTIALS_HINT:
             translated.hint = self._reach.hint
-            # Who is known, and may not do this, has no better credentials.
-            if "AccessDenied" not in translated.message and self._has_renewed(renewals):
+            # MinIO says AccessDenied also to temporary credentials whose user is gone: whoever may not do this has no
+            # better ones in the profile, and is not asked twice.
+            if self._has_renewed(renewals):
                 translated = Unavailable(f"{translated.message}; there are fresh credentials", place=translated.place)
         # Without ``from``: the client's text quotes the request, and with it what must stay secret.
         raise translated from None

@@ -244,6 +244,10 @@ def cut(
 def _groups(missing: Missing) -> tuple[I32, I32, BOOL]:
     """Return the trials with missing cells by group, where each group ends, and its row; by the first of its trials."""
     labels = missing.groups
+    if len(missing.rows) == 1:  # as when nothing is stored: no array of millions is sorted for that
+        count = len(labels) if missing.rows.any() else 0
+        some = min(count, 1)
+        return np.arange(count, dtype=np.int32), np.full(some, count, np.int32), missing.rows[:some]
     rows, of = np.unique(np.packbits(missing.rows, axis=1, bitorder="little"), axis=0, return_inverse=True)
     row_of, first = np.full(len(rows), -1, np.int64), np.full(len(rows), len(labels), np.int64)
     row_of[of] = np.arange(len(of))

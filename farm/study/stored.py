@@ -64,7 +64,7 @@ def to_bytes(study: Study) -> bytes:
         | {"coverage": [one.to_json() for one in study.coverage], "proof_rule": asdict(study.proof_rule)}
     )
     rounds = [_columns(one) for one in study.rounds]
-    arrays = [pa.concat_arrays([_array(name, one[name]) for one in rounds]) for name in _NAMES]
+    arrays = [_joined([_array(name, one[name]) for one in rounds]) for name in _NAMES]
     batch = pa.record_batch(arrays, names=list(_NAMES)).replace_schema_metadata({"study": said})
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
@@ -181,6 +181,10 @@ def _needs(columns: RoundColumns) -> Iterator[Mapping[str, int]]:
     for stop in columns["needs_stop"].tolist():
         yield {columns["shards"][shards[at]]: sizes[at] for at in range(start, stop)}
         start = stop
+
+
+def _joined(arrays: list[pa.Array]) -> pa.Array:
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
 
 def _array(name: str, values: Any) -> pa.Array:

@@ -129,7 +129,7 @@ class Study:
         """The instruments that every trial runs on, one by one; None without ``each``."""
         return None if self.subjects == ("",) else self.subjects
 
-    @property
+    @cached_property
     def cell_instruments(self) -> tuple[str | None, ...]:
         """The cells of a trial: its instruments, or one None without ``each``."""
         return tuple(name or None for name in self.subjects)
@@ -242,20 +242,6 @@ class Study:
         """Return the cell numbers (trial x cells per trial + position) of a block, in the order of its segment."""
         numbers = block.trials.astype(np.int64)[:, None] * len(self.subjects) + block.positions
         return [int(number) for number in numbers.ravel()]
-
-    # Adapters to what reads one row per cell
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the parameters."""
-        return self.table.names
-
-    @cached_property
-    def values(self) -> tuple[tuple[Any, ...], ...]:
-        """The parameters of each trial, in the order of ``names``."""
-        table = self.table
-        columns = [[of[code] for code in codes.tolist()] for of, codes in zip(table.values, table.codes, strict=True)]
-        return tuple(zip(*columns, strict=True)) if columns else ((),) * table.trials
 
     @cached_property
     def keys(self) -> list[bytes]:

@@ -78,7 +78,7 @@ class CacheSettings:
 
     cache_bytes_max: int = 2 * GIB
     series_bytes_max: int = 1 * GIB
-    market_bytes_max: int = GIB // 4
+    market_bytes_max: int = 64 * MIB
     studies_max: int = 64
     programs_max: int = 8192
 

@@ -14,7 +14,7 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -124,9 +124,10 @@ class StudyContext:
         self.buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         benchmark = self.spec.run.benchmark
-        self._benchmark = (self.dataset.resolve(benchmark, "run.benchmark"),) if benchmark else ()
+        self._benchmark = self.dataset.resolve(benchmark, "run.benchmark") if benchmark else None
+        self._others = self._fixed if self._benchmark is None else self._fixed | {self._benchmark}
         self._lock = threading.Lock()
-        self._tile_of: dict[int, tuple[int, ...]] = {}
+        self._tile_of: dict[int, tuple[tuple[int, ...], ReadPlan]] = {}
         self._threads = threading.local()
 
     def has_data(self, position: int) -> bool:
@@ -136,34 +137,38 @@ class StudyContext:
     def fetch(self, positions: set[int]) -> None:
         """Fetch what the cells at ``positions`` read in one wave, as far as the column cache can keep it; their markets
         will be loaded some at once."""
-        wanted = {position for position in positions if self.has_data(position)}
-        prefetch(self.dataset, self._memory.columns, self._read_plan(wanted))
+        wanted = sorted(position for position in positions if self.has_data(position))
+        if not wanted:
+            return
+        plan = self._read_plan(wanted)
+        prefetch(self.dataset, self._memory.columns, plan)
+        if self.study.instruments is None:
+            return
+        place = {name: at for at, name in enumerate(plan.ids)}
         with self._lock:
-            fresh = sorted(wanted - self._tile_of.keys())
-            own = {str(self.study.cell_instruments[position]): position for position in fresh}
-            if self.study.instruments is not None and fresh:
-                plan = self._plan_of({name: self._first_day([position]) for name, position in own.items()})
-                for part in tiles(plan, min(TILE_BYTES, self._memory.market_bytes_max)):
-                    tile = tuple(own[plan.ids[at]] for at in part)
-                    self._tile_of.update(dict.fromkeys(tile, tile))
+            fresh = [position for position in wanted if position not in self._tile_of]
+            own = plan.take([place[self.study.subjects[position]] for position in fresh])
+            for part in tiles(own, min(TILE_BYTES, self._memory.market_bytes_max)):
+                tile = tuple(fresh[at] for at in part)
+                self._tile_of.update(dict.fromkeys(tile, (tile, own.take(part))))
 
-    def _first_day(self, positions: Iterable[int]) -> int:
-        """Return the first day that any trial reads of what the cells at ``positions`` look at."""
-        return self.study.first_day(list(positions))
+    def _read_plan(self, positions: Sequence[int], *, with_others: bool = True) -> ReadPlan:
+        """Return what the cells at ``positions`` read, of their own and (``with_others``) of what all of them look at.
+
+        A market begins where the longest history of its trials does.
+        """
+        first_day = self.study.round.reads.first_day[:, positions].min(axis=0)
+        names = self.study.symbols if self.study.instruments is None else self._others if with_others else ()
+        since = dict.fromkeys(names, int(first_day.min()))
+        if self.study.instruments is not None:
+            own = zip((self.study.subjects[position] for position in positions), first_day.tolist(), strict=True)
+            since |= {name: min(day, since.get(name, day)) for name, day in own}
+        return self._plan_of(since)
 
     def _plan_of(self, first_day: Mapping[str, int]) -> ReadPlan:
         start_day = self.spec.run.start_day
         since = {name: min(day, start_day) for name, day in first_day.items()}
         return self.dataset.read_plan(since, self.spec.run.end_day, self.study.columns)
-
-    def _read_plan(self, positions: Iterable[int]) -> ReadPlan:
-        """Return what the cells at ``positions`` read."""
-        first_day: dict[str, int] = {}
-        for position in positions:
-            since = self._first_day([position])
-            for name in (*self._names(self.study.cell_instruments[position]), *self._benchmark):
-                first_day[name] = min(since, first_day.get(name, since))
-        return self._plan_of(first_day)
 
     def bytes_fetched(self) -> int:
         """Return the bytes that have come over the wire and were not told yet: each is told once.
@@ -185,10 +190,11 @@ class StudyContext:
 
         A thread holds the one that it asked for last: it goes on to the next cell with it, whatever others load.
         """
-        positions = self._tile_of.get(position, (position,))
+        found = self._tile_of.get(position)
+        positions, own = ((position,), None) if found is None else found
         held: tuple[tuple[int, ...], Tile] | None = getattr(self._threads, "held", None)
         if held is None or held[0] != positions:
-            tile = self._memory.tiles.get((self.study.name, positions), lambda: self._load(positions))
+            tile = self._memory.tiles.get((self.study.name, positions), lambda: self._load(positions, own))
             held = self._threads.held = positions, tile
         return held[1]
 
@@ -200,29 +206,27 @@ class StudyContext:
         resolved = self._resolver.trial(self.study.params(trial))
         return resolved, self._compiled.one(self.study.table, trial)
 
-    def _load(self, positions: tuple[int, ...]) -> Tile:
-        """Return the markets at these positions: one alone, or instruments of an ``each`` study."""
-        since = self._first_day(positions)
+    def _load(self, positions: tuple[int, ...], own: ReadPlan | None) -> Tile:
+        """Return the markets at these positions: one alone, or instruments of an ``each`` study. ``own``: what is read
+        of these, or of the universe."""
+        since = self.study.first_day(list(positions))
         benchmark, beside = None, None
-        if self._benchmark:
-            [name] = self._benchmark
-            alone = self._panel({name: since})
+        if self._benchmark is not None:
+            alone = self._panel(self._plan_of({self._benchmark: since}))
             benchmark = benchmark_returns(alone.series(0), alone.calendar.day)
+        panel = self._panel(self._read_plan(positions, with_others=False) if own is None else own)
         if self.study.instruments is None:
-            panel = self._panel(dict.fromkeys(self._names(None), since))
             market = panel.market()
             _, program = self.program(0)
             tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
             traded = {market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers}
             return Tile(panel, make_tape(market, sorted(traded)), None, benchmark, doubtful_splits(panel))
         if self._fixed:
-            beside = self._panel(dict.fromkeys(self._fixed, since))
-        panel = self._panel({str(self.study.cell_instruments[at]): self._first_day([at]) for at in positions})
+            beside = self._panel(self._plan_of(dict.fromkeys(self._fixed, since)))
         return Tile(panel, make_tapes(panel), beside, benchmark, doubtful_splits(panel))
 
-    def _panel(self, first_day: Mapping[str, int]) -> Panel:
+    def _panel(self, plan: ReadPlan) -> Panel:
         run = self.spec.run
-        plan = self._plan_of(first_day)
         return load_panel(self.dataset, self._memory.columns, plan, calendar_name=run.calendar, start_day=run.start_day)
 
     def _cell(self, tile: Tile, position: int) -> CellMarket:
@@ -231,7 +235,7 @@ class StudyContext:
             tape = tile.tape
             doubtful = tile.doubtful_splits[list(tape.traded)]
         else:
-            at = tile.panel.index[str(self.study.cell_instruments[position])]
+            at = tile.panel.index[self.study.subjects[position]]
             tape = tile.tape.tape(at, tile.panel.market((at,), tile.beside))
             doubtful = tile.doubtful_splits[at : at + 1]
         market = tape.market
@@ -258,12 +262,6 @@ class StudyContext:
             benchmark=tile.benchmark,
             doubtful_splits=int(doubtful.sum()),
         )
-
-    def _names(self, instrument: str | None) -> tuple[str, ...]:
-        """Return the ids of the cell's instruments: its own, and those that expressions name."""
-        if instrument is None:
-            return tuple(sorted(self.study.symbols, key=str.encode))
-        return tuple(sorted(self._fixed | {instrument}, key=str.encode))
 
     def trial_rows(self, trials: Sequence[int], position: int) -> tuple[TrialRows, I64]:
         """Return the rules and signals of trials on the instruments of a cell, and how often each was ``SILENT``:

@@ -114,6 +114,28 @@ class Administrator:
         except (MinioException, MinioAdminException, urllib3.exceptions.HTTPError, ValueError) as error:
             raise self._refused(f"make user {access_key}", error) from error
 
+    def remove_user(self, access_key: str) -> None:
+        """Remove a user: it, and every temporary credential that was given to it, is refused from then on."""
+        try:
+            self._admin.user_remove(access_key)
+        except (MinioException, MinioAdminException, urllib3.exceptions.HTTPError) as error:
+            raise self._refused(f"remove user {access_key}", error) from error
+
+    def make_service_account(self) -> tuple[str, str]:
+        """Make keys that may do what these credentials may; return access key and secret key."""
+        try:
+            given = json.loads(self._admin.add_service_account(name="farm", description="of the farm"))["credentials"]
+        except (MinioException, MinioAdminException, urllib3.exceptions.HTTPError) as error:
+            raise self._refused("make a service account", error) from error
+        return given["accessKey"], given["secretKey"]
+
+    def remove_service_account(self, access_key: str) -> None:
+        """Remove such keys; from then on they are unknown."""
+        try:
+            self._admin.delete_service_account(access_key)
+        except (MinioException, MinioAdminException, urllib3.exceptions.HTTPError) as error:
+            raise self._refused(f"remove service account {access_key}", error) from error
+
     def users(self) -> list[str]:
         """The access keys of all users but the root, sorted."""
         try:

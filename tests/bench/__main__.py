@@ -9,21 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 from farm.values.settings import FarmSettings
-from tests.bench import catalog, engine, processes, scheduler, studies, wide
+from tests.bench import catalog, engine, panels, processes, scheduler, signals, studies, wide
 from tests.bench.harness import Row, forget_peak, peak_bytes, show, write_json
 
 ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "loop": engine.event_loop,
     "universe": engine.universe,
     "cell": studies.one_cell,
+    "panels": panels.panels,
     "symbols": wide.one_strategy,
     "pairs": wide.pairs,
     "wide": wide.wide,
+    "signals": signals.signals,
     "workers": studies.on_workers,
     "catalog": studies.from_catalog,
     "cells": catalog.many_cells,
     "family": catalog.in_families,
     "scheduler": scheduler.events,
+    "recording": scheduler.recording,
+    "recovery": scheduler.recovery,
     "kernels": processes.kernels,
     "process": processes.fresh_process,
     "help": processes.help_time,

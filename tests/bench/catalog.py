@@ -61,9 +61,8 @@ def many_cells(settings: FarmSettings, repeats: int) -> Row:
 
     values = repeat(measure, repeats)
     shown = {name: f"{statistics.median(all_) * 1e3:.0f} ms" for name, all_ in parts.items()}
-    name = f"{study.cells:,} cells from the catalog"
     note = f"{len(study.blocks)} segments, {len(study.metrics)} metrics in {len(study.buckets)} buckets"
-    return Row(name, "cells/s", 200_000, True, values, shown, note=note)
+    return Row(f"{study.cells:,} cells from the catalog", "cells/s", 200_000, True, values, shown, note=note)
 
 
 def family_axes(first: int, step: int, trials: int, subjects: int, classes: int = 50) -> tuple[Axes, ParamTable]:

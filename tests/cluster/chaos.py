@@ -263,6 +263,9 @@ def play(world: World, deck: Sequence[Fault], chance: random.Random, tell: Calla
             while command.poll() is None:
                 assert time.monotonic() < until_s, f"the command hangs:\n{world.errors()}"
                 now_s = time.time()
+                if struck and struck[-1].target == "worker" and world.is_whole(since_s, gone):
+                    left = [pid for pid in gone if _is_alive(pid)]
+                    assert not left, f"whoever replaced workers {left} is at work, and they live on"
                 if struck and world.is_whole(since_s, gone) and not any(map(_is_alive, gone)):
                     world.recoveries.append(Recovery(tuple(struck), now_s - since_s))
                     tell(f"{' and '.join(map(str, struck))}: all is well after {now_s - since_s:.1f} s")

@@ -8,15 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.affinity import Offer, WorkerView, choose, home, is_held
+from cluster import sim
+from cluster.affinity import WorkerView, home
 from cluster.lease import BlockCosts, Limits, block_count, deadline_s
+from cluster.machine import _Draft
 from cluster.messages import BlockAnswer, Tick
-from cluster.queue import QueuedStudy, meter_at_entry, turns
+from cluster.queue import QueuedStudy, Turns, meter_at_entry
 from cluster.scale import least_valuable, wanted
-from cluster.submission import Pile, block_set, first, members
+from cluster.submission import Pile, block_set, first, make_piles, members
+from cluster.versioned import Versioned
 from farm.values.errors import UsageError
 from farm.values.settings import StoreSettings
-from tests.cluster.worlds import Play, runs, study
+from tests.cluster import plain
+from tests.cluster.plain import Holder, Offer, choose, is_held, turns
+from tests.cluster.worlds import Block, Play, runs, study
+from tests.effort import effort
 
 LIMITS = Limits(workers_max=4)
 
@@ -26,20 +32,21 @@ def pile(key: str, **needs: int) -> Pile:
 
 
 def offer(place: int, made: Pile, backlog_s: float = 1.0, load_s: float = 1.0) -> Offer:
-    return Offer((place, 0), made, backlog_s, load_s)
+    return Offer((place, 0), "s", made, backlog_s, load_s)
 
 
-def worker(name: str, *piles: Pile) -> WorkerView:
-    """A worker that holds these piles in full."""
-    holdings = {shard: size for made in piles for shard, size in made.needs.items()}
-    return WorkerView(name, 0.0, "ready", 1, (), holdings, frozenset(made.key for made in piles))
+def worker(name: str, *piles: Pile, **holdings: int) -> Holder:
+    """A worker that holds these piles in full, or these bytes of them."""
+    in_full = {shard: size for made in piles for shard, size in made.needs.items()}
+    view = WorkerView(name, 0.0, 0, "ready", 1, (), in_full | holdings)
+    return Holder(view, frozenset(made.key for made in piles))
 
 
 A, B, C = pile("a", sa=100), pile("b", sb=100), pile("c", sc=100)
 
 
 def test_warm_work_comes_first_and_the_fuller_one_before_the_earlier() -> None:
-    half = replace(worker("w", A, B), holdings={"sa": 60, "sb": 100})
+    half = worker("w", A, B, sa=60)
     assert choose(half, [offer(0, A), offer(1, B)], [half]) == (offer(1, B), "warm")
     full = worker("w", A, B)
     assert choose(full, [offer(0, A), offer(1, B)], [full]) == (offer(0, A), "warm"), "a tie: the order of submission"
@@ -97,6 +104,68 @@ def names(groups: list[tuple[list[QueuedStudy], bool]]) -> list[tuple[list[str],
     return [([each.submission.study for each in studies], flag) for studies, flag in groups]
 
 
+def kept(waiting: list[QueuedStudy], served_s: dict[str, float], now_s: float, limits: Limits) -> object:
+    """What ``Turns`` says, after the studies have come, and one of them has left and come back."""
+    kept, known = Turns(), {each.submission.study: each for each in waiting}
+    for each in waiting:
+        kept.change(None, each, 0.0)
+    for submitter, meter_s in served_s.items():
+        kept.move(submitter, meter_s)
+    kept.change(waiting[0], None, 0.0)
+    kept.change(None, waiting[0], served_s.get(waiting[0].submitter, 0.0))
+    groups = kept.groups(known, now_s, limits)
+    return [(sorted(group), late is not None) for group, late in groups]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 1), st.integers(0, 40)), min_size=1, max_size=8),
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 30).map(float)),
+)
+def test_turns_that_are_kept_are_those_that_are_looked_for(
+    made: list[tuple[str, int, int]], served_s: dict[str, float]
+) -> None:
+    waiting = [queued(f"s{i}", i, who, priority, float(since)) for i, (who, priority, since) in enumerate(made)]
+    limits = replace(LIMITS, fair_s=10.0, wait_s_max=20.0)
+    expected = [(sorted(group), flag) for group, flag in names(list(turns(waiting, served_s, 41.0, limits)))]
+    assert kept(waiting, served_s, 41.0, limits) == expected
+
+
+@pytest.mark.parametrize("first_seed", range(0, effort(150), 50))
+def test_what_a_worker_is_given_is_what_looking_at_everything_would_give(
+    first_seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through worlds with crashes, pauses, replicas and overdue studies; and whoever has a free slot after a step has
+    been offered all there is."""
+    take_one, settle, seen = _Draft.take_one, _Draft.settle, set[str]()
+
+    def asked(draft: _Draft, worker: str) -> plain.Choice | None:
+        ready = plain.holders(draft.studies, draft.workers, draft.leases)
+        costs, limits = draft.costs, draft.limits
+        return plain.choice(worker, draft.studies, ready, draft.served_s, costs, draft.now_s, limits)
+
+    def take(draft: _Draft, worker: str) -> bool:
+        expected, before = asked(draft, worker), len(draft.commands)
+        took = take_one(draft, worker)
+        assert took == (expected is not None)
+        if expected is not None:
+            run, piles = draft.commands[before], draft.studies[expected.study].submission.piles
+            assert (run.study, run.reason) == (expected.study, expected.reason)  # type: ignore[union-attr]
+            assert run.blocks & ~piles[expected.place].blocks == 0  # type: ignore[union-attr]
+            seen.add(expected.reason)
+        return took
+
+    def settled(draft: _Draft) -> None:
+        settle(draft)
+        if not draft.index.suspects and not draft.is_solo():
+            assert [name for name in draft.index.roomy if asked(draft, name) is not None] == []
+
+    monkeypatch.setattr(_Draft, "take_one", take)
+    monkeypatch.setattr(_Draft, "settle", settled)
+    for seed in range(first_seed, first_seed + 50):
+        sim.World(seed).run()
+    assert seen >= {"warm", "home", "backlog", "replica"}
+
+
 def test_priority_first_then_who_had_less() -> None:
     urgent, ann, bob = queued("u", 0, "eve", 5), queued("a", 1, "ann"), queued("b", 2, "bob")
     groups = names(list(turns([ann, bob, urgent], {"ann": 11.0, "bob": 0.5}, 0.0, replace(LIMITS, fair_s=10.0))))
@@ -138,7 +207,9 @@ def test_two_submitters_get_the_same_share_though_one_has_the_warm_cache() -> No
     ("backlog_s", "unfinished", "count"), [(0.0, 0, 0), (1.0, 9, 1), (25.0, 9, 3), (25.0, 2, 2), (999.0, 9, 4)]
 )
 def test_wanted_workers(backlog_s: float, unfinished: int, count: int) -> None:
-    assert wanted(backlog_s, unfinished, replace(LIMITS, backlog_s_per_worker=10.0)) == count
+    limits = replace(LIMITS, backlog_s_per_worker=10.0)
+    assert wanted(backlog_s, unfinished, limits) == count
+    assert wanted(backlog_s, unfinished, limits, least=2) == min(max(count, 2), unfinished)
 
 
 def test_the_least_valuable_cache_is_drained_first() -> None:
@@ -156,6 +227,42 @@ def test_costs_are_learnt_apart_from_loading() -> None:
     assert costs.seconds("s", 5, 1) == pytest.approx(1.0)
     assert BlockCosts().byte_s < costs.byte_s < 1e-6
     assert costs.forget("s").seconds("s", 5, 2) == pytest.approx(2 * costs.block_s_prior)
+
+
+def test_piles_are_compared_by_a_cost_of_loading_that_moves_in_steps() -> None:
+    """All piles are ranked anew when it moves; a moving average that wanders by a few per cent moves nothing."""
+    costs = BlockCosts(byte_s=1e-8, byte_s_seen=1e-8)
+    near = costs.learn("s", BlockAnswer(0, 10, 1.0, 10**6, {"read": 0.012}))
+    assert (near.byte_s, near.byte_s_seen) == (1e-8, pytest.approx(1.06e-8))
+    far = near.learn("s", BlockAnswer(0, 10, 1.0, 10**6, {"read": 0.014}))
+    assert far.byte_s == far.byte_s_seen == pytest.approx(1.162e-8)
+
+
+def test_piles_of_many_blocks_are_made_in_one_pass() -> None:
+    blocks = [Block(index, 5, {f"{index % 3}": 10}) for index in range(50_000)]
+    piles = make_piles(blocks)
+    assert [list(members(pile.blocks))[:2] for pile in piles] == [[0, 3], [1, 4], [2, 5]]
+    assert sum(pile.blocks.bit_count() for pile in piles) == 50_000
+
+
+def test_an_earlier_version_of_a_mapping_stays_as_it_was() -> None:
+    first = Versioned({"a": 1, "b": 2, "c": 3})
+    second = first.edit()
+    second.pop("a")
+    second.put("d", 4)
+    third = second.edit()
+    third.put("a", 5)
+    third.put("b", 6)
+    assert [list(each.items()) for each in (first, second, third)] == [
+        [("a", 1), ("b", 2), ("c", 3)],
+        [("b", 2), ("c", 3), ("d", 4)],
+        [("b", 6), ("c", 3), ("d", 4), ("a", 5)],
+    ]
+    branch = first.edit()
+    branch.put("z", 9)
+    assert (dict(branch), len(second), "a" in second) == ({"a": 1, "b": 2, "c": 3, "z": 9}, 3, False)
+    with pytest.raises(AssertionError, match="stays as it is"):
+        first.put("a", 0)
 
 
 def test_lease_sizes() -> None:

@@ -32,9 +32,10 @@ from farm.values.errors import (
 )
 from tests.cluster.worlds import Steady, study
 
-BLOCKS = 12
+BLOCKS = 24
 LIMITS = Limits(workers_max=2, workers_min=2, lease_s=9.0, lease_blocks_max=2, deadline_s=10.0, watchdog_s=6.0)
 LONG = replace(LIMITS, watchdog_s=40.0, deadline_s=60.0)
+ONE_BY_ONE = replace(LONG, workers_max=1, workers_min=1, ahead_per_slot=1, lease_blocks_max=1)
 
 
 class Away(Around):
@@ -182,7 +183,7 @@ def test_a_call_that_does_not_come_back_is_a_store_that_is_away() -> None:
 def test_death_at_any_write_is_survived() -> None:
     """The scheduler dies in the middle of each of its writes in turn; the next knows nothing but the bucket."""
     for number in range(1, 200):
-        with world() as (driver, backend, store):
+        with world(ONE_BY_ONE) as (driver, backend, store):
             store.writes_left = number
             try:
                 run_to_end(driver)
@@ -242,6 +243,23 @@ def test_an_answer_counts_though_its_worker_died_before_it_was_read() -> None:
         ends_whole(driver, store)
 
 
+def test_a_worker_that_dies_before_it_was_sent_anything_blames_no_block() -> None:
+    """The store is away, the attempt is not recorded: whatever killed the worker, it was not this block."""
+    with world(ONE_BY_ONE) as (driver, backend, store):
+        store.error = Unavailable("no answer")
+        for _ in range(5):
+            while not driver.state.leases:
+                driver.turn(1.0)
+            [worker] = {held.run.worker for held in driver.state.leases.values()}
+            backend.said = [WorkerLost(0.0, worker, BlockFailed("killed"))]
+            driver.turn(1.0)
+        assert backend.sent == [] and driver.state.studies["s"].failures == {}
+        store.error = None
+        run_to_end(driver)
+        ends_whole(driver, store)
+        assert not any(record.failed or record.reason == "retry" for record in read_leases(store, "s"))
+
+
 @pytest.mark.parametrize("is_stored", [True, False])
 def test_what_a_dead_worker_has_stored_makes_no_suspect(is_stored: bool) -> None:
     """Its blocks are done if they have a segment, though no answer said so; the others are tried alone."""
@@ -281,7 +299,7 @@ def test_an_answer_that_can_be_read_at_the_deadline_is_in_time() -> None:
         while not backend.sent:
             driver.turn(1.0)
         backend.is_silent = backend.is_late = True
-        for _ in range(60):
+        for _ in range(120):
             driver.turn(1.0)
         assert backend.stopped == {}
         ends_whole(driver, store)
@@ -334,6 +352,9 @@ def test_two_runs_of_one_study_share_it() -> None:
     assert [driver.state.studies for driver, _ in runs] == [{}, {}]
     assert len(written) == blocks and sum(backend.count for _, backend in runs) <= 1.2 * blocks
     assert min(backend.count for _, backend in runs) > 0.3 * blocks
+    for driver, backend in runs:
+        assert driver.tally.cells == backend.count, "a block of this study is one cell"
+        assert driver.tally.cells + driver.tally.cells_found == blocks, "what the other has stored is progress too"
     assert inbox.pending() == []
 
 

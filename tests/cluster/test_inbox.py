@@ -23,7 +23,7 @@ from cluster.messages import (
 )
 from cluster.submission import Submission, block_set
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered, read_leases
-from farm.shard.layout import inbox_key, lease_key
+from farm.shard.layout import inbox_key, lease_key, lease_segment_key
 from farm.store.base import Store
 from farm.store.local import LocalStore
 from farm.store.memory import MemoryStore
@@ -143,18 +143,18 @@ def test_a_crash_between_marker_and_clearing_is_made_good(store: Store) -> None:
 
 def test_an_attempt_is_there_before_it_is_sent_and_says_afterwards_how_it_went(store: Store) -> None:
     inbox = Inbox(store)
-    inbox.record(RUN)
+    inbox.journal("s", "e-00000000", [RUN])
     [record] = read_leases(store, "s")
     assert (record.outcome, record.blocks, record.reason) == ("sent", (0, 1, 3), "home")
-    inbox.record(RUN)  # a retry whose first answer was lost
+    inbox.journal("s", "e-00000000", [RUN])  # a retry whose first answer was lost
     with pytest.raises(AlreadyExists):
-        inbox.record(replace(RUN, blocks=0b1))
+        inbox.journal("s", "e-00000000", [replace(RUN, blocks=0b1)])
     reports = (
         BlockAnswer(0, 10, 0.5, 100, {"read": 0.1, "run": 0.4}),
         BlockAnswer(1, 10, 0.5, 0, {"run": 0.5}),
         BlockAnswer(3, 0, 0.1, 0, error=DataError("bad", place="x")),
     )
-    inbox.note(NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")}))
+    inbox.journal("s", "e-00000001", [NoteLease(RUN, "done", reports, {3: DataError("bad", place="x")})])
     [record] = read_leases(store, "s")
     assert (record.outcome, record.cells, record.bytes_fetched) == ("done", 20, 100)
     assert record.seconds == {"read": 0.1, "run": 0.9}
@@ -166,8 +166,8 @@ def test_failures_count_within_one_submission(store: Store) -> None:
     inbox = Inbox(store)
     for number, nonce in enumerate(("n1", "n1", "n2")):
         run = RunLease(f"e-{number:06d}", "s", nonce, "e-w0", 0b10, 1, "retry", 9.0)
-        inbox.record(run)
-        inbox.note(NoteLease(run, "crashed", (), {1: BlockFailed(f"death {number}")}, BlockFailed("death")))
+        note = NoteLease(run, "crashed", (), {1: BlockFailed(f"death {number}")}, BlockFailed("death"))
+        inbox.journal("s", f"e-{number:08d}", [run, note])
     assert inbox.attempts("s", "n1").failures == {1: (2, "death 1")}
     assert inbox.attempts("s", "n2").failures == {1: (1, "death 2")}
     assert inbox.attempts("other", "n1").failures == {}
@@ -179,9 +179,9 @@ def test_attempts_that_nobody_answered_make_their_blocks_suspects(store: Store) 
 
     def attempt(number: int, blocks: int, reason: Reason, outcome: Ending | None = None) -> None:
         run = RunLease(f"e-{number:06d}", "s", "n1", "e-w0", blocks, 1, reason, 9.0)
-        inbox.record(run)
+        inbox.journal("s", f"e-{2 * number:08d}", [run])
         if outcome is not None:
-            inbox.note(NoteLease(run, outcome))
+            inbox.journal("s", f"e-{2 * number + 1:08d}", [NoteLease(run, outcome)])
 
     attempt(0, 0b11, "warm", "done")
     attempt(1, 0b11100, "home")
@@ -267,6 +267,19 @@ def test_a_damaged_attempt_is_named(store: Store, damage: bytes) -> None:
     with pytest.raises(DataError, match=r"^studies/s/leases/e-000001\.json: "):
         Inbox(store).attempts("s", "n1")
     assert Inbox(store).attempts("t", "n1").failures == {}
+
+
+def test_a_part_of_a_segment_of_attempts_is_named(store: Store) -> None:
+    """Wherever it was cut, or changed: what is missing may be the third failure of a block."""
+    Inbox(store).journal("s", "e-00000000", [replace(RUN, lease=f"e-{number:06d}") for number in range(3)])
+    key = lease_segment_key("s", "e-00000000")
+    whole = store.get(key)
+    for data in (*(whole[:cut] for cut in range(0, len(whole), 7)), whole.replace(b'"home"', b'"warm"', 1), whole * 2):
+        store.put(key, data)
+        with pytest.raises(DataError, match=r"^studies/s/leases/e-00000000\.jsonl: lease segment cannot be read"):
+            Inbox(store).attempts("s", "n1")
+    store.put(key, whole)
+    assert Inbox(store).attempts("s", "n1").suspects == (0b1011,)
 
 
 def test_recovery_goes_on_without_what_is_damaged(store: Store) -> None:

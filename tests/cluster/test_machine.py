@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import invariants
 from cluster.machine import step
 from cluster.messages import (
     BlockAnswer,
@@ -18,7 +16,6 @@ from cluster.messages import (
     Cancelled,
     EndStudy,
     GiveUp,
-    LeaseCrashed,
     LeaseEnded,
     NoteLease,
     RefuseStudy,
@@ -33,7 +30,6 @@ from cluster.messages import (
 from cluster.state import Impossible, State, machine_away_s, next_wake_s
 from cluster.submission import members, start_of
 from farm.values.errors import BlockFailed, CapacityError, DataError, ResultConflict, Unavailable
-from tests.bench.scheduler import Farm
 from tests.cluster.worlds import Play, blocks_of, runs, study
 
 CRASH = BlockFailed("killed")
@@ -79,41 +75,6 @@ def test_submitted_twice_is_one_study_that_ends_once_for_both() -> None:
     assert play.submit(study(blocks=1)) == play.submit(again) == play.submit(again) == ()
     [run] = runs(play.ready())
     assert play.end(run)[-1] == EndStudy("s", "s-nonce", 0b1, {}, False, ("other",))
-
-
-def test_a_crash_of_several_leases_blames_nobody_and_each_runs_again_alone() -> None:
-    play = Play(lease_blocks_max=2, workers_max=1)
-    play.submit(study(blocks=8))
-    first, second = runs(play.ready())
-    commands = play.feed(WorkerLost(1.0, "e-w0", CRASH))
-    notes = [command for command in commands if isinstance(command, NoteLease)]
-    assert [(note.outcome, dict(note.failed)) for note in notes] == [("crashed", {}), ("crashed", {})]
-    assert StartWorker("e-w1") in commands, "the replacement starts at once"
-    [again] = runs(play.ready("e-w1"))
-    assert (again.blocks, again.reason) == (first.blocks, "retry"), "alone: no second lease beside it"
-    [after] = runs(play.end(again))
-    assert (after.blocks, after.reason) == (second.blocks, "retry")
-    assert runs(play.end(after))[0].reason == "warm", "then work goes on"
-
-
-def test_a_group_that_crashes_alone_is_halved_until_the_poison_block_is_found() -> None:
-    play = Play(lease_blocks_max=8, lease_s=10.0, ahead_per_slot=1)
-    poison = 5
-    play.submit(study(blocks=17))
-    [flying] = runs(play.ready())
-    tried: list[list[int]] = []
-    while flying:
-        tried.append(blocks_of(flying))
-        if poison in tried[-1]:
-            commands = play.feed(WorkerLost(0.0, flying.worker, CRASH))
-            [name] = [command.worker for command in commands if isinstance(command, StartWorker)]
-            commands = play.ready(name)
-        else:
-            commands = play.end(flying)
-        ends = [command for command in commands if isinstance(command, EndStudy)]
-        flying = next(iter(runs(commands)), None)  # type: ignore[assignment]
-    assert ends == [EndStudy("s", "s-nonce", (1 << 17) - 1 - (1 << poison), {poison: CRASH}, False)]
-    assert tried.count([poison]) == 3, "three attempts of its own, no more"
 
 
 def test_a_block_that_ends_in_an_error_is_tried_three_times() -> None:
@@ -173,17 +134,6 @@ def test_a_store_that_workers_miss_for_as_long_as_the_watchdog_allows_is_given_u
         [run] = runs(play.feed(Tick(play.now_s)))
     play.end(run)
     assert machine_away_s(play.state, play.now_s) == 0.0, "a block that ends well ends it"
-
-
-def test_a_lease_that_crashes_without_its_worker_is_halved_too() -> None:
-    play = Play(ahead_per_slot=1, lease_s=10.0)
-    play.submit(study(blocks=9))
-    [run] = runs(play.ready())
-    [run] = runs(play.end(run))
-    assert len(blocks_of(run)) == 4
-    commands = play.feed(LeaseCrashed(0.0, run.worker, run.lease, run.study, CRASH))
-    [half] = runs(commands)
-    assert blocks_of(half) == blocks_of(run)[:2]
 
 
 def test_a_hung_worker_is_killed_at_the_deadline_and_only_the_late_lease_is_suspect() -> None:
@@ -281,42 +231,6 @@ def test_failures_of_an_earlier_scheduler_count() -> None:
     commands = play.end(run)
     [end] = [command for command in commands if isinstance(command, EndStudy)]
     assert set(end.quarantined) == {0}
-
-
-def test_suspects_of_an_earlier_scheduler_run_alone_and_what_is_feared_alone_in_the_farm() -> None:
-    play = Play(workers_max=2, lease_s=10.0)
-    play.submit(replace(study(blocks=8, done=0b1), suspects=(0b11, 0b100, 0b1000), solo=0b100))
-    assert play.state.studies["s"].suspects == (0b10, 0b100, 0b1000), "what is done is no suspect"
-    [run] = runs(play.ready("e-w0"))
-    assert (blocks_of(run), run.reason) == ([2], "retry")
-    assert runs(play.ready("e-w1")) == [], "nobody beside it"
-    leases = runs(play.end(run))
-    assert [(blocks_of(run), run.worker, run.reason) for run in leases] == [
-        ([1], "e-w0", "retry"),
-        ([3], "e-w1", "retry"),
-    ]
-
-
-def test_studies_with_suspects_take_turns() -> None:
-    """Those of one study, each of which may hold the worker until a deadline, do not hold up those of another."""
-    play = Play(workers_max=1)
-    play.submit(replace(study("a", blocks=3), suspects=(0b1, 0b10, 0b100)))
-    play.now_s = 1.0
-    play.submit(replace(study("b", blocks=2), suspects=(0b1, 0b10)))
-    play.now_s = 2.0
-    [run] = runs(play.ready())
-    order = []
-    while run is not None:
-        order.append(run.study)
-        play.now_s += 1.0
-        run = next(iter(runs(play.end(run))), None)  # type: ignore[assignment]
-    assert "".join(order) == "ababa"
-
-
-def test_a_block_without_attempts_left_is_no_suspect() -> None:
-    play = Play()
-    play.submit(replace(study(blocks=2, done=0b10, failures={0: (3, "killed")}), suspects=(0b1,)))
-    assert play.state.studies == {}
 
 
 def test_down_to_zero_after_some_patience_and_up_at_once() -> None:
@@ -464,14 +378,3 @@ def test_the_state_before_a_step_is_never_changed() -> None:
     text = repr(before)
     step(before, Submitted(0.0, study()))
     assert repr(before) == text
-
-
-@pytest.mark.slow
-def test_many_workers_and_users_do_not_slow_a_step_down() -> None:
-    """1,000 workers, 100 users, 100,000 blocks: 2,000 events a second are meant (see the bench); what would look at
-    everything that is in the queue for every event manages 20."""
-    farm = Farm(1000, 100, 100_000)
-    start = time.process_time()
-    farm.answer(400)
-    assert 400 / (time.process_time() - start) > 500
-    invariants.check(farm.state)

@@ -7,20 +7,32 @@ would say that the fault was planted badly. Beside each stands what the first wo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cluster import affinity, driver, lease, machine, queue, scale, sim
-from cluster.affinity import Offer, WorkerView
+from cluster.affinity import Choice, Piles
 from cluster.driver import Driver
 from cluster.inbox import Attempts, Inbox
-from cluster.lease import BlockCosts
+from cluster.lease import BlockCosts, Lease
 from cluster.machine import _Draft
-from cluster.messages import EndStudy, LeaseCrashed, LeaseEnded, RefuseStudy, RunLease, Submitted, WorkerReady
-from cluster.queue import QueuedStudy
+from cluster.messages import (
+    Ending,
+    EndStudy,
+    LeaseCrashed,
+    LeaseEnded,
+    NoteLease,
+    Reason,
+    RefuseStudy,
+    RunLease,
+    Submitted,
+    WorkerLost,
+    WorkerReady,
+)
+from cluster.queue import Group, QueuedStudy, Turns
 from cluster.sim_cluster import SimStudy
 from cluster.sim_store import SimStore
 from farm.shard.layout import inbox_key
@@ -63,7 +75,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Draft, "suspect", nothing)
 
 
-@fault("who was only near a crash is blamed", "quarantined|no result")
+@fault("who was only near a crash is blamed", "is blamed for what it did not do alone")
 def _(patch: pytest.MonkeyPatch) -> None:
     suspect = _Draft.suspect
     patch.setattr(
@@ -76,11 +88,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @fault("suspects are not tried alone", "under suspicion")
 def _(patch: pytest.MonkeyPatch) -> None:
     send = _Draft.send
-    patch.setattr(_Draft, "send", lambda self, study, pile, blocks, worker, reason, alone=False: send(
-        self, study, pile, blocks, worker, reason))  # fmt: skip
+    patch.setattr(_Draft, "send", lambda self, study, place, blocks, worker, reason, alone=False: send(
+        self, study, place, blocks, worker, reason))  # fmt: skip
 
 
-@fault("studies end while blocks are in flight", "of no study|is not all of|of what is")
+@fault("studies end while blocks are in flight", "of no study|is not all of|of what is|in two places")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(_Draft, "flying", lambda self, study: 0)
 
@@ -163,21 +175,49 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("attempts are not recorded", "was not recorded")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "record", nothing)
+    _journal_only(patch, NoteLease)
 
 
 @fault("attempts are recorded after they were sent", "was not recorded")
 def _(patch: pytest.MonkeyPatch) -> None:
     def run(self: Driver, command: RunLease) -> None:
         self._send(command)
-        self.inbox.record(command)
+        self.journal.attempt(command, lambda: None)
 
     patch.setitem(driver._EXECUTE, RunLease, run)
 
 
 @fault("endings are not recorded", "does not say so")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Inbox, "note", nothing)
+    _journal_only(patch, RunLease)
+
+
+def _journal_only(patch: pytest.MonkeyPatch, kind: type) -> None:
+    journal = Inbox.journal
+    patch.setattr(Inbox, "journal", lambda self, study, segment, entries: journal(
+        self, study, segment, [entry for entry in entries if isinstance(entry, kind)]))  # fmt: skip
+
+
+@fault("a block is blamed for a worker that its lease never reached", "is blamed for what it did not do alone")
+def _(patch: pytest.MonkeyPatch) -> None:
+    lost = _Draft.lost
+    for status in ("ready", "draining", "failing"):
+        patch.setitem(machine.TABLE, (WorkerLost, status), lambda draft, event: lost(
+            draft, replace(event, unsent=frozenset())))  # fmt: skip
+
+
+@fault("what is left of a group is blamed for it", "is blamed for what it did not do alone")
+def _(patch: pytest.MonkeyPatch) -> None:
+    suspect = _Draft.suspect
+
+    def blame(draft: _Draft, held: Lease, outcome: Ending, error: Any, *, is_alone: bool) -> None:
+        blocks = held.run.blocks & ~draft.stored.get(held.run.study, 0)
+        if is_alone and blocks.bit_count() == 1 and blocks != held.run.blocks:
+            draft.change(held.run.study, done=draft.studies[held.run.study].done | (held.run.blocks & ~blocks))
+            held = replace(held, run=replace(held.run, blocks=blocks))
+        suspect(draft, held, outcome, error, is_alone=is_alone)
+
+    patch.setattr(_Draft, "suspect", blame)
 
 
 @fault("no done marker is written", "has no end")
@@ -295,23 +335,30 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("nobody is ever overdue", "starves")
 def _(patch: pytest.MonkeyPatch) -> None:
-    turns = queue.turns
-
-    def patient(*arguments: Any) -> Iterator[tuple[list[QueuedStudy], bool]]:
-        return (group for group in turns(*arguments) if not group[1])
-
-    patch.setattr(queue, "turns", patient)
+    patch.setattr(Turns, "overdue", nothing)
 
 
 @fault("priority is ignored", "more urgent")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(queue, "turns", lambda waiting, *others: iter([(list(waiting), False)]))
+    patch.setattr(Turns, "groups", lambda self, studies, *_: iter([(_Everybody(studies), None)]))
+
+
+class _Everybody:
+    def __init__(self, studies: Mapping[str, QueuedStudy]) -> None:
+        self._studies = studies
+
+    def __contains__(self, study: QueuedStudy) -> bool:
+        return study.is_served
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, study in self._studies.items() if study.is_served)
 
 
 @fault("fairness is ignored", "apart is fair")
 def _(patch: pytest.MonkeyPatch) -> None:
-    turns = queue.turns
-    patch.setattr(queue, "turns", lambda waiting, served_s, *others: turns(waiting, {}, *others))
+    groups = Turns.groups
+    patch.setattr(Turns, "groups", lambda self, studies, now_s, limits: groups(
+        self, studies, now_s, replace(limits, fair_s=1e9)))  # fmt: skip
 
 
 @fault("sleeping earns credit", "apart is fair")
@@ -321,34 +368,63 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @fault("service is not metered", "apart is fair")
 def _(patch: pytest.MonkeyPatch) -> None:
-    freeze = _Draft.freeze
-    patch.setattr(_Draft, "freeze", lambda self: replace(freeze(self), served_s=dict.fromkeys(self.served_s, 0.0)))
+    patch.setattr(_Draft, "serve", nothing)
 
 
 @fault("all piles are at home on one worker", "is at home on|passes over")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(affinity, "home", lambda key, workers: max(workers))
+    patch.setattr(affinity, "_weight", lambda key, worker: 0)
 
 
 @fault("affinity is ignored", "holders of its pile|holds what others wait for|passes over")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def choose(worker: WorkerView, offers: Sequence[Offer], workers: object) -> tuple[Offer, str] | None:
-        return (offers[0], "backlog") if offers else None
-
-    patch.setattr(affinity, "choose", choose)
+    patch.setattr(affinity, "choose", _first("backlog"))
 
 
 @fault("affinity is ignored and says otherwise", "holders of its pile|is warm and fetched")
 def _(patch: pytest.MonkeyPatch) -> None:
-    def choose(worker: WorkerView, offers: Sequence[Offer], workers: object) -> tuple[Offer, str] | None:
-        return (offers[0], "warm") if offers else None
+    patch.setattr(affinity, "choose", _first("warm"))
 
-    patch.setattr(affinity, "choose", choose)
+
+def _first(reason: Reason) -> Callable[..., Choice | None]:
+    def choose(worker: str, group: Group, studies: object, piles: Piles, costs: object) -> Choice | None:
+        study = next(iter(group), None)
+        return None if study is None else Choice(study, piles.backlogs[study].waiting_places[0], reason)
+
+    return choose
 
 
 @fault("replicas are free", "is a replica for")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(BlockCosts, "load_seconds", lambda self, bytes_needed: 1e-9)
+
+
+# What is kept instead of being looked for
+
+
+@fault("a worker that holds a pile is not counted", "the index has|is held by")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Piles, "_count", nothing)
+
+
+@fault("a pile keeps its home when the worker is gone", "the index has|passes over|is at home on")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def leave(self: Piles, worker: str) -> None:
+        self.at_home.pop(worker, None)
+        leave_(self, worker)
+
+    leave_ = Piles._leave
+    patch.setattr(Piles, "_leave", leave)
+
+
+@fault("meters stand where they stood when a study came", "the index has|apart is fair")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Turns, "move", nothing)
+
+
+@fault("whoever found nothing once is not asked again", "left alive|not at an end|starves")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(_Draft, "is_anything", nothing)
 
 
 # The test itself

@@ -40,7 +40,7 @@ def test_the_worlds_are_not_tame() -> None:
         seen |= {"quarantine" for end in world.driver.ended.values() if end.quarantined}
     assert {"done", "crashed", "expired", "cancelled", "warm", "home", "backlog", "replica", "retry"} <= seen
     assert {"quarantine", "epochs 2", "died", "refused", "away", "two schedulers"} <= seen
-    assert {"gave up", "stall", "submitted while it was cleared"} <= seen
+    assert {"gave up", "stall", "submitted while it was cleared", "idle worker lost"} <= seen
 
 
 @pytest.mark.slow
@@ -58,9 +58,11 @@ def test_the_scheduler_may_die_at_any_of_its_effects(kind: str) -> None:
 
 
 def _small(kind: str, *deaths: int) -> sim.World:
-    natures: dict[str, tuple[Nature, ...]] = {"good": ("good",) * 4, "bad": ("good", "poison", "faulty", "good")}
+    natures: dict[str, tuple[Nature, ...]] = {"good": ("good",) * 8, "bad": ("good", "poison", "faulty", "good")}
     blocks = [SimBlock(index, 5, {"aa": 1000}, 0.1, nature) for index, nature in enumerate(natures[kind])]
-    plan = WorldPlan("barren", (SimStudy("study0", "ann", 0, blocks),), (0.0,), replace(WILD, workers_max=1))
+    plan = WorldPlan(
+        "barren", (SimStudy("study0", "ann", 0, blocks),), (0.0,), replace(WILD, workers_max=1, lease_blocks_max=1)
+    )
     world = sim.World(5, plan=plan, deaths=deaths)
     world.hosts.up_s = 0.0
     return world

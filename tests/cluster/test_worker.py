@@ -20,7 +20,7 @@ from cluster.worker import Worker, check_numerics, numerics_digest
 from farm import api
 from farm.store.open import open_store
 from farm.store.wrap import Around
-from farm.values.errors import DataError, Interrupted, Unavailable
+from farm.values.errors import DataError, Interrupted, NotFound, StoreError, Unavailable
 from farm.values.settings import FarmSettings, StoreSettings
 from farm.work import run
 from farm.work.run import BlockReport
@@ -126,6 +126,32 @@ def test_a_block_waits_in_its_worker_while_the_store_is_away_but_not_for_ever(tm
         (1, Unavailable),
         (2, type(None)),
     ]
+
+
+def test_a_worker_waits_for_a_store_that_is_away_before_it_serves(tmp_path: Path) -> None:
+    """As long as a block would; what it was asked for is not there for other reasons ends it at once."""
+    for error, patience in ((Unavailable("no answer"), True), (NotFound("no such bucket"), False)):
+        left = [error, error]
+
+        def make(store: object, settings: object, left: list[StoreError] = left) -> Scripted:
+            if left:
+                raise left.pop()
+            return Scripted({})
+
+        limits = StoreSettings(watchdog_s=60.0)
+        made = Worker(str(tmp_path), FarmSettings(store=limits, threads=3), make)
+        if patience:
+            assert made.ready().slots == 3 and made.run("l", "s", (0,)).reports[0].error is None
+        else:
+            with pytest.raises(NotFound):
+                made.ready()
+    hasty = StoreSettings(watchdog_s=1.0, request_timeout_s=0.2, connect_timeout_s=0.1, backoff_s_max=0.5)
+    with pytest.raises(Unavailable):
+        Worker(str(tmp_path), FarmSettings(store=hasty), never).ready()
+
+
+def never(store: object, settings: object) -> Scripted:
+    raise Unavailable("no answer")
 
 
 def test_cancelling_a_lease_ends_its_wait_for_the_store(tmp_path: Path) -> None:

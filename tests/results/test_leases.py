@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from farm.results.leases import LeaseRecord, lease_record, put_numbered, read_leases
+from farm.results.leases import SENT, LeaseRecord, lease_record, put_numbered, read_leases, segment_bytes
+from farm.shard.layout import lease_segment_key
 from farm.store.memory import MemoryStore
 from farm.values.errors import DataError
 
@@ -81,3 +83,27 @@ def test_a_damaged_record_is_named(damage: str) -> None:
         read_leases(store, "s")
     assert caught.value.place == "studies/s/leases/e-000001.json"
     assert caught.value.hint.startswith("delete this object")
+
+
+def test_of_several_records_of_one_lease_the_last_counts_and_it_keeps_its_place() -> None:
+    store = MemoryStore()
+    sent = [replace(RECORD, lease=name, outcome=SENT, failed={}, error=None) for name in ("e-2", "e-1", "e-3")]
+    store.put(lease_segment_key("s", "e-00000000"), segment_bytes(sent[:2]))
+    store.put(lease_segment_key("s", "e-00000001"), segment_bytes([sent[2], replace(RECORD, lease="e-2")]))
+    store.put("studies/s/leases/e-00000001.tmp", b"not ours")
+    assert read_leases(store, "s") == [replace(RECORD, lease="e-2"), *sent[1:]]
+
+
+@pytest.mark.parametrize("damage", [*(f"cut at {cut}" for cut in (0, 1, 40, -2)), "changed", "of another study"])
+def test_a_damaged_segment_is_named(damage: str) -> None:
+    whole = segment_bytes([RECORD, RECORD])
+    bodies = {"changed": whole.replace(b"it died", b"it lied"), "of another study": segment_bytes([other(RECORD)])}
+    store, key = MemoryStore(), lease_segment_key("s", "e-00000000")
+    store.put(key, bodies.get(damage) or whole[: int(damage.split()[-1])])
+    with pytest.raises(DataError, match="lease segment cannot be read") as caught:
+        read_leases(store, "s")
+    assert caught.value.place == "studies/s/leases/e-00000000.jsonl"
+
+
+def other(record: LeaseRecord) -> LeaseRecord:
+    return replace(record, study="t")

@@ -9,6 +9,7 @@ import pstats
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,43 @@ def test_signals_of_all_trials_are_those_of_each_alone(document: dict[str, Any],
                 for rows, a, b in zip(group, plain, single, strict=True):
                     check(a, rows, trial, market)
                     assert a.anchors == b.anchors and a.is_enter_known == b.is_enter_known
+
+
+def looking_back(first: int, last: int, warmup: str) -> dict[str, Any]:
+    """One recursive indicator, needed at several bars, in a window over its own gaps."""
+    document = copy.deepcopy(CROSS)
+    document["strategy"]["params"] = {"n": {"choice": [2, 5, 14]}, "back": {"choice": [1, 45, 70]}}
+    strength = {"i": "rsi", "n": "$n"}
+    lagged = {"op": "lag", "n": "$back", "a": [strength]}
+    gaps = {"op": "div", "a": ["close", {"op": "sub", "a": ["close", lagged]}]}
+    document["strategy"]["let"] = {}
+    document["strategy"]["sleeves"][0] |= {
+        "enter": {"gt": [strength, lagged]},
+        "exit": {"within": ["$back", {"cross_dn": [strength, {"i": "sma", "n": "$n", "of": gaps}]}]},
+        "prefer": {"op": "sub", "a": [strength, {"op": "lag", "n": "$back", "a": [lagged]}]},
+    }
+    document["run"] |= {"start": str(np.datetime64(first, "D")), "end": str(np.datetime64(last, "D")), "warmup": warmup}
+    return document
+
+
+@pytest.mark.parametrize("warmup", ["settle", "none", "30bar", "3mo"])
+def test_a_recursive_indicator_has_an_anchor_for_each_need(warmup: str) -> None:
+    """Months apart: each trial's values are those from its own anchors, and these are recorded."""
+    day = weekdays(1200)
+    start, end = int(day[1000]), int(day[-1])
+    close = 20_000 + np.cumsum(np.random.default_rng(8).integers(-300, 301, 1200))
+    market = market_of([series_of(day, close, start_day=start)], start, end)
+    program = compile_study(load_study(looking_back(start, end, warmup)))
+    table = ParamTable.of(("back", "n"), list(itertools.product((1, 45, 70), (2, 5, 14))))
+    [[found]] = evaluate_trials(program, table, market, "AAPL", SeriesStore(1 << 24))
+    anchors = set()
+    for trial in range(table.trials):
+        one = program.one(table, trial).on("AAPL")
+        [[expected]] = evaluate_plain(one, market)
+        check(expected, found, trial, market)
+        anchors.add(tuple(expected.anchors.values()))
+        assert evaluate(one, market, SeriesStore(1 << 24))[0][0].anchors == expected.anchors
+    assert warmup != "settle" or len(anchors) > 4
 
 
 def rows_of(found: TrialSignals, trial: int) -> list[Array]:

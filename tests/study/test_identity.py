@@ -4,6 +4,7 @@ exactly the cells that nobody stored are in exactly one block."""
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -224,10 +225,32 @@ def test_a_strip_needs_what_its_subjects_read() -> None:
     study = plan_study(spec, dataset, Nothing(), cache)
     for strip in study.blocks.strips():
         assert strip.needs == needs_of(study, dataset, spec, strip.positions).by_shard()
-    tell = strip_needs(study, dataset, spec)
-    everything = needs_of(study, dataset, spec, slice(None)).bytes_needed
+    tell, everything = strip_needs(study, dataset, spec), needs_of(study, dataset, spec, slice(None)).bytes_needed
     for place in range(len(study.subjects)):
-        alone = needs_of(study, dataset, spec, [place])
-        assert (
-            sum(tell(np.array([place], np.int32)).values()) == sum(one.bytes_needed for one in alone) < everything / 2
-        )
+        alone = needs_of(study, dataset, spec, [place]).bytes_needed
+        assert sum(tell(np.array([place], np.int32)).values()) == alone < everything / 2
+
+
+def calls_of(spec: dict[str, Any], dataset: Dataset, cache: ColumnCache) -> int:
+    """Python calls of planning and storing a study."""
+    parsed, count = load_study(spec), 0
+
+    def counted(frame: Any, event: str, arg: Any) -> None:
+        nonlocal count
+        count += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(counted)
+    try:
+        to_bytes(plan_study(parsed, dataset, Nothing(), cache))
+    finally:
+        sys.setprofile(before)
+    return count
+
+
+def test_planning_costs_no_python_per_trial() -> None:
+    """A hundred times the trials cost a few calls for each new value of the parameter, and none for each trial."""
+    dataset, cache = many()
+    calls_of(big((1, 20), (41, 60), BIG[:9]), dataset, cache)
+    few = calls_of(big((1, 20), (41, 60), BIG[:9]), dataset, cache)
+    assert calls_of(big((1, 2_000), (41, 60), BIG[:9]), dataset, cache) < few + 5 * 2_000 < 2_000 * 20

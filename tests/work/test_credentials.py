@@ -21,7 +21,7 @@ from tests.conftest import Bucket
 from tests.study.support import cross
 
 pytestmark = [pytest.mark.slow, pytest.mark.server]
-SPEC = cross(fast=(2, 12, 1), slow=(15, 40, 1))
+SPEC = cross(fast=(2, 30, 1), slow=(31, 70, 1))
 
 
 class Key:
