@@ -103,6 +103,7 @@ class Catalog:
         self._segments: Shared[str, bytes] = Shared(segment_bytes_max, len)
         self._extents: Shared[str, _Decoded[Extent]] = Shared(axes_bytes_max, lambda decoded: decoded.size)
         self._axes: Shared[str, _Decoded[StoredAxes]] = Shared(axes_bytes_max, lambda decoded: decoded.size)
+        self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, "segments")  # threads start when they are needed, and stay
         self._own_axes: Shared[str, StoredAxes] = Shared(axes_bytes_max, lambda axes: axes.nbytes)
 
     # Study records
@@ -216,8 +217,7 @@ class Catalog:
         if len(keys) <= 1:
             yield from map(self._get, keys)
             return
-        with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
-            yield from pool.map(self._get, keys)
+        yield from self._pool.map(self._get, keys)
 
     def _get(self, key: str) -> bytes:
         try:
