@@ -103,6 +103,7 @@ class Catalog:
         self._segments: Shared[str, bytes] = Shared(segment_bytes_max, len)
         self._extents: Shared[str, _Decoded[Extent]] = Shared(axes_bytes_max, lambda decoded: decoded.size)
         self._axes: Shared[str, _Decoded[StoredAxes]] = Shared(axes_bytes_max, lambda decoded: decoded.size)
+        self._pool = ThreadPoolExecutor(READS_IN_FLIGHT, "segments")  # threads start when they are needed, and stay
         self._own_axes: Shared[str, StoredAxes] = Shared(axes_bytes_max, lambda axes: axes.nbytes)
 
     # Study records
@@ -216,8 +217,7 @@ class Catalog:
         if len(keys) <= 1:
             yield from map(self._get, keys)
             return
-        with ThreadPoolExecutor(min(READS_IN_FLIGHT, len(keys)), "segments") as pool:
-            yield from pool.map(self._get, keys)
+        yield from self._pool.map(self._get, keys)
 
     def _get(self, key: str) -> bytes:
         try:
@@ -284,13 +284,15 @@ class Catalog:
         keys = [key for key in self._listed(results_prefix(family)) if key not in without]
         return self._locate(family, keys, axes, metrics, buckets, proof)
 
-    def lookup_study(self, study: Study, *, without: Collection[str] = ()) -> Found:
-        """Return where the cells of a study are stored, whoever computed them, with all that it wants of them."""
+    def lookup_study(self, study: Study, *, without: Collection[str] = (), winners: Block | None = None) -> Found:
+        """Return where the cells of a study are stored, whoever computed them, with all that it wants of them; with the
+        digests of its ``winners`` too, once these are known."""
         keys = [key for key in self._listed(results_prefix(study.family)) if key not in without]
         if not keys:
             # Not even the digests of its trials are worked out: of millions they take seconds.
             return Found(study.axes, (), all_missing(study.trials, len(study.subjects)))
-        return self._locate(study.family, keys, study.axes, study.metrics, study.buckets, study.proof)
+        wanted = study.metrics, study.buckets, _proof(study, winners)
+        return self._locate(study.family, keys, study.axes, *wanted)
 
     def _locate(
         self, family: str, keys: Sequence[str], axes: Axes, metrics: Iterable[str], buckets: Iterable[str],
@@ -330,13 +332,14 @@ class Catalog:
         if any(found.missing.has(patch.trials, patch.subjects) for patch in patches):
             raise error
 
-    def results(self, study: Study) -> Results:
+    def results(self, study: Study, winners: Block | None = None) -> Results:
         """Return the results of a finished study; what fits into memory is read and compared now.
 
+        ``winners``: the block of the best trials, once it is computed: its digests are shown too.
         Errors: DataError when a cell is not stored with all that the study wants (it is not finished, or a segment was
         deleted), or a segment is damaged; ResultConflict when two segments disagree about a cell.
         """
-        source = _Source(self, study)
+        source = _Source(self, study, winners)
         counts = {name for patch in source.found.patches for name in patch.extent.counts}
         assumptions = {name for patch in source.found.patches for name in patch.extent.assumptions}
         results = Results(study, counts, assumptions, source.read)
@@ -344,25 +347,32 @@ class Catalog:
             results.stored(())
         return results
 
-    def find_own(self, study: Study) -> Found:
+    def find_own(self, study: Study, winners: Block | None = None) -> Found:
         """Return where the cells of a finished study are stored: in its own segments, in those that it reused, or else
         in whatever the family has. Errors: DataError when some are not stored."""
-        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in range(len(study.blocks)))
+        blocks = [*range(len(study.blocks)), *([winners.index] if winners is not None else [])]
+        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in blocks)
         try:
             keys = (*study.segments, *own)
-            wanted = study.metrics, study.buckets, study.proof
+            wanted = study.metrics, study.buckets, _proof(study, winners)
             found = self._locate(study.family, keys, study.axes, *wanted)
         except DataError:
             # A segment was deleted or damaged, or a block is not finished; the cells may well be in others.
-            return self.find_elsewhere(study, ())
-        return found if not found.missing.count else self.find_elsewhere(study, ())
+            return self.find_elsewhere(study, (), winners=winners)
+        return found if not found.missing.count else self.find_elsewhere(study, (), winners=winners)
 
-    def find_elsewhere(self, study: Study, without: Collection[str], because: DataError | None = None) -> Found:
+    def find_elsewhere(
+        self,
+        study: Study,
+        without: Collection[str],
+        because: DataError | None = None,
+        winners: Block | None = None,
+    ) -> Found:
         """Return where the cells of a finished study are stored in its family, ``without`` some segments.
 
         Errors: ``because``, or a DataError, when some are not stored.
         """
-        found = self.lookup_study(study, without=without)
+        found = self.lookup_study(study, without=without, winners=winners)
         if not found.missing.count:
             return found
         own = self._listed(f"{results_prefix(study.family)}{study.name}-")
@@ -406,11 +416,12 @@ class Catalog:
 class _Source:
     """The cells of a finished study, read from where they are, and from elsewhere when that is damaged."""
 
-    def __init__(self, catalog: Catalog, study: Study) -> None:
+    def __init__(self, catalog: Catalog, study: Study, winners: Block | None) -> None:
         self._catalog = catalog
         self._study = study
+        self._winners = winners
         self._bad: dict[str, DataError] = {}
-        self.found = catalog.find_own(study)
+        self.found = catalog.find_own(study, winners)
         self._is_compared = False
 
     def read(self, names: Sequence[str], trials: I64 | None) -> dict[str, Array]:
@@ -420,7 +431,8 @@ class _Source:
                 if not self._is_compared:
                     self._compare()
                 shape = len(self.found.axes.trial), len(self.found.axes.subjects)
-                return gather(shape, self._study.proof, self._parts(names, trials), names, trials)
+                proof = _proof(self._study, self._winners)
+                return gather(shape, proof, self._parts(names, trials), names, trials)
             except DataError as error:
                 self._leave_out(error)
 
@@ -433,9 +445,8 @@ class _Source:
         if parse_segment_key(error.place) is None or error.place in self._bad:
             raise error
         self._bad[error.place] = error
-        self.found = self._catalog.find_elsewhere(
-            self._study, self._bad.keys(), None if isinstance(error, _Gone) else error
-        )
+        because = None if isinstance(error, _Gone) else error
+        self.found = self._catalog.find_elsewhere(self._study, self._bad.keys(), because, self._winners)
         self._is_compared = False
 
     def _parts(self, names: Sequence[str], trials: I64 | None) -> Iterator[tuple[list[Patch], dict[str, Array]]]:
@@ -454,6 +465,14 @@ class _Source:
 def _planned_extent(owner: Study, block: Block) -> Extent:
     """Return what the segment of a block has, if it has all that can be wanted."""
     return Extent("", block.trials, block.positions, (), (), (), (), True, "")
+
+
+def _proof(study: Study, winners: Block | None) -> I64 | None:
+    """Return the cells whose digests are a study's own: its sample, and those of its winners; None: all."""
+    if study.proof is None or winners is None:
+        return study.proof
+    cells = winners.trials.astype(np.int64)[:, None] * len(study.subjects) + winners.positions
+    return np.union1d(study.proof, cells.ravel()).astype(np.int64)
 
 
 def _meant(file: SegmentFile, patch: Patch) -> SegmentFile:

@@ -114,7 +114,7 @@ def trial_objects(
             for at, trial in enumerate(some.trials.tolist()):
                 one: dict[str, Any] = {"trial": trial} if is_numbered else {}
                 one |= {
-                    "key": study.trial_key(trial),
+                    "key": study.axes.trial_key(trial).hex(),
                     "params": study.params(trial),
                     "objective": objectives[trial],
                     "fingerprint": some.fingerprint(at),

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from farm.results.catalog import Catalog
+from farm.results.catalog import Catalog, block_name
 from farm.results.document import FarmStats, document
 from farm.results.overview import store_status
 from farm.results.segment import Segment
 from farm.shard.layout import extent_key, segment_key, study_key
 from farm.show import status_text
 from farm.store.base import Store
+from farm.study.block import Block
 from farm.study.stored import to_bytes
 from farm.study.trials import Study
 from farm.values.errors import DataError, OtherFormat, ResultConflict
@@ -167,6 +169,28 @@ class TestPartialMetrics:
         assert [at for at, digest in enumerate(digests) if digest] == [3, 8]
         assert [trial["fingerprint"] for trial in made["trials"]] == [None] * study.trials
         assert set(made["trials"][0]["cells"][0]["metrics"]["full"]) == {"sharpe", "max_dd", "trades"}
+
+    def test_the_digests_of_winners_are_shown_once_they_are_made(self, some: tuple[Store, Study, Segment]) -> None:
+        """A last block beside those of the study, of cells whose metrics are stored already."""
+        store, study, rows = some
+        metrics = ("sharpe", "max_dd", "trades")
+        wanting = replace(study, metrics=metrics)
+        vars(wanting)["proof"] = np.empty(0, np.int64)
+        winners = Block(len(study.blocks), np.array([2, 5], np.int32), np.arange(5, dtype=np.int32), {})
+        with pytest.raises(DataError, match="10 of 60 cells have no stored result"):
+            Catalog(store).results(wanting, winners)
+        assert Catalog(store).lookup_study(wanting, winners=winners).missing.count == 10
+        proof = np.zeros(rows.shape, np.bool_)
+        proof[winners.trials] = True
+        cells = np.flatnonzero(proof)
+        proven = replace(metrics_only(rows, metrics), proof=proof, ledger=rows.ledger[cells], stats=rows.stats[cells])
+        put_over(store, study, block_name(study.name, winners.index), proven)
+        shown = Catalog(store).results(wanting, winners)
+        fingerprints = shown.fingerprints(np.arange(study.trials))
+        assert [at for at, one in enumerate(fingerprints) if one is not None] == [2, 5]
+        digests = rows.stats.reshape(*rows.shape, 32)[5].tobytes()
+        assert fingerprints[5] == hashlib.sha256(digests).hexdigest()
+        assert Catalog(store).results(wanting).fingerprints([5]) == [None]
 
 
 class TestOtherVersions:
