@@ -25,6 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from farm.results.segment import Segment, metric_column
+from farm.shard.arrow import from_bytes
 from farm.spec.table import ParamTable
 from farm.study.axes import Axes
 from farm.values.arrays import BOOL, I32, U8, readonly
@@ -228,7 +229,7 @@ def decode_axes(data: bytes, digest: str, place: str) -> StoredAxes:
 
 
 def _encode(head: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
-    columns = [pa.array([array.tobytes()], pa.large_binary()) for array in arrays.values()]
+    columns = [from_bytes(array.tobytes()) for array in arrays.values()]
     schema = pa.schema([(name, pa.large_binary()) for name in arrays]).with_metadata({"head": json.dumps(head)})
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)

@@ -63,6 +63,12 @@ def from_numpy(values: npt.NDArray[Any], is_null: npt.NDArray[np.bool_] | None =
     )
 
 
+def from_bytes(data: bytes) -> pa.Array:
+    """Return one value of bytes as an Arrow array."""
+    offsets = np.array([0, len(data)], np.int64)
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(data)])
+
+
 def from_texts(texts: Sequence[str | None]) -> pa.Array:
     """Return texts as an Arrow array of strings."""
     encoded = [b"" if text is None else text.encode() for text in texts]

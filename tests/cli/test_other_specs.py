@@ -138,7 +138,7 @@ def test_the_whole_line(case: str, sample: Console, tmp_path: Path) -> None:
     assert sample("report", spec).code == 0
     assert "plotly" in (tmp_path / "report.html").read_text().lower()
     key = document["trials"][-1]["cells"][-1]["key"]
-    assert f"cell {key}" in sample("explain", key).out
+    assert f", {key}\n" in sample("explain", key).out
 
 
 def test_style_means_nothing(sample: Console, tmp_path: Path) -> None:

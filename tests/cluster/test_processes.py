@@ -101,7 +101,7 @@ def test_the_process_of_another_host_is_never_signalled(backend: Any) -> None:
     with sleeper() as bystander:
         elsewhere = f"{'0' * 36} pid:[4026531836] {bystander.pid} 1234"
         backend.answer = Ready(bystander.pid, elsewhere, 1, {}, 0.1)
-        assert isinstance(backend._event_of("up"), WorkerReady)
+        assert [type(event) for event in backend._events_of("up")] == [WorkerReady]
         assert backend.pids == {"w": bystander.pid}
         backend.stop("w", "for a test")
         assert [type(event) for event in backend.events(0)] == [WorkerLost]
@@ -114,11 +114,11 @@ def test_the_process_of_another_host_is_never_signalled(backend: Any) -> None:
 def test_an_actor_that_ray_calls_dead_is_killed_and_its_process_is_gone(backend: Any, stopped: bool) -> None:
     with sleeper() as process:
         backend.answer = Ready(process.pid, identity(process.pid), 1, {}, 0.1)
-        backend._event_of("up")
+        backend._events_of("up")
         if stopped:
             process.send_signal(signal.SIGSTOP)
         backend.answer = RayActorError()
-        assert isinstance(backend._event_of("gone"), WorkerLost)
+        assert [type(event) for event in backend._events_of("gone")] == [WorkerLost]
         assert has_ended(process)
         assert backend.killed == ["actor of w"]
         assert backend.pids == {} and backend._pending == {}
