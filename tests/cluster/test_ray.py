@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cluster import ray_backend, ray_folder
@@ -31,11 +32,12 @@ from farm.shard.ingest import ingest_sample
 from farm.shard.snapshot import read_head
 from farm.store.base import Store
 from farm.store.open import open_store
+from farm.study.block import BLOCK_COST_US, cut
+from farm.study.missing import all_missing
 from farm.values.errors import BlockFailed, CapacityError, Interrupted, UsageError
 from farm.values.settings import GIB
 from farm.work.run import run_in_process
 from tests.cluster import runners
-from tests.cluster.worlds import Block
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
@@ -69,7 +71,8 @@ SPEC = {
 
 def stub(name: str, blocks: int, store: Store) -> Any:
     """What ``LocalFarm.run`` reads of a submission, for a study that only the stub runner knows."""
-    made = [Block(index) for index in range(blocks)]
+    made = cut(all_missing(blocks, 1), np.array([BLOCK_COST_US])).with_needs(lambda _: {})
+    assert len(made) == blocks
     study = SimpleNamespace(name=name, id=name, cells=blocks, blocks=made, fresh=True)  # the catalog knows none of it
     return SimpleNamespace(study=study, waiting=tuple(range(blocks)), cells_waiting=blocks, catalog=None)
 
