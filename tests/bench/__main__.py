@@ -20,6 +20,7 @@ ROWS: Mapping[str, Callable[[FarmSettings, int], Row | list[Row]]] = {
     "symbols": wide.one_strategy,
     "pairs": wide.pairs,
     "wide": wide.wide,
+    "planning": wide.planning,
     "signals": signals.signals,
     "workers": studies.on_workers,
     "catalog": studies.from_catalog,

@@ -7,6 +7,7 @@ loop in numba, and vectorbt; they must agree before anything is timed.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,10 +23,12 @@ from numba import njit
 
 from farm import api
 from farm.columns.cache import ColumnCache
+from farm.shard.layout import study_key
+from farm.store.base import Store
 from farm.values.arrays import F64, I64
 from farm.values.settings import GIB, FarmSettings
-from farm.work.run import Outcome, run_in_process
-from tests.bench.harness import Row, forget_peak, peak_bytes
+from farm.work.run import BlockRunner, Outcome, run_in_process, submit
+from tests.bench.harness import Row, forget_peak, peak_bytes, repeat
 
 SYMBOLS, BARS = 1_000, 2_520
 SHARES, CASH = 10, 100_000
@@ -251,3 +254,47 @@ def wide(_: FarmSettings, repeats: int) -> list[Row]:
         Row("100 trials x 1,000 symbols", "s", 8.0, False, two, _parts(outcome), peak_bytes=peak),
         Row("two threads against one, 1e5 cells", "x", 1.8, True, ratio),
     ]
+
+
+HEADLINES = {
+    "1e5 trials x 1,000 symbols": study(SYMBOLS, list(range(2, 402)), list(range(402, 652))),
+    "2,000 x 2,000 grid on five": study(5, list(range(2, 2_002)), list(range(2_002, 4_002))),
+}
+
+
+def planning(_: FarmSettings, repeats: int) -> list[Row]:
+    """Studies too large to run here, submitted until their first block is known; then that block is computed. Nothing
+    of it grows with the number of cells. The peak is what submitting adds to the memory of the process."""
+    with wide_store(SYMBOLS) as settings:
+        store = api.store_of(settings)
+        return [_submitted(name, spec, store, max(1, repeats // 2)) for name, spec in HEADLINES.items()]
+
+
+def _submitted(name: str, spec: dict[str, Any], store: Store, repeats: int) -> Row:
+    parts: dict[str, list[float]] = {}
+    peaks: list[int] = []
+
+    def measure() -> float:
+        forget_peak()
+        before, start = peak_bytes(), time.perf_counter()
+        submission = submit(spec, store, fresh=True, cache=ColumnCache(GIB))
+        first = submission.study.block(0)
+        known = time.perf_counter()
+        peaks.append(peak_bytes() - before)
+        runner = BlockRunner(store, cache=ColumnCache(GIB))
+        runner.share(submission)
+        runner.run_block(submission.study, first.index)
+        parts.setdefault("(not counted) that block computed and stored", []).append(time.perf_counter() - known)
+        count = len(submission.study.blocks)
+        some = range(0, count, max(1, count // 200))
+        spent = _timed(lambda: [submission.study.block(index) for index in some], 1)[0] / len(some)
+        parts.setdefault(f"the definition of a block, of {count:,}", []).append(spent)
+        record = study_key(submission.study.name)
+        parts["MB of the record, / 1,000"] = [len(store.get(record)) / 1e9]
+        store.delete(record)
+        return known - start
+
+    values = repeat(measure, repeats)
+    shown = {part: f"{statistics.median(all_) * 1e3:,.2f} ms" for part, all_ in parts.items()}
+    shown["the record"] = shown.pop("MB of the record, / 1,000").replace(" ms", " MB")
+    return Row(f"{name}, to the first block", "s", 5.0, False, values, shown, peak_bytes=max(peaks))
