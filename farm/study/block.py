@@ -29,6 +29,10 @@ BLOCK_COST_US = 125_000
 """Wanted work of a block: long against a dispatch (about 1 ms), short enough that a study of a second is shared evenly
 between workers. A lease of the scheduler takes several."""
 
+BLOCKS_ENOUGH = 128
+"""So many blocks keep workers busy to the end; of a study that would have more of them, a block is larger: each costs a
+dispatch, a segment, an extent."""
+
 CELLS_MAX = 4096
 """Most cells in one block: bounds the size of a segment whatever the cost model says."""
 
@@ -212,14 +216,16 @@ def ranges_of(numbers: Sequence[int]) -> list[list[int]]:
     return ranges
 
 
-def cut(
-    missing: Missing, cell_cost_us: I64, *, block_cost_us: int = BLOCK_COST_US, cells_max: int = CELLS_MAX
-) -> Blocks:
+def cut(missing: Missing, cell_cost_us: I64, *, block_cost_us: int | None = None, cells_max: int = CELLS_MAX) -> Blocks:
     """Return the blocks that cover exactly the missing cells, without their ``needs``.
 
-    ``cell_cost_us``: int64 (s,), expected work of a cell on each subject.
+    ``cell_cost_us``: int64 (s,), expected work of a cell on each subject. ``block_cost_us``: wanted work of a block;
+    where nobody says, that of BLOCK_COST_US, and up to four times that where there is enough work for everybody.
     """
     order, stops, rows = _groups(missing)
+    if block_cost_us is None:
+        work_us = int(np.diff(stops, prepend=0) @ (rows @ cell_cost_us))
+        block_cost_us = min(max(BLOCK_COST_US, work_us // BLOCKS_ENOUGH), 4 * BLOCK_COST_US)
     strips: list[tuple[int, int, int]] = []
     start = 0
     for group, stop in enumerate(stops.tolist()):

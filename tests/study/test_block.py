@@ -107,3 +107,12 @@ def test_nothing_is_missing() -> None:
 
 def test_ranges() -> None:
     assert ranges_of([0, 1, 7, 8, 9]) == [[0, 1], [7, 9]]
+
+
+def test_large_studies_have_larger_blocks() -> None:
+    """Small studies are shared evenly; of large ones a block does more, up to four times as much."""
+    cost = np.full(5, 400)
+    for trials, cells in ((400, 200), (40_000, 1250), (4_000_000, 1250)):
+        assert max(cut(all_missing(trials, 5), cost).cells.tolist()) <= cells
+    assert len(cut(all_missing(400, 5), cost)) == 10
+    assert len(cut(all_missing(40_000, 5), cost)) == 5 * 32
