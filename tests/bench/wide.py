@@ -167,7 +167,8 @@ def by_vectorbt(symbols: int, pair: tuple[int, int]) -> F64:
 
 def final_equity(outcome: Outcome, symbols: int) -> F64:
     """Final equity of a finished study, (trials, symbols); ids are in the order of the symbols."""
-    return outcome.results.equity_end_micro.reshape(-1, symbols) / 1e6
+    found: F64 = outcome.results.stored(("equity_end_micro",))["equity_end_micro"].reshape(-1, symbols) / 1e6
+    return found
 
 
 def agree(ours: F64, theirs: F64) -> None:

@@ -235,7 +235,10 @@ class TestMarketOrders:
 
     def test_a_missing_bar_lapses_the_order_after_one_session(self) -> None:
         played = one([*flat(100), None, *flat(100, 100)])
-        assert (played.fills, played.cell["counts"]) == ([], {"lapsed": 1, "lapsed_no_bar": 1})
+        assert (played.fills, played.cell["counts"]) == (
+            [],
+            {"lapsed": 1, "lapsed_no_bar": 1, "sessions_without_bar": 1},
+        )
 
     def test_an_order_works_for_sessions_of_its_own_instrument(self) -> None:
         """A run around the clock: what Friday decides on a stock has not lapsed when Monday opens. A coin that misses
@@ -249,7 +252,9 @@ class TestMarketOrders:
         assert played.fills == [("BBB", 6, 10, 11.0)]
         hours = [int(one["done_ts"] - one["ts"]) / 3.6e12 for one in played.run.orders]
         assert hours == [72, 65.5, 24]  # to Monday's close and to its open; to Saturday's end
-        assert played.cell["counts"] == {"lapsed": 2, "lapsed_no_bar": 2, "sessions_after_last_bar": 4}
+        assert played.cell["counts"] == {
+            "lapsed": 2, "lapsed_no_bar": 2, "sessions_without_bar": 2, "sessions_after_last_bar": 4,
+        }  # fmt: skip
 
     def test_exits_lapse_too_and_a_time_stop_asks_again(self) -> None:
         bars: list[Row] = [*flat(10, 10), (10, 10, 10, 10, 0), *flat(11, 12, 13)]
