@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.local_ray import run_on_workers
 from farm import api
 from farm.columns.cache import ColumnCache
 from farm.results.catalog import Catalog, block_name
@@ -20,6 +21,7 @@ from farm.results.leases import read_leases
 from farm.results.overview import study_status
 from farm.shard.layout import extent_key, segment_key
 from farm.store.base import Store
+from farm.store.open import open_store
 from farm.store.wrap import Around
 from farm.study.proof import WINNERS
 from farm.study.trials import Study
@@ -137,6 +139,17 @@ def test_without_it_they_are_null_and_nothing_fails(finished: Store, lacking: St
     assert done.stats.bytes_needed > 0 and proven(done) == best(done)
     key = last_key(done.study)
     assert lacking.get(key) == finished.get(key) and shown(done) == shown(open_study(spec(), finished))
+
+
+def test_the_driver_of_workers_makes_it(finished: Store, lacking: Store, tmp_path: Path) -> None:
+    """Killed before it did: the next finds nothing for workers to do, and the last block for itself."""
+    on_disk = open_store(str(tmp_path / "store"))
+    for key, data in objects(lacking).items():
+        on_disk.put(key, data)
+    outcome = run_on_workers(spec(), on_disk.url, workers=2)
+    assert (outcome.stats.cells_computed, outcome.stats.workers) == (0, 2) and "prove" in outcome.stats.seconds
+    key = last_key(outcome.study)
+    assert on_disk.get(key) == finished.get(key) and shown(outcome) == shown(open_study(spec(), finished))
 
 
 def test_half_of_it_is_not_there(finished: Store, store: Store) -> None:
