@@ -26,7 +26,7 @@ from cluster.submission import BlockSet, Submission, block_set, make_piles, star
 from farm.results.document import FarmStats
 from farm.store.open import open_store
 from farm.store.patience import leave, stay
-from farm.store.probe import probe_conditional_put
+from farm.store.probe import Proven, probe_conditional_put
 from farm.values.errors import BlockFailed, CapacityError, FarmError, Interrupted, UsageError
 from farm.values.settings import FarmSettings
 from farm.work import run
@@ -87,9 +87,10 @@ def run_on_workers(
             affinity_hits=tally.affinity_hits,
             affinity_misses=tally.affinity_misses,
         )
-        outcome = run.conclude(submission, stats)
+    runner = run.BlockRunner(Proven(farm.store), settings=farm.settings.cache)
+    outcome = run.conclude(submission, stats, runner, clock)
     seconds = clock.seconds | {f"worker_{stage}": spent for stage, spent in sorted(tally.seconds.items())}
-    return replace(outcome, stats=replace(stats, seconds=seconds))
+    return replace(outcome, stats=replace(outcome.stats, seconds=seconds))
 
 
 def _serve(farm: LocalFarm, submission: run.SubmittedStudy, progress: Progress | None, clock: Stages) -> Tally:

@@ -34,9 +34,10 @@ from farm.results.extent import (
     encode_axes,
     encode_extent,
     extent_of,
+    planned_extent,
 )
 from farm.results.lookup import Found, Patch, look_up
-from farm.results.results import Cells, Results, add_of_study, gather
+from farm.results.results import DIGESTS, Cells, Results, add_of_study, gather
 from farm.results.segment import Array, Segment, SegmentFile, damaged, encode
 from farm.shard.layout import (
     axes_key,
@@ -187,9 +188,10 @@ class Catalog:
         return axes
 
     def finished_blocks(self, study: Study) -> frozenset[int]:
-        """Return the blocks of the study that have a segment."""
+        """Return the blocks of the study that have a segment; that of its winners is none of them."""
         named = [parse_segment_key(key) for key in self._listed(f"{results_prefix(study.family)}{study.name}-")]
-        return frozenset(found[1] for found in named if found is not None and found[0] == study.name)
+        numbers = (found[1] for found in named if found is not None and found[0] == study.name)
+        return frozenset(number for number in numbers if number < len(study.blocks))
 
     def _listed(self, prefix: str) -> list[str]:
         """Return the keys of the segments below ``prefix`` that are there with their extents, in bytewise order."""
@@ -284,15 +286,13 @@ class Catalog:
         keys = [key for key in self._listed(results_prefix(family)) if key not in without]
         return self._locate(family, keys, axes, metrics, buckets, proof)
 
-    def lookup_study(self, study: Study, *, without: Collection[str] = (), winners: Block | None = None) -> Found:
-        """Return where the cells of a study are stored, whoever computed them, with all that it wants of them; with the
-        digests of its ``winners`` too, once these are known."""
+    def lookup_study(self, study: Study, *, without: Collection[str] = ()) -> Found:
+        """Return where the cells of a study are stored, whoever computed them, with all that it wants of them."""
         keys = [key for key in self._listed(results_prefix(study.family)) if key not in without]
         if not keys:
             # Not even the digests of its trials are worked out: of millions they take seconds.
             return Found(study.axes, (), all_missing(study.trials, len(study.subjects)))
-        wanted = study.metrics, study.buckets, _proof(study, winners)
-        return self._locate(study.family, keys, study.axes, *wanted)
+        return self._locate(study.family, keys, study.axes, study.metrics, study.buckets, study.proof)
 
     def _locate(
         self, family: str, keys: Sequence[str], axes: Axes, metrics: Iterable[str], buckets: Iterable[str],
@@ -325,21 +325,20 @@ class Catalog:
             owner = self.find_study(named[0])
         except DataError:
             owner = None  # nobody knows what it holds
-        if owner is None or named[1] >= len(owner.blocks):
+        extent = None if owner is None else planned_extent(owner, named[1])
+        if owner is None or extent is None:
             raise error
-        extent = _planned_extent(owner, owner.block(named[1]))
         patches = look_up(found.axes, [(key, extent)], {"": owner.axes}, (), (), None).patches
         if any(found.missing.has(patch.trials, patch.subjects) for patch in patches):
             raise error
 
-    def results(self, study: Study, winners: Block | None = None) -> Results:
+    def results(self, study: Study) -> Results:
         """Return the results of a finished study; what fits into memory is read and compared now.
 
-        ``winners``: the block of the best trials, once it is computed: its digests are shown too.
         Errors: DataError when a cell is not stored with all that the study wants (it is not finished, or a segment was
         deleted), or a segment is damaged; ResultConflict when two segments disagree about a cell.
         """
-        source = _Source(self, study, winners)
+        source = _Source(self, study)
         counts = {name for patch in source.found.patches for name in patch.extent.counts}
         assumptions = {name for patch in source.found.patches for name in patch.extent.assumptions}
         results = Results(study, counts, assumptions, source.read)
@@ -347,32 +346,25 @@ class Catalog:
             results.stored(())
         return results
 
-    def find_own(self, study: Study, winners: Block | None = None) -> Found:
+    def find_own(self, study: Study) -> Found:
         """Return where the cells of a finished study are stored: in its own segments, in those that it reused, or else
         in whatever the family has. Errors: DataError when some are not stored."""
-        blocks = [*range(len(study.blocks)), *([winners.index] if winners is not None else [])]
-        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in blocks)
+        own = tuple(segment_key(study.family, block_name(study.name, block)) for block in range(len(study.blocks)))
         try:
             keys = (*study.segments, *own)
-            wanted = study.metrics, study.buckets, _proof(study, winners)
+            wanted = study.metrics, study.buckets, study.proof
             found = self._locate(study.family, keys, study.axes, *wanted)
         except DataError:
             # A segment was deleted or damaged, or a block is not finished; the cells may well be in others.
-            return self.find_elsewhere(study, (), winners=winners)
-        return found if not found.missing.count else self.find_elsewhere(study, (), winners=winners)
+            return self.find_elsewhere(study, ())
+        return found if not found.missing.count else self.find_elsewhere(study, ())
 
-    def find_elsewhere(
-        self,
-        study: Study,
-        without: Collection[str],
-        because: DataError | None = None,
-        winners: Block | None = None,
-    ) -> Found:
+    def find_elsewhere(self, study: Study, without: Collection[str], because: DataError | None = None) -> Found:
         """Return where the cells of a finished study are stored in its family, ``without`` some segments.
 
         Errors: ``because``, or a DataError, when some are not stored.
         """
-        found = self.lookup_study(study, without=without, winners=winners)
+        found = self.lookup_study(study, without=without)
         if not found.missing.count:
             return found
         own = self._listed(f"{results_prefix(study.family)}{study.name}-")
@@ -407,6 +399,33 @@ class Catalog:
             raise damage[0]
         return None
 
+    def find_winners(self, study: Study, block: Block) -> dict[str, Array] | None:
+        """Return the digests of all cells of a study's last block, ``DIGESTS`` by name: from its segment, or else from
+        what the study reused. None where some have none.
+
+        Errors: DataError when its segment is damaged, and no others of the family have them all.
+        """
+        axes = study.axes_of(block.trials, block.positions)
+        own = segment_key(study.family, block_name(study.name, block.index))
+        is_there = bool(self._listed(own.removesuffix(".parquet")))
+        try:
+            return self._digests(study.family, [own] if is_there else study.segments, axes)
+        except DataError as error:
+            if not is_there:
+                return None  # they can be made
+            others = [key for key in self._listed(results_prefix(study.family)) if key != own]
+            found = self._digests(study.family, others, axes)
+            if found is None:
+                raise error
+            return found
+
+    def _digests(self, family: str, keys: Sequence[str], axes: Axes) -> dict[str, Array] | None:
+        found = self._locate(family, keys, axes, (), (), None)
+        if found.missing.count:
+            return None
+        parts = (([patch], self.file_of(patch).read(DIGESTS)) for patch in found.patches)
+        return gather((len(axes.history), len(axes.subjects)), None, parts, DIGESTS, None)
+
     def check_overlaps(self, study: Study) -> None:
         """Compare the study's cells with every other segment of the family; ResultConflict when one disagrees."""
         found = self.lookup(study.family, study.axes)
@@ -416,12 +435,11 @@ class Catalog:
 class _Source:
     """The cells of a finished study, read from where they are, and from elsewhere when that is damaged."""
 
-    def __init__(self, catalog: Catalog, study: Study, winners: Block | None) -> None:
+    def __init__(self, catalog: Catalog, study: Study) -> None:
         self._catalog = catalog
         self._study = study
-        self._winners = winners
         self._bad: dict[str, DataError] = {}
-        self.found = catalog.find_own(study, winners)
+        self.found = catalog.find_own(study)
         self._is_compared = False
 
     def read(self, names: Sequence[str], trials: I64 | None) -> dict[str, Array]:
@@ -431,8 +449,7 @@ class _Source:
                 if not self._is_compared:
                     self._compare()
                 shape = len(self.found.axes.trial), len(self.found.axes.subjects)
-                proof = _proof(self._study, self._winners)
-                return gather(shape, proof, self._parts(names, trials), names, trials)
+                return gather(shape, self._study.proof, self._parts(names, trials), names, trials)
             except DataError as error:
                 self._leave_out(error)
 
@@ -446,7 +463,7 @@ class _Source:
             raise error
         self._bad[error.place] = error
         because = None if isinstance(error, _Gone) else error
-        self.found = self._catalog.find_elsewhere(self._study, self._bad.keys(), because, self._winners)
+        self.found = self._catalog.find_elsewhere(self._study, self._bad.keys(), because)
         self._is_compared = False
 
     def _parts(self, names: Sequence[str], trials: I64 | None) -> Iterator[tuple[list[Patch], dict[str, Array]]]:
@@ -460,19 +477,6 @@ class _Source:
                 patches.setdefault(patch.key, []).append(patch)
         for file in self._catalog.files(list(patches)):
             yield patches[file.place], _meant(file, patches[file.place][0]).read(file.names.intersection(names))
-
-
-def _planned_extent(owner: Study, block: Block) -> Extent:
-    """Return what the segment of a block has, if it has all that can be wanted."""
-    return Extent("", block.trials, block.positions, (), (), (), (), True, "")
-
-
-def _proof(study: Study, winners: Block | None) -> I64 | None:
-    """Return the cells whose digests are a study's own: its sample, and those of its winners; None: all."""
-    if study.proof is None or winners is None:
-        return study.proof
-    cells = winners.trials.astype(np.int64)[:, None] * len(study.subjects) + winners.positions
-    return np.union1d(study.proof, cells.ravel()).astype(np.int64)
 
 
 def _meant(file: SegmentFile, patch: Patch) -> SegmentFile:

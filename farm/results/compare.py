@@ -73,21 +73,44 @@ def _compare(study: Study, first: Patch, ours: Mapping[str, Array], second: Patc
     columns, other_columns = _common(first.subjects, second.subjects)
     here = np.ix_(first.rows[rows], first.columns[columns])
     there = np.ix_(second.rows[other_rows], second.columns[other_columns])
-    both = ours["proof"][here] & theirs["proof"][there]
+    names = (*_compared(ours, theirs), "proof")
+    found = _disagreement({name: ours[name][here] for name in names}, {name: theirs[name][there] for name in names})
+    if found is not None:
+        at, place, said = found
+        trial, subject = int(first.trials[rows[at]]), int(first.subjects[columns[place]])
+        raise ResultConflict(
+            f"cell {study.axes.cell_key(trial, subject).hex()} has two different results: {said}",
+            place=f"{first.key} and {second.key}",
+            hint=_NUMERICS,
+        )
+
+
+def check_again(study: Study, segment: Segment, stored: Mapping[str, Array]) -> None:
+    """Raise ResultConflict when cells that were computed again differ from what is ``stored`` of them: columns by name,
+    each (t, s) as those of ``segment``."""
+    found = _disagreement({**segment.columns, "proof": segment.proof}, stored)
+    if found is not None:
+        at, place, said = found
+        trial, subject = int(segment.trials[at]), study.subjects.index(segment.axes.subjects[place])
+        raise ResultConflict(
+            f"computed again, cell {study.axes.cell_key(trial, subject).hex()} differs from what is stored: {said}",
+            place=f"trial {trial}, instrument {segment.axes.subjects[place] or '-'}, study {study.name}",
+            hint=_NUMERICS,
+        )
+
+
+def _disagreement(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> tuple[int, int, str] | None:
+    """Return the first cell about which columns of the same cells disagree, and what they say of it."""
+    both = ours["proof"] & theirs["proof"]
     for name in _compared(ours, theirs):
-        one, other = ours[name][here], theirs[name][there]
+        one, other = ours[name], theirs[name]
         differs = _differs(one, other)
         if name in DIGESTS:
             differs &= both
         if differs.any():
             at, place = (int(index[0]) for index in np.nonzero(differs))
-            trial, subject = int(first.trials[rows[at]]), int(first.subjects[columns[place]])
-            raise ResultConflict(
-                f"cell {study.axes.cell_key(trial, subject).hex()} has two different results: "
-                f"{name} {_shown(one[at, place])} and {_shown(other[at, place])}",
-                place=f"{first.key} and {second.key}",
-                hint=_NUMERICS,
-            )
+            return at, place, f"{name} {_shown(one[at, place])} and {_shown(other[at, place])}"
+    return None
 
 
 def _compared(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> list[str]:

@@ -37,7 +37,8 @@ CELLS_AT_ONCE = 50_000
 class FarmStats:
     """How the results came about: nothing of it is part of a result.
 
-    ``cells_computed`` counts the cells simulated for this answer, ``cells_reused`` those found finished.
+    ``cells_computed`` counts the cells whose values were computed for this answer, ``cells_reused`` those found
+    finished; winners that were simulated once more for their digests count as before.
     ``bytes_needed``: distinct bytes that the computed cells read, indexes included; ``bytes_fetched``: what came over
     the wire for it, planning and gaps between ranges included; ``seconds``: by stage.
     """

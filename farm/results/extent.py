@@ -28,6 +28,7 @@ from farm.results.segment import Segment, metric_column
 from farm.shard.arrow import from_bytes
 from farm.spec.table import ParamTable
 from farm.study.axes import Axes
+from farm.study.trials import Study
 from farm.values.arrays import BOOL, I32, U8, readonly
 from farm.values.errors import DataError
 from farm.values.formats import check_format
@@ -137,6 +138,17 @@ def extent_of(segment: Segment, axes: StoredAxes) -> Extent:
     )
     assert (axes.axes.trial[extent.trials] == segment.axes.trial).all(), "a segment of other trials than the study's"
     return extent
+
+
+def planned_extent(owner: Study, index: int) -> Extent | None:
+    """Return what the segment of a block has, if it has all that can be wanted; None where there is no such block."""
+    if index < len(owner.blocks):
+        block = owner.block(index)
+        return Extent("", block.trials, block.positions, (), (), (), (), True, "")
+    if index > len(owner.blocks) or owner.proof_rule.threshold is None:
+        return None
+    trials, subjects = (np.arange(count, dtype=np.int32) for count in (owner.trials, len(owner.subjects)))
+    return Extent("", trials, subjects, (), (), (), (), True, "")  # of the winners: who they are, only ranking tells
 
 
 def encode_extent(extent: Extent) -> bytes:

@@ -16,15 +16,17 @@ from farm.study.trials import Study
 from farm.values.arrays import I32
 
 
-def needs_of(study: Study, dataset: Dataset, spec: StudySpec, positions: Chosen) -> ReadPlan:
+def needs_of(
+    study: Study, dataset: Dataset, spec: StudySpec, positions: Chosen, *, with_others: bool = True
+) -> ReadPlan:
     """Return what the cells on the subjects at ``positions`` read: each from its own first history day, what all look
-    at from the first of these."""
+    at (``with_others``) from the first of these."""
     places = np.arange(len(study.subjects), dtype=np.int32)[positions]
-    first_days = dict.fromkeys(_others(dataset, spec), study.first_day(places))
+    first_days = dict.fromkeys(_others(dataset, spec), study.first_day(places)) if with_others else {}
     if study.instruments is None:
         first_days |= dict.fromkeys(study.symbols, study.first_day())
     else:
-        own = study.round.reads.first_day.min(axis=0)[places].tolist()
+        own = study.round.reads.first_day[:, places].min(axis=0).tolist()
         for place, day in zip(places.tolist(), own, strict=True):
             name = study.subjects[place]
             first_days[name] = min(day, first_days.get(name, day))

@@ -242,17 +242,6 @@ class Study:
         """Return a block; IndexError."""
         return self.blocks[index]
 
-    def cells_of(self, block: Block) -> list[int]:
-        """Return the cell numbers (trial x cells per trial + position) of a block, in the order of its segment."""
-        numbers = block.trials.astype(np.int64)[:, None] * len(self.subjects) + block.positions
-        return [int(number) for number in numbers.ravel()]
-
-    @cached_property
-    def keys(self) -> list[bytes]:
-        """Cell keys, 32 bytes each, in the order trial, instrument."""
-        axes, positions = self.axes, range(len(self.subjects))
-        return [axes.cell_key(trial, position) for trial in range(self.trials) for position in positions]
-
 
 def study_name(study_id: str, fresh: bool) -> str:
     """Return the name under which the record of a study is stored."""

@@ -14,7 +14,7 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -43,6 +43,7 @@ from farm.signals.store import SeriesStore
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
 from farm.spec.spec import StudySpec
 from farm.store.wrap import Metered
+from farm.study.needs import needs_of
 from farm.study.split import buckets_of
 from farm.study.trials import Study
 from farm.values.arrays import F64, I64
@@ -126,7 +127,6 @@ class StudyContext:
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         benchmark = self.spec.run.benchmark
         self._benchmark = self.dataset.resolve(benchmark, "run.benchmark") if benchmark else None
-        self._others = self._fixed if self._benchmark is None else self._fixed | {self._benchmark}
         self._lock = threading.Lock()
         self._tile_of: dict[int, tuple[tuple[int, ...], ReadPlan]] = {}
         self._threads = threading.local()
@@ -141,7 +141,7 @@ class StudyContext:
         wanted = sorted(position for position in positions if self.has_data(position))
         if not wanted:
             return
-        plan = self._read_plan(wanted)
+        plan = needs_of(self.study, self.dataset, self.spec, wanted)
         prefetch(self.dataset, self._memory.columns, plan)
         if self.study.instruments is None:
             return
@@ -153,23 +153,8 @@ class StudyContext:
                 tile = tuple(fresh[at] for at in part)
                 self._tile_of.update(dict.fromkeys(tile, (tile, own.take(part))))
 
-    def _read_plan(self, positions: Sequence[int], *, with_others: bool = True) -> ReadPlan:
-        """Return what the cells at ``positions`` read, of their own and (``with_others``) of what all of them look at.
-
-        A market begins where the longest history of its trials does.
-        """
-        first_day = self.study.round.reads.first_day[:, positions].min(axis=0)
-        names = self.study.symbols if self.study.instruments is None else self._others if with_others else ()
-        since = dict.fromkeys(names, int(first_day.min()))
-        if self.study.instruments is not None:
-            own = zip((self.study.subjects[position] for position in positions), first_day.tolist(), strict=True)
-            since |= {name: min(day, since.get(name, day)) for name, day in own}
-        return self._plan_of(since)
-
-    def _plan_of(self, first_day: Mapping[str, int]) -> ReadPlan:
-        start_day = self.spec.run.start_day
-        since = {name: min(day, start_day) for name, day in first_day.items()}
-        return self.dataset.read_plan(since, self.spec.run.end_day, self.study.columns)
+    def _plan_of(self, names: Iterable[str], since: int) -> ReadPlan:
+        return self.dataset.read_plan(dict.fromkeys(names, since), self.spec.run.end_day, self.study.columns)
 
     def bytes_fetched(self) -> int:
         """Return the bytes that have come over the wire and were not told yet: each is told once.
@@ -213,9 +198,11 @@ class StudyContext:
         since = self.study.first_day(list(positions))
         benchmark, beside = None, None
         if self._benchmark is not None:
-            alone = self._panel(self._plan_of({self._benchmark: since}))
+            alone = self._panel(self._plan_of([self._benchmark], since))
             benchmark = benchmark_returns(alone.series(0), alone.calendar.day)
-        panel = self._panel(self._read_plan(positions, with_others=False) if own is None else own)
+        if own is None:
+            own = needs_of(self.study, self.dataset, self.spec, list(positions), with_others=False)
+        panel = self._panel(own)
         if self.study.instruments is None:
             market = panel.market()
             _, program = self.program(0)
@@ -223,7 +210,7 @@ class StudyContext:
             traded = {market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers}
             return Tile(panel, make_tape(market, sorted(traded)), None, benchmark, doubtful_splits(panel))
         if self._fixed:
-            beside = self._panel(self._plan_of(dict.fromkeys(self._fixed, since)))
+            beside = self._panel(self._plan_of(self._fixed, since))
         return Tile(panel, make_tapes(panel), beside, benchmark, doubtful_splits(panel))
 
     def _panel(self, plan: ReadPlan) -> Panel:

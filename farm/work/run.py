@@ -2,22 +2,24 @@
 
     submit        spec -> the stored study and the blocks that have no segment yet
     BlockRunner   one per process, for any number of threads: (study, block) -> segment
-    conclude      finished study -> results, ranking, document
+    conclude      finished study -> results, ranking, digests of the winners, document
     run_in_process = submit, BlockRunner on a few threads, conclude
 
 Rules: a finished block is never lost and never computed twice by the same submission; the study record decides about
 the blocks, so any process may run any of them; nothing about threads, caches or timing reaches a segment. Ctrl-C and
-errors stop a study between cells: finished blocks are kept, and the same command goes on from there.
+errors stop a study between cells: finished blocks are kept, and the same command goes on from there. The cells of a
+winner are computed a second time, for their digests, by whoever concludes a study of which these are not stored yet;
+their values must be those that are stored.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,9 @@ import pyarrow as pa
 
 from farm.columns.cache import ColumnCache
 from farm.columns.process import process_cache
-from farm.program.template import StudyProgram, compile_study
+from farm.program.template import compile_study
 from farm.results.catalog import Catalog, StoredCell
+from farm.results.compare import check_again
 from farm.results.document import FarmStats, document, trial_objects
 from farm.results.leases import IN_PROCESS, LeaseRecord, put_numbered
 from farm.results.record import CellResult
@@ -34,17 +37,18 @@ from farm.results.results import Ranking, Results, ranking
 from farm.results.segment import Segment, metric_column
 from farm.results.tables import cell_table, leader_rows, leader_table
 from farm.shard.dataset import Dataset
-from farm.shard.snapshot import Snapshot, read_head, read_snapshot
+from farm.shard.snapshot import read_snapshot
 from farm.spec.parse import load_study
 from farm.spec.resolve import template
 from farm.spec.spec import StudySpec
 from farm.store.base import Store
 from farm.store.wrap import Metered
-from farm.study.needs import needs_of
-from farm.study.plan import Plan, make_plan, plan_study, study_id
-from farm.study.trials import Study, study_name
+from farm.study.block import Block
+from farm.study.plan import study_id
+from farm.study.trials import Study
+from farm.values.arrays import BOOL
 from farm.values.canon import canonical_array_bytes
-from farm.values.errors import FarmError, Interrupted, ResultConflict, StoreError, Watchdog
+from farm.values.errors import FarmError, Interrupted, PermissionDenied, ResultConflict, StoreError, Watchdog
 from farm.values.metrics import BUCKETS, METRIC_NAMES
 from farm.values.settings import CacheSettings
 from farm.values.shared import Shared
@@ -52,6 +56,7 @@ from farm.work.block import CellError, compute
 from farm.work.context import Memory, Scored, StudyContext
 from farm.work.names import find_trial
 from farm.work.progress import Meter, Progress, ProgressEvent, Stages, total_seconds
+from farm.work.submit import Spec, SubmittedStudy, plan, snapshot_of, submit
 
 __all__ = [
     "BlockReport", "BlockRunner", "Outcome", "Progress", "ProgressEvent", "Spec", "SubmittedStudy",
@@ -60,9 +65,6 @@ __all__ = [
 
 UNSTORED_MAX = 64
 """Finished blocks that a process keeps while the store does not take them; a block is a few hundred kB."""
-
-Spec = StudySpec | Mapping[str, Any] | str | Path
-"""A spec: parsed, a JSON object, JSON text, or a path."""
 
 
 @dataclass(frozen=True)
@@ -74,34 +76,6 @@ class BlockReport:
     is_new: bool
     bytes_fetched: int
     seconds: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class SubmittedStudy:
-    """A stored study, what it was made from, and the blocks that wait. ``metered``: the store of ``dataset``."""
-
-    study: Study
-    spec: StudySpec
-    program: StudyProgram
-    dataset: Dataset
-    catalog: Catalog
-    waiting: tuple[int, ...]
-    metered: Metered
-
-    @property
-    def cells_waiting(self) -> int:
-        """Cells of the waiting blocks."""
-        return int(self.study.blocks.cells[list(self.waiting)].sum())
-
-    @property
-    def bytes_needed(self) -> int:
-        """Distinct bytes that the waiting blocks read: column chunks, and the indexes and calendars that name them."""
-        if not self.waiting:
-            return 0
-        positions = self.study.blocks.positions_of(self.waiting)
-        read_plan = needs_of(self.study, self.dataset, self.spec, positions)
-        self.dataset.calendar(self.spec.run.calendar)
-        return read_plan.bytes_needed + self.dataset.metadata_bytes
 
 
 @dataclass(frozen=True)
@@ -139,81 +113,52 @@ class Outcome:
         return leader_table(self.results, self.ranking, top)
 
 
-def submit(
-    spec: Spec,
-    store: Store,
-    *,
-    snapshot: str | None = None,
-    fresh: bool = False,
-    cache: ColumnCache | None = None,
-    catalog: Catalog | None = None,
-    settings: CacheSettings | None = None,
-) -> SubmittedStudy:
-    """Plan the study, store its record if nobody has, and return it with the blocks that wait.
-
-    The same submission finds its record, and only blocks without a segment wait. ``fresh`` ignores the catalog: all
-    blocks of the fresh study wait, always.
-    Errors: SpecError, DataError (empty dataset, no bar in the window), StoreError, ResultConflict.
-    """
-    parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
-    catalog = catalog if catalog is not None else Catalog(store)
-    metered = Metered(store)
-    dataset = Dataset(metered, _snapshot(store, parsed, snapshot))
-    columns = cache if cache is not None else process_cache(settings)
-    program = compile_study(parsed)
-    study, is_stored = _find_or_plan(parsed, program, dataset, catalog, columns, fresh=fresh)
-    stored = study if is_stored else catalog.put_study(study)
-    finished = frozenset() if fresh else catalog.finished_blocks(stored)
-    waiting = tuple(index for index in range(len(stored.blocks)) if index not in finished)
-    return SubmittedStudy(stored, parsed, program, dataset, catalog, waiting, metered)
-
-
-def plan(
-    spec: Spec,
-    store: Store,
-    *,
-    snapshot: str | None = None,
-    fresh: bool = False,
-    settings: CacheSettings | None = None,
-) -> Plan:
-    """Return what running the study now would read and compute; nothing is stored or run."""
-    parsed = spec if isinstance(spec, StudySpec) else load_study(spec)
-    catalog = Catalog(store)
-    dataset = Dataset(store, _snapshot(store, parsed, snapshot))
-    columns = process_cache(settings)
-    study, is_stored = _find_or_plan(parsed, compile_study(parsed), dataset, catalog, columns, fresh=fresh)
-    finished = catalog.finished_blocks(study) if is_stored and not fresh else frozenset()
-    return make_plan(study, dataset, parsed, finished, is_stored=is_stored)
-
-
-def _snapshot(store: Store, spec: StudySpec, snapshot: str | None) -> Snapshot:
-    if snapshot is None:
-        return read_head(store, spec.run.dataset)
-    return read_snapshot(store, snapshot, dataset=spec.run.dataset)
-
-
-def _find_or_plan(
-    spec: StudySpec, program: StudyProgram, dataset: Dataset, catalog: Catalog, cache: ColumnCache, *, fresh: bool
-) -> tuple[Study, bool]:
-    """Return the study and whether it is stored already."""
-    identity = study_id(spec, template(spec).hash, dataset.snapshot.id)
-    stored = catalog.find_study(study_name(identity, fresh))
-    if stored is not None:
-        return stored, True
-    return plan_study(spec, dataset, catalog, cache, program=program, fresh=fresh), False
-
-
-def conclude(submission: SubmittedStudy, stats: FarmStats) -> Outcome:
+def conclude(
+    submission: SubmittedStudy, stats: FarmStats, runner: BlockRunner | None = None, clock: Stages | None = None
+) -> Outcome:
     """Return the outcome of a study whose blocks all have segments.
 
+    ``runner``: makes the digests of the winners and stores them, if nobody has; without it, and where it may not write,
+    those that are not stored stay null.
     Errors: DataError when a segment is missing or damaged; ResultConflict when a fresh study disagrees with the
-    catalog.
+    catalog, or winners, computed again, with what is stored; Interrupted on Ctrl-C.
     """
-    study, spec = submission.study, submission.spec
-    results = submission.catalog.results(study)
-    if study.fresh:
-        submission.catalog.check_overlaps(study)
-    return Outcome(study, spec, results, rank_trials(results, spec), stats)
+    study, spec, catalog = submission.study, submission.spec, submission.catalog
+    clock = clock if clock is not None else Stages()
+    with clock.stage("collect"):
+        results = catalog.results(study)
+        ranked = rank_trials(results, spec)
+        block = study.winners_block(ranked.trials) if ranked is not None else None
+        digests = catalog.find_winners(study, block) if block is not None else None
+    if block is not None and runner is not None and (digests is None or study.fresh):
+        with clock.stage("prove"):
+            fetched = stats.bytes_fetched + _prove(submission, block, results, runner)
+            stats = replace(stats, bytes_fetched=fetched, bytes_needed=submission.bytes_of(slice(None)))
+            digests = catalog.find_winners(study, block)
+    with clock.stage("collect"):
+        if block is not None and digests is not None:
+            results = results.with_winners(block.trials.astype(np.int64), digests)
+        if study.fresh:
+            catalog.check_overlaps(study)
+    return Outcome(study, spec, results, ranked, stats)
+
+
+def _prove(submission: SubmittedStudy, block: Block, results: Results, runner: BlockRunner) -> int:
+    """Compute the winners again, compare them with ``results``, and store them with their digests, if that is allowed;
+    return the bytes that were fetched."""
+
+    def check(segment: Segment) -> None:
+        check_again(submission.study, segment, results.stored(results.names, block.trials.astype(np.int64)))
+
+    reports: list[BlockReport] = []
+    try:
+        runner.share(submission)
+        call = partial(runner.run_winners, submission.study, block, check)
+        _run_blocks(runner, submission.study, [call], 1, reports.append)
+        _record_lease(submission, reports)
+    except PermissionDenied:
+        pass  # who only reads gets what is stored
+    return sum(report.bytes_fetched for report in reports)
 
 
 def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Outcome:
@@ -227,7 +172,7 @@ def open_study(study: Spec, store: Store, *, snapshot: str | None = None) -> Out
         spec = load_study(dict(stored.spec))
     else:
         spec = study if isinstance(study, StudySpec) else load_study(study)
-        found = _snapshot(store, spec, snapshot)
+        found = snapshot_of(store, spec, snapshot)
         stored = catalog.read_study(study_id(spec, template(spec).hash, found.id))
     metered = Metered(store)
     dataset = Dataset(metered, read_snapshot(store, stored.snapshot, dataset=stored.dataset))
@@ -302,17 +247,32 @@ class BlockRunner:
         with clock.stage("plan"):
             context = self.context(study)
             mine = context.study.block(block)
-            trials, positions = mine.trials.tolist(), mine.positions.tolist()
+            proof = context.study.proof_mask(mine.trials, mine.positions)
+        segment = self._compute(context, mine, proof, clock)
+        return self._store(waits, context.study, segment, context.bytes_fetched(), clock)
+
+    def run_winners(self, study: Study | str, block: Block, check: Callable[[Segment], None]) -> BlockReport:
+        """Compute the last block of a study, all its cells with digests, and store it, unless ``check`` raises.
+
+        Errors: as ``run_block``.
+        """
+        clock = Stages()
+        context = self.context(study)
+        proof = np.ones((len(block.trials), len(block.positions)), np.bool_)
+        segment = self._compute(context, block, proof, clock)
+        check(segment)
+        return self._store((context.study.name, block.index), context.study, segment, context.bytes_fetched(), clock)
+
+    def _compute(self, context: StudyContext, block: Block, proof: BOOL, clock: Stages) -> Segment:
+        trials, positions = block.trials.tolist(), block.positions.tolist()
         with clock.stage("read"):
             context.fetch(set(positions))
-            proof = context.study.proof_mask(mine.trials, mine.positions)
         try:
             values = compute(context, trials, positions, context.study.metrics, proof, clock, self._check)
         except CellError as error:
             where = trials[error.trial], positions[error.subject]
             raise _of_cell(error.error, context.study, *where) from error.error
-        segment = values.segment(context.study, mine, context.assumptions)
-        return self._store(waits, context.study, segment, context.bytes_fetched(), clock)
+        return values.segment(context.study, block, context.assumptions)
 
     def _check(self) -> None:
         if self._stopped.is_set():
@@ -393,8 +353,8 @@ def run_in_process(
     with clock.stage("plan"):
         submission = submit(spec, store, snapshot=snapshot, fresh=fresh, cache=cache, settings=settings)
     reports: list[BlockReport] = []
+    runner = BlockRunner(store, cache=cache, settings=settings)
     if submission.waiting:
-        runner = BlockRunner(store, cache=cache, settings=settings)
         runner.share(submission)
         with clock.stage("run"):
             try:
@@ -416,37 +376,52 @@ def run_in_process(
             bytes_fetched=submission.metered.take() + sum(report.bytes_fetched for report in reports),
             seconds=clock.seconds,
         )
-        return conclude(submission, stats)
+    return conclude(submission, stats, runner, clock)
 
 
 def _run_waiting(
     runner: BlockRunner, submission: SubmittedStudy, threads: int, progress: Progress | None, reports: list[BlockReport]
 ) -> None:
-    """Run the waiting blocks, adding to ``reports`` as they finish.
+    """Run the waiting blocks, adding to ``reports`` as they finish. Errors: as ``_run_blocks``."""
+    meter = Meter(submission.study.cells, submission.study.cells - submission.cells_waiting, progress)
+
+    def note(report: BlockReport) -> None:
+        reports.append(report)
+        meter.add(report.cells, report.bytes_fetched)
+
+    calls = [partial(runner.run_block, submission.study, block) for block in submission.waiting]
+    _run_blocks(runner, submission.study, calls, threads, note)
+
+
+def _run_blocks(
+    runner: BlockRunner, study: Study, calls: Sequence[Callable[[], BlockReport]], threads: int,
+    note: Callable[[BlockReport], None],
+) -> None:  # fmt: skip
+    """Run blocks, one a call, and ``note`` each as it finishes.
 
     Errors: Interrupted on Ctrl-C; the first error of a block. Running blocks then end before their next cell.
     """
-    meter = Meter(submission.study.cells, submission.study.cells - submission.cells_waiting, progress)
+    finished = 0
     with ThreadPoolExecutor(threads, "blocks") as pool:
-        waiting = {pool.submit(runner.run_block, submission.study, block) for block in submission.waiting}
+        waiting = {pool.submit(call) for call in calls}
         try:
             while waiting:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     report = future.result()
-                    reports.append(report)
-                    meter.add(report.cells, report.bytes_fetched)
-        except KeyboardInterrupt:
-            raise Interrupted(
-                f"stopped by the user with {len(submission.waiting) - len(reports)} of {len(submission.waiting)} "
-                "blocks unfinished",
-                place=f"study {submission.study.id[:12]}",
-                hint="run the same command again; finished blocks are kept",
-            ) from None
-        finally:
+                    finished += 1
+                    note(report)
+        except BaseException as error:
             runner.stop()
             for future in waiting:
                 future.cancel()
+            if not isinstance(error, KeyboardInterrupt):
+                raise
+            raise Interrupted(
+                f"stopped by the user with {len(calls) - finished} of {len(calls)} blocks unfinished",
+                place=f"study {study.id[:12]}",
+                hint="run the same command again; finished blocks are kept",
+            ) from None
 
 
 def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) -> None:

@@ -21,6 +21,7 @@ from farm.study.stored import to_bytes
 from farm.study.trials import Study
 from farm.values.errors import DataError, OtherFormat, ResultConflict, UsageError
 from tests.results.stored import changed, copy_as, damage, key_of, same
+from tests.study.rows import cell_keys, cells_of
 from tests.study.support import cross, drop, made_up_rows, planned, put_over
 
 
@@ -31,7 +32,7 @@ def test_results_come_back_in_cell_order(finished: tuple[Catalog, Study], store:
     cells = results.cells(range(study.trials))
     width = len(study.cell_instruments)
     for block in study.blocks:
-        rows, places = made_up_rows(study, block.index), study.cells_of(block)
+        rows, places = made_up_rows(study, block.index), cells_of(study, block)
         for at, bucket in enumerate(rows.buckets):
             for name, values in zip(rows.metrics, rows.values[at], strict=True):
                 assert (results.column(name, bucket).ravel()[places] == values.ravel()).all()
@@ -109,7 +110,7 @@ def test_two_segments_that_disagree_about_a_cell(finished: tuple[Catalog, Study]
     assert Catalog(store).lookup_study(study).count == study.cells
     Catalog(store).check_overlaps(study)
     put_over(store, study, "zother-000000", changed(rows, 2))
-    trial, subject = study.cells_of(study.blocks[0])[2] // 5, study.cells_of(study.blocks[0])[2] % 5
+    trial, subject = cells_of(study, study.blocks[0])[2] // 5, cells_of(study, study.blocks[0])[2] % 5
     with pytest.raises(ResultConflict, match=study.axes.cell_key(trial, subject).hex()) as caught:
         Catalog(store).check_overlaps(study)
     assert "zother-000000" in caught.value.place
@@ -273,7 +274,7 @@ def test_the_document_has_every_cell_in_order(finished: tuple[Catalog, Study]) -
     order = ranking(results, metric="sharpe", bucket="is", over="median", direction="max")
     made = document(results, order, FarmStats(study.cells, 0, study.cells))
     cells = [cell for trial in made["trials"] for cell in trial["cells"]]
-    assert [key.hex() for key in study.keys] == [cell["key"] for cell in cells]
+    assert [key.hex() for key in cell_keys(study)] == [cell["key"] for cell in cells]
     sharpe = results.column("sharpe").ravel().tolist()
     assert sharpe == [cell["metrics"]["full"]["sharpe"] for cell in cells]
     medians = np.median(results.column("sharpe", "is"), axis=1)
@@ -285,7 +286,7 @@ def test_one_cell_is_read_from_another_segment_when_one_is_damaged(
     finished: tuple[Catalog, Study], store: Store
 ) -> None:
     _, study = finished
-    trial, subject = divmod(study.cells_of(study.blocks[1])[0], len(study.cell_instruments))
+    trial, subject = divmod(cells_of(study, study.blocks[1])[0], len(study.cell_instruments))
     copy_as(store, study, 1, "copy-000000")
     damage(store, key_of(study, 1))
     found = Catalog(store).find_cell(study, trial, subject)

@@ -16,6 +16,7 @@ from farm.store.open import open_store
 from farm.values.errors import UsageError
 from farm.values.settings import FarmSettings
 from tests.cli.support import Console, refused, write_spec
+from tests.study.rows import cell_keys
 from tests.study.support import cross
 
 DAY_NS = 86_400 * 1_000_000_000
@@ -99,7 +100,7 @@ def test_results_are_what_they_were(tmp_path: Path) -> None:
     api.ingest_sample(settings)
     spec = cross(start="2003-01-02", end="2005-12-30")
     outcome = api.run(spec, settings)
-    key = outcome.study.keys[0].hex()
+    key = cell_keys(outcome.study)[0].hex()
     assert api.explain(key, settings)["computed"]["leases"]
     assert api.clean(settings, older="0h").objects == {"leases": 1, "attempts": 0, "done": 0}
     again = api.run(spec, settings)

@@ -177,19 +177,19 @@ class TestPartialMetrics:
         wanting = replace(study, metrics=metrics)
         vars(wanting)["proof"] = np.empty(0, np.int64)
         winners = Block(len(study.blocks), np.array([2, 5], np.int32), np.arange(5, dtype=np.int32), {})
-        with pytest.raises(DataError, match="10 of 60 cells have no stored result"):
-            Catalog(store).results(wanting, winners)
-        assert Catalog(store).lookup_study(wanting, winners=winners).missing.count == 10
+        assert Catalog(store).find_winners(wanting, winners) is None
         proof = np.zeros(rows.shape, np.bool_)
         proof[winners.trials] = True
         cells = np.flatnonzero(proof)
         proven = replace(metrics_only(rows, metrics), proof=proof, ledger=rows.ledger[cells], stats=rows.stats[cells])
         put_over(store, study, block_name(study.name, winners.index), proven)
-        shown = Catalog(store).results(wanting, winners)
+        digests = Catalog(store).find_winners(wanting, winners)
+        assert digests is not None
+        shown = Catalog(store).results(wanting).with_winners(winners.trials.astype(np.int64), digests)
         fingerprints = shown.fingerprints(np.arange(study.trials))
         assert [at for at, one in enumerate(fingerprints) if one is not None] == [2, 5]
-        digests = rows.stats.reshape(*rows.shape, 32)[5].tobytes()
-        assert fingerprints[5] == hashlib.sha256(digests).hexdigest()
+        assert fingerprints[5] == hashlib.sha256(rows.stats.reshape(*rows.shape, 32)[5].tobytes()).hexdigest()
+        assert shown.fingerprints([7, 5, 5]) == [None, fingerprints[5], fingerprints[5]]
         assert Catalog(store).results(wanting).fingerprints([5]) == [None]
 
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 
 from farm.results.record import NULL_STATS, CellResult
 from farm.results.segment import NO_DATA, Segment
+from farm.study.block import Block
 from farm.study.trials import OF_SNAPSHOT, Study
 from farm.values.arrays import F64
+
+
+def cells_of(study: Study, block: Block) -> list[int]:
+    """Return the cell numbers (trial x cells per trial + position) of a block, in the order of its segment."""
+    numbers = block.trials.astype(np.int64)[:, None] * len(study.subjects) + block.positions
+    return [int(number) for number in numbers.ravel()]
+
+
+@lru_cache(maxsize=8)
+def cell_keys(study: Study) -> list[bytes]:
+    """Return the keys of all cells, 32 bytes each, in the order trial, instrument."""
+    axes, positions = study.axes, range(len(study.subjects))
+    return [axes.cell_key(trial, position) for trial in range(study.trials) for position in positions]
 
 
 class BlockRows:
@@ -17,7 +32,7 @@ class BlockRows:
 
     def __init__(self, study: Study, block: int, metrics: tuple[str, ...]) -> None:
         self._study = study
-        self._cells = study.cells_of(study.block(block))
+        self._cells = cells_of(study, study.block(block))
         self._metrics = metrics
         self._width = len(study.block(block).positions)
         count = len(self._cells)

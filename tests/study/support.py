@@ -24,7 +24,7 @@ from farm.store.open import open_store
 from farm.study.plan import plan_study
 from farm.study.trials import Study
 from farm.values.metrics import METRIC_NAMES
-from tests.study.rows import BlockRows
+from tests.study.rows import BlockRows, cell_keys
 
 TICKERS = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
 _numbers = itertools.count()
@@ -182,7 +182,7 @@ def made_up_rows(study: Study, block: int, seed: int = 0) -> Segment:
     rows = BlockRows(study, block, METRIC_NAMES)
     for row in range(len(rows)):
         trial, position = rows.cell(row)
-        key = study.keys[trial * len(study.subjects) + position]
+        key = cell_keys(study)[trial * len(study.subjects) + position]
         chance = np.random.default_rng([seed, *key])
         full, in_sample, out_of_sample = (chance.normal(size=len(METRIC_NAMES)) for _ in range(3))
         rows.put(

@@ -26,6 +26,7 @@ from farm.study.plan import plan_study
 from farm.study.stored import from_bytes, to_bytes
 from farm.study.trials import Study
 from tests.reference.planning import plain_cells, plain_trials
+from tests.study.rows import cell_keys, cells_of
 from tests.study.support import TICKERS, cross, new_store, sample_store
 
 DAYS = ("2004-08-02", "2005-01-20", "2008-02-29", "2010-12-31", "2011-01-03", "2012-05-16", "2012-05-18", "2013-03-01")
@@ -107,7 +108,7 @@ def test_axes_give_what_each_cell_has_alone(document: dict[str, Any]) -> None:
     trials, duplicates, excluded = plain_trials(spec)
     assert [study.params(trial) for trial in range(study.trials)] == trials
     assert (study.duplicates, study.excluded) == (duplicates, excluded)
-    assert [cell.key for cell in cells] == study.keys
+    assert [cell.key for cell in cells] == cell_keys(study)
     width = len(study.subjects)
     for number, cell in enumerate(cells):
         read = study.read(*divmod(number, width))
@@ -161,7 +162,7 @@ class Stored:
     def put(self, study: Study) -> None:
         """Store all cells of a study as its spec asks; what is there already keeps the union."""
         proven = study.proof_mask(slice(None), slice(None)).ravel().tolist()
-        for key, is_proven in zip(study.keys, proven, strict=True):
+        for key, is_proven in zip(cell_keys(study), proven, strict=True):
             metrics, was_proven = self.cells.get(key, (frozenset(), False))
             self.cells[key] = metrics | frozenset(study.metrics), was_proven or is_proven
 
@@ -172,7 +173,7 @@ class Stored:
     def lookup_study(self, study: Study) -> Answer:
         """Answer as the farm's catalog does, cell by cell."""
         wanted = study.proof_mask(slice(None), slice(None)).ravel().tolist()
-        lacks = [self.lacks(key, study.metrics, wanted[cell]) for cell, key in enumerate(study.keys)]
+        lacks = [self.lacks(key, study.metrics, wanted[cell]) for cell, key in enumerate(cell_keys(study))]
         rows, groups = np.unique(np.array(lacks).reshape(study.trials, -1), axis=0, return_inverse=True)
         return Answer(Missing(groups.ravel().astype(np.int32), rows))
 
@@ -209,8 +210,8 @@ def test_exactly_the_missing_cells_are_in_exactly_one_block(documents: list[dict
     study = plan_study(last, dataset, stored, cache)
     assert study.cells == 100_000
     proven = study.proof_mask(slice(None), slice(None)).ravel().tolist()
-    expected = [cell for cell, key in enumerate(study.keys) if stored.lacks(key, study.metrics, proven[cell])]
-    planned = [cell for block in study.blocks for cell in study.cells_of(block)]
+    expected = [cell for cell, key in enumerate(cell_keys(study)) if stored.lacks(key, study.metrics, proven[cell])]
+    planned = [cell for block in study.blocks for cell in cells_of(study, block)]
     assert expected == sorted(planned)
     again = from_bytes(to_bytes(study), "key")
     assert again.blocks == study.blocks

@@ -18,6 +18,7 @@ from farm.study import stored
 from farm.study.stored import from_bytes, to_bytes
 from farm.values.canon import canonical_json
 from farm.values.errors import DataError, OtherFormat, SpecError
+from tests.study.rows import cell_keys, cells_of
 from tests.study.support import TICKERS, cross, made_up_rows, planned, sample_store, without_params
 
 
@@ -25,7 +26,7 @@ def cells(spec: dict, store) -> dict:
     """Return (parameters, instrument) -> cell key."""
     study = planned(spec, store)
     names = itertools.product((study.params_text(trial) for trial in range(study.trials)), study.cell_instruments)
-    return dict(zip(names, study.keys, strict=True))
+    return dict(zip(names, cell_keys(study), strict=True))
 
 
 def more_bars(symbols: tuple[str, ...], day: str) -> pa.Table:
@@ -81,13 +82,13 @@ class TestKeys:
         of_read = hashlib.sha256(canonical_json(parts)).digest()
         of_trial = hashlib.sha256(b'{"fast":10,"slow":30}').digest()
         assert parts == study.read_parts(read)
-        assert hashlib.sha256(of_read + of_trial).digest() == study.cell_key(4, 2) == study.keys[4 * 5 + 2]
+        assert hashlib.sha256(of_read + of_trial).digest() == study.cell_key(4, 2) == cell_keys(study)[4 * 5 + 2]
         reads = study.axes.read[study.round.history[4]].tobytes()
         assert hashlib.sha256(of_trial + reads).hexdigest() == study.trial_key(4)
 
     def test_keys_are_distinct(self) -> None:
         study = planned(cross(), sample_store())
-        assert len(set(study.keys)) == study.cells
+        assert len(set(cell_keys(study))) == study.cells
 
     @pytest.mark.parametrize("each", [True, False])
     @pytest.mark.parametrize("indicator", ["sma", "ema"])
@@ -153,7 +154,7 @@ class TestBlocks:
         study = planned(cross(), store)
         assert study.blocks == planned(cross(), store).blocks
         assert to_bytes(study) == to_bytes(planned(cross(), store))
-        covered = sorted(cell for block in study.blocks for cell in study.cells_of(block))
+        covered = sorted(cell for block in study.blocks for cell in cells_of(study, block))
         assert covered == list(range(study.cells))
         assert all(sum(block.needs.values()) > 0 for block in study.blocks)
 
@@ -162,7 +163,7 @@ class TestBlocks:
         data = to_bytes(study)
         again = from_bytes(data, "key")
         assert to_bytes(again) == data
-        assert (again.id, again.keys, again.spec) == (study.id, study.keys, study.spec)
+        assert (again.id, cell_keys(again), again.spec) == (study.id, cell_keys(study), study.spec)
         assert again.blocks == study.blocks and again.coverage == study.coverage
 
     def test_a_damaged_record_is_named(self) -> None:

@@ -23,6 +23,7 @@ from farm.values.errors import SpecError, UsageError
 from farm.values.settings import CacheSettings, FarmSettings
 from farm.work import context
 from farm.work.run import Outcome
+from tests.study.rows import cell_keys
 from tests.study.support import cross
 
 SPEC = cross(fast=(5, 10, 5), slow=(20, 30, 10), start="2003-01-02", end="2005-12-30", indicator="ema")
@@ -124,7 +125,7 @@ USES: dict[str, Use] = {
     "plan": lambda settings, outcome, folder: api.plan(cross(fast=(7, 7), slow=(9, 9)), settings),
     "run": lambda settings, outcome, folder: api.run(SPEC, settings, fresh=True, threads=2),
     "report": lambda settings, outcome, folder: api.report(outcome.study.id, settings, folder / "report.html"),
-    "explain": lambda settings, outcome, folder: api.explain(outcome.study.keys[12].hex(), settings),
+    "explain": lambda settings, outcome, folder: api.explain(cell_keys(outcome.study)[12].hex(), settings),
     "worker": lambda settings, outcome, folder: farm_runner(api.store_of(settings), settings),
 }
 
@@ -180,5 +181,5 @@ def test_a_process_reads_what_cannot_change_once(
     assert len(set(unchanging)) == len(unchanging)
     read.clear()
     assert api.run(SPEC, settings).stats.cells_reused == outcome.study.cells
-    assert api.explain(outcome.study.keys[0].hex(), settings)
+    assert api.explain(cell_keys(outcome.study)[0].hex(), settings)
     assert {key.partition("/")[0] for key in read} == {"refs", "studies", "results"}

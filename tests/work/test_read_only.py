@@ -21,6 +21,7 @@ from farm.values.errors import PermissionDenied, StoreError
 from farm.values.settings import FarmSettings
 from farm.work.run import Outcome
 from tests.cli.support import Console, listing, refused, write_spec
+from tests.study.rows import cell_keys
 from tests.study.support import cross
 
 T = TypeVar("T")
@@ -92,7 +93,7 @@ def test_a_finished_study_is_looked_at(
     assert api.plan(SPEC, settings).cells_missing == 0
     assert api.results(SPEC, settings).document()["trials"] == outcome.document()["trials"]
     assert api.report(SPEC, settings, tmp_path / "report.html")
-    assert api.explain(outcome.study.keys[0].hex(), settings)["study"] == outcome.study.id
+    assert api.explain(cell_keys(outcome.study)[0].hex(), settings)["study"] == outcome.study.id
     assert api.status(settings)["studies"][0]["cells"] == {"total": 20, "done": 20}
     assert api.ingest_sample(settings).rows_added == 0
     assert sealed.tried == ()

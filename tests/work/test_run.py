@@ -26,6 +26,7 @@ from farm.store.base import Store
 from farm.values.errors import CapacityError, DataError, Interrupted, ResultConflict, SpecError, UsageError
 from farm.work.progress import ProgressEvent
 from farm.work.run import BlockReport, BlockRunner, open_study, plan, run_in_process, submit
+from tests.study.rows import cells_of
 from tests.study.support import (
     TICKERS,
     copy_store,
@@ -293,7 +294,7 @@ class TestRecompute:
         ledger = segment.ledger.copy()
         ledger[0, 0] ^= 1
         put_over(store, study, block_name(study.name, 0), replace(segment, ledger=ledger))
-        trial, position = divmod(study.cells_of(study.blocks[0])[0], 5)
+        trial, position = divmod(cells_of(study, study.blocks[0])[0], 5)
         with pytest.raises(ResultConflict, match=rf"trial {trial} .*computed again, the cell gives"):
             BlockRunner(store, cache=ColumnCache(1 << 28)).recompute(study, trial, position)
 

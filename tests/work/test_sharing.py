@@ -17,8 +17,8 @@ from farm.shard.sample import sample_bars
 from farm.store.base import Store
 from farm.store.wrap import Around
 from farm.values.settings import CacheSettings
-from farm.work import run
-from farm.work.run import BlockRunner, SubmittedStudy, submit
+from farm.work import run, submit
+from farm.work.run import BlockRunner, SubmittedStudy
 from tests.study.support import cross, sample_store
 
 WAIT_S = 60.0
@@ -50,7 +50,7 @@ class Gate(Around):
 
 def submitted(store: Store, **changes: Any) -> SubmittedStudy:
     """Return a stored study; planning it has warmed nobody's cache."""
-    return submit(cross(**changes), store, cache=ColumnCache(1 << 28))
+    return submit.submit(cross(**changes), store, cache=ColumnCache(1 << 28))
 
 
 def two_datasets() -> Store:
@@ -148,7 +148,7 @@ def test_a_study_is_parsed_and_compiled_once(monkeypatch: pytest.MonkeyPatch) ->
     made = dict.fromkeys(("load_study", "compile_study", "Dataset"), 0)
 
     def counted(name: str) -> Any:
-        original = getattr(run, name)
+        original = getattr(submit, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             made[name] += 1
@@ -158,7 +158,9 @@ def test_a_study_is_parsed_and_compiled_once(monkeypatch: pytest.MonkeyPatch) ->
 
     store = sample_store()
     for name in made:
-        monkeypatch.setattr(run, name, counted(name))
+        call = counted(name)
+        for module in (run, submit):
+            monkeypatch.setattr(module, name, call)
     outcome = run.run_in_process(cross(), store, cache=ColumnCache(1 << 28))
     assert outcome.study.trials == 9
     assert made == {"load_study": 1, "compile_study": 1, "Dataset": 1}
