@@ -82,6 +82,6 @@ def _decoding(dataset: Dataset, repeats: int) -> Row:
                 seconds[threads].append(time.perf_counter() - begun)
         return seconds[1][-1] / seconds[2][-1]
 
-    values = repeat(ratio, max(repeats, 9))
+    values = repeat(ratio, repeats)
     shown = {f"{threads} threads": microseconds(statistics.median(all_)) for threads, all_ in seconds.items()}
     return Row("decoding on two threads over one", "x", 1.6, True, values, shown)

@@ -129,12 +129,12 @@ def recovery(settings: FarmSettings, repeats: int) -> Row:
         inbox = Inbox(LocalStore(Path(folder)))
         recorded(inbox, 100_000)
         values = repeat(lambda: seconds_of(lambda: inbox.attempts("s", "n1")), repeats)
-    return Row("recovery, 1e5 attempts", "s", 10, False, values, note="2,000 segments of 100 records")
+    return Row("recovery, 1e5 attempts", "s", 10, False, values, {"segments": "2,000 of 100 records"})
 
 
 def recording(settings: FarmSettings, repeats: int) -> Row:
     """A scheduler records attempts and ends of one study, as many as come while a write of 20 ms is under way."""
-    return Row("attempts recorded", "/s", 2000, True, repeat(_recorded_per_s, repeats), note="a write takes 20 ms")
+    return Row("attempts recorded", "/s", 2000, True, repeat(_recorded_per_s, repeats), {"a write takes": "20 ms"})
 
 
 def _recorded_per_s(attempts: int = 4000) -> float:
