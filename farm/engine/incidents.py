@@ -67,14 +67,13 @@ def silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str,
     return {name: count for name, count in found.items() if count}
 
 
-def silent_trials(market: Market, rules: Sequence[RulesColumns], signals: Sequence[Sequence[TrialSignals]]) -> I64:
+def silent_trials(rules: Sequence[RulesColumns], signals: Sequence[Sequence[TrialSignals]]) -> I64:
     """Return how many entry conditions of each trial were never known, and never true, where there are such: (2, t)."""
     found = np.zeros((len(SILENT), len(rules[0].side)), np.int64)
     for columns, group in zip(rules, signals, strict=True):
         is_both = columns.side == SIDES.index("both")
         for one in group:
-            day = market.series[one.instrument].day
-            if day.size and int(day[-1]) >= market.start_day:
+            if one.has_bars:
                 said = _ever(one.enter)
                 said |= is_both & _ever(one.enter_short)
                 found[0] += ~said & ~one.is_enter_known

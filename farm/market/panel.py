@@ -75,6 +75,44 @@ class InstrumentSeries:
         """Number of bars."""
         return int(self.day.shape[0])
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Its id, as one of ``Alike``."""
+        return (self.id,)
+
+    def column(self, name: str) -> Any:
+        """Return a bar column (1, n)."""
+        return getattr(self, name).reshape(1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Instruments whose bars stand on the same days (n,), at these positions of a panel, ascending.
+
+    Prices of all have the same scale, and a bar column has gaps in all of them or in none: what is asked of one is
+    asked of each.
+    """
+
+    panel: Panel
+    positions: tuple[int, ...]
+    day: I32
+    price_scale: int
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the instruments."""
+        return tuple(self.panel.instruments[position].id for position in self.positions)
+
+    def column(self, name: str) -> Any:
+        """Return a bar column of all (g, n), or (g, 0) if it was not loaded."""
+        column, start, count = getattr(self.panel, name), self.panel.start, len(self.positions)
+        if not column.shape[0]:
+            return column.reshape(1, 0).repeat(count, axis=0)
+        first, last = self.positions[0], self.positions[-1]
+        if last - first + 1 == count:
+            return column[int(start[first]) : int(start[last + 1])].reshape(count, -1)
+        return np.stack([column[int(start[at]) : int(start[at + 1])] for at in self.positions])
+
 
 @dataclass(frozen=True, eq=False)
 class Market:
@@ -150,6 +188,25 @@ class Panel:
     def index(self) -> Mapping[str, int]:
         """The position of each instrument, by id."""
         return MappingProxyType({one.id: position for position, one in enumerate(self.instruments)})
+
+    def alike(self, positions: Sequence[int]) -> list[Alike]:
+        """Return the instruments at these positions, ascending, in groups of those that can be asked at once."""
+        owner = self.start[:-1]
+        gaps = [
+            np.isnan(np.add.reduceat(column, owner[self.start[1:] > owner]))
+            for column in (self.open, self.high, self.low, self.close, self.volume)
+            if column.shape[0]
+        ]
+        has_bars = np.cumsum(self.start[1:] > owner) - 1
+        found: dict[tuple[object, ...], list[int]] = {}
+        for at in positions:
+            day = self.day[int(self.start[at]) : int(self.start[at + 1])]
+            what = [bool(column[has_bars[at]]) for column in gaps] if day.shape[0] else []
+            found.setdefault((int(self.price_scale[at]), day.tobytes(), *what), []).append(at)
+        return [
+            Alike(self, tuple(group), self.day[int(self.start[group[0]]) : int(self.start[group[0] + 1])], int(key[0]))
+            for key, group in found.items()
+        ]
 
     def series(self, position: int) -> InstrumentSeries:
         """Return the series of one instrument: slices, nothing is copied."""

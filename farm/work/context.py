@@ -273,7 +273,7 @@ class StudyContext:
         signals = evaluate_trials(self._compiled, table, shared.market, subject, self._memory.series)
         rules = self._compiled.rules(table)
         rows = trial_rows(self._compiled.sleeves, rules, signals, shared.stage, self.spec.run)
-        return rows, silent_trials(shared.market, rules, signals)
+        return rows, silent_trials(rules, signals)
 
     @property
     def assumptions(self) -> tuple[str, ...]:

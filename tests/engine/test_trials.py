@@ -133,6 +133,7 @@ def _side_by_side(ones: list[Signals]) -> TrialSignals:
     first = ones[0]
     return TrialSignals(
         instrument=first.instrument,
+        has_bars=True,
         enter=mask("enter"), exit=mask("exit"), enter_short=mask("enter_short"), exit_short=mask("exit_short"),
         add=None if first.add is None else mask("add"),
         prefer=None if first.prefer is None else number(lambda one: one.prefer),
