@@ -89,8 +89,8 @@ class InstrumentSeries:
 class Alike:
     """Instruments whose bars stand on the same days (n,), at these positions of a panel, ascending.
 
-    Prices of all have the same scale, and a bar column has gaps in all of them or in none: what is asked of one is
-    asked of each.
+    All have the same calendar, lot, multiplier and scale of prices, and a bar column has gaps in all of them or in
+    none: what is asked of one is asked of each.
     """
 
     panel: Panel
@@ -190,23 +190,28 @@ class Panel:
         return MappingProxyType({one.id: position for position, one in enumerate(self.instruments)})
 
     def alike(self, positions: Sequence[int]) -> list[Alike]:
-        """Return the instruments at these positions, ascending, in groups of those that can be asked at once."""
-        owner = self.start[:-1]
-        gaps = [
-            np.isnan(np.add.reduceat(column, owner[self.start[1:] > owner]))
-            for column in (self.open, self.high, self.low, self.close, self.volume)
-            if column.shape[0]
-        ]
-        has_bars = np.cumsum(self.start[1:] > owner) - 1
+        """Return the instruments at these positions, ascending, in groups of those that are alike."""
         found: dict[tuple[object, ...], list[int]] = {}
         for at in positions:
-            day = self.day[int(self.start[at]) : int(self.start[at + 1])]
-            what = [bool(column[has_bars[at]]) for column in gaps] if day.shape[0] else []
-            found.setdefault((int(self.price_scale[at]), day.tobytes(), *what), []).append(at)
+            one, day = self.instruments[at], self._days(at)
+            terms = one.calendar, one.lot_micro, one.multiplier, int(self.price_scale[at]), int(self._gaps[at])
+            found.setdefault((*terms, day.tobytes()), []).append(at)
         return [
-            Alike(self, tuple(group), self.day[int(self.start[group[0]]) : int(self.start[group[0] + 1])], int(key[0]))
-            for key, group in found.items()
+            Alike(self, tuple(group), self._days(group[0]), int(self.price_scale[group[0]])) for group in found.values()
         ]
+
+    def _days(self, position: int) -> I32:
+        return self.day[int(self.start[position]) : int(self.start[position + 1])]
+
+    @cached_property
+    def _gaps(self) -> I64:
+        """A bit for each bar column in which an instrument has gaps, (s,)."""
+        has_bars = self.start[1:] > self.start[:-1]
+        gaps = np.zeros(has_bars.shape[0], np.int64)
+        for bit, column in enumerate((self.open, self.high, self.low, self.close, self.volume)):
+            if column.shape[0]:
+                gaps[has_bars] |= np.isnan(np.add.reduceat(column, self.start[:-1][has_bars])).astype(np.int64) << bit
+        return gaps
 
     def series(self, position: int) -> InstrumentSeries:
         """Return the series of one instrument: slices, nothing is copied."""

@@ -36,8 +36,10 @@ _FOLDED = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divi
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """Rows of numbers, and which of them belongs to each request (or ask): values (g k, n), row (q,). ``width``: k, or 0
-    where the rows of all instruments are the same: (k, n)."""
+    """Rows of numbers, and which of them belongs to each request (or ask): values (g k, n), row (q,).
+
+    ``width``: k, or 0 where the rows of all instruments are the same: (k, n).
+    """
 
     values: F64
     row: I64
@@ -46,8 +48,8 @@ class Numbers:
 
 @dataclass(frozen=True, eq=False)
 class Truths:
-    """Rows of truths, and which of them belongs to each request (or ask): value, known (g k, w), row (q,). ``width``: as
-    in ``Numbers``."""
+    """Rows of truths, and which of them belongs to each request (or ask): value, known (g k, w), row (q,). ``width``:
+    as in ``Numbers``."""
 
     value: U64
     known: U64
@@ -190,7 +192,8 @@ class Answers:
             if wanted.node.args and not wanted.node.names:
                 name = ("rows", *self._demand.name(wanted), *wanted.bars.whole)
                 entry = self._demand.store.get(name, lambda: _kept(self._make_truths(wanted)))
-                found = Truths(*entry.arrays, entry.extra)
+                value, known, row = entry.arrays
+                found = Truths(value, known, row, entry.extra)
             else:
                 found = self._make_truths(wanted)
             self._truths[wanted] = found

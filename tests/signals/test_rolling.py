@@ -98,7 +98,11 @@ def test_tick_sums_of_many_rows_equal_their_twin(values: list[int], factors: lis
     num[0] = den[0] = 1.0
     made = []
     for kernels in (plain, rolling):
-        sums, off, is_whole = np.empty((3, bars + 1), np.int64), np.empty((3, bars + 1), np.int64), np.empty(3, np.uint8)
+        sums, off, is_whole = (
+            np.empty((3, bars + 1), np.int64),
+            np.empty((3, bars + 1), np.int64),
+            np.empty(3, np.uint8),
+        )
         kernels.tick_sums(x, num, den, 100.0, sums, off, is_whole)
         made.append([sums.tolist(), off.tolist(), is_whole.tolist()])
     assert made[0] == made[1] and made[0][2][0] == 1
