@@ -1,7 +1,7 @@
 """Evaluating the trials of a study over a market: expressions to signals per sleeve, instrument and trial.
 
     evaluate_trials   all trials of a table on one subject: rows, and the row of each trial
-    evaluate_alike    the same of many instruments at once, each traded alone, whose bars stand on the same days
+    evaluate_alike    the same of many instruments at once, each traded alone, that are alike
     evaluate          one program: its signals bar by bar, and where its recursive indicators began
 
 All ask ``demand.py`` which values are needed, and ``rows.py`` for them. Trials that say the same share a row; a trial
@@ -29,8 +29,6 @@ from farm.signals.store import SeriesStore
 from farm.spec.table import ParamTable
 from farm.values.arrays import BOOL, F64, I32, I64, U8, U64, readonly
 from farm.values.units import iso
-
-_ALL_BITS = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +61,8 @@ class TrialSignals:
     Conditions that the sleeve lacks are never true; ``add``, ``prefer`` and ``limit`` are None then. is_enter_known
     (t,): at some bar of the run it is known whether to enter, long or short. has_bars: it has a bar in the run.
 
-    Of g instruments that are each traded alone: row_of and is_enter_known are (g, t), and ``instrument`` is 0.
+    Of g instruments that are each traded alone: row_of and is_enter_known are (g, t), rows are as long as those of the
+    one with the most bars, and ``instrument`` is 0.
     """
 
     instrument: int
@@ -151,13 +150,25 @@ def evaluate_alike(
 ) -> tuple[TrialSignals, ...]:
     """Return the signals of all trials of ``table`` on each of these instruments, sleeve by sleeve.
 
-    No sleeve looks at a fixed instrument. Errors: DataError for a bar column that was not loaded.
+    No sleeve looks at a fixed instrument; if one ``looks_at_days``, these are the same.
+    Errors: DataError for a bar column that was not loaded.
     """
     demand = Demand(alike.panel, alike, program.run.warmup, table, store)
     asked = [_ask(demand, sleeve) for sleeve in program.sleeves]
     demand.close()
     answers = Answers(demand)
     return tuple(one.signals(answers) for one in asked)
+
+
+def looks_at_days(program: StudyProgram, table: ParamTable) -> bool:
+    """Whether the days of bars decide what some trial says, besides how many of them are before the run."""
+
+    def looks(node: Node) -> bool:
+        return (
+            node.is_recursive or (node.is_truth and not node.args and node.op != "truth") or any(map(looks, node.args))
+        )
+
+    return any(looks(node) for node, _ in program.nodes(table))
 
 
 def evaluate(program: Program, market: Market, store: SeriesStore) -> tuple[tuple[Signals, ...], ...]:
@@ -277,22 +288,20 @@ class _Asked:
     def _mask(self, answers: Answers, root: _Root) -> MaskRows:
         """Return the rows of a condition, without what is before the run."""
         found, row_of = self._side_by_side([(answers.truths(part), trials) for part, trials in root])
-        word, bit = divmod(self.host.start, 64)
-        bits = np.concatenate(found, axis=1) if found else np.zeros((1, 1, self.host.words), np.uint64)
-        bits = bits.reshape(math.prod(bits.shape[:2]), self.host.words)
-        bits[:, :word] = 0
-        bits[:, word : word + 1] &= _ALL_BITS << np.uint64(bit)
-        return MaskRows(readonly(bits), row_of)
+        words = self.host.words
+        bits = np.concatenate(found, axis=1) if found else np.zeros((self.host.count, 1, words), np.uint64)
+        bits &= self.host.in_run[:, None]
+        return MaskRows(readonly(bits.reshape(math.prod(bits.shape[:2]), words)), row_of)
 
     def _is_known(self, answers: Answers, root: _Root) -> BOOL:
         """Return (g, t) whether a condition is known at some bar of the run."""
         is_known = np.zeros((self.host.count, self.trials), np.bool_)
-        word, bit = divmod(self.host.start, 64)
         for part, trials in root:
             truths = answers.truths(part)
-            some: U64 = np.bitwise_or.reduce(truths.known[:, word + 1 :], axis=1)
-            some |= truths.known[:, word] & (_ALL_BITS << np.uint64(bit))
-            is_known[:, trials] = (some != 0).reshape(-1, truths.width or some.shape[0])[:, truths.row]
+            width = truths.width or truths.known.shape[0]
+            known = truths.known.reshape(truths.known.shape[0] // width, width, self.host.words)
+            some: BOOL = np.bitwise_or.reduce(known & self.host.in_run[:, None], axis=2) != 0
+            is_known[:, trials] = some[:, truths.row]
         return is_known
 
     def _numbers(self, answers: Answers, root: _Root) -> NumberRows:

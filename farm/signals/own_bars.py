@@ -45,8 +45,10 @@ def find_series(market: Market, ticker: str, place: str) -> int:
 
 
 class OwnBars:
-    """The bars of one instrument, or of ``count`` that have the same days. ``start``: their first bar of the run;
-    ``words``: of a mask over them."""
+    """The bars of one instrument, or of ``count`` that are alike; where a day matters, they stand on the same days.
+
+    ``start``: their first bar of the run; ``rows``: bars of the one with the most, ``words``: of a mask over them.
+    """
 
     def __init__(
         self, market: Market | Panel, bars: InstrumentSeries | Alike, warmup: Warmup, store: SeriesStore
@@ -65,6 +67,14 @@ class OwnBars:
         """The key of arrays that cover all loaded bars."""
         self._asof: dict[tuple[str, ...], I64] = {}
         self._columns: dict[str, F64] = {}
+
+    @cached_property
+    def in_run(self) -> U64:
+        """Return masks over the bars that are in the run: (g, w), or (1, w) for all."""
+        ends = np.unique(self.bars.count) if np.ptp(self.bars.count) == 0 else self.bars.count
+        bar = np.arange(64 * self.words)
+        flags = (bar >= self.start) & (bar < ends[:, None])
+        return np.packbits(flags, axis=1, bitorder="little").view("<u8").astype(np.uint64)
 
     # Columns (g, n).
 

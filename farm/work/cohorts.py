@@ -1,8 +1,8 @@
 """Subjects of a block that run together: what they share is made once, and one kernel call runs all trials on them.
 
-Instruments that are each traded alone, whose bars stand on the same days and which differ in nothing but these, are
-asked for their signals at once too. A universe is a cohort of one, and so is an instrument beside which fixed ones are
-looked at. What a cell gives does not depend on the cells beside it.
+Instruments that are each traded alone, and differ in nothing but the numbers in their bars, are asked for their signals
+at once too. A universe is a cohort of one, and so is an instrument beside which fixed ones are looked at. What a cell
+gives does not depend on the cells beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from farm.kernels.trials import TrialRows
 from farm.market.panel import Alike
 from farm.market.tape import Tape
 from farm.results.record import Header, session_days
-from farm.signals.evaluate import TrialSignals, evaluate_alike, evaluate_trials
+from farm.signals.evaluate import TrialSignals, evaluate_alike, evaluate_trials, looks_at_days
 from farm.spec.table import ParamTable
 from farm.values.arrays import I64
 from farm.work.context import CellMarket, StudyContext
@@ -44,6 +44,7 @@ class BlockTrials:
         self._positions = positions
         self._table: ParamTable = context.study.table.take(trials)
         compiled = context.compiled
+        self._same_days = looks_at_days(compiled, self._table)
         self._rules = TrialRules(compiled.sleeves, compiled.rules(self._table), context.spec.run)
 
     def parts(self) -> Iterator[tuple[int, ...]]:
@@ -84,7 +85,7 @@ class BlockTrials:
                 headers=tuple(Header(cash, days, names, (name,)) for name in alike.ids),
                 doubtful_splits=found.doubtful_splits[list(alike.positions)],
             )
-            for alike in panel.alike(sorted(at))
+            for alike in panel.alike(sorted(at), same_days=self._same_days)
         ]
 
     def _alone(self, column: int) -> Cohort:

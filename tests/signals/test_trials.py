@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 
 from farm.market.panel import Market
 from farm.program.template import compile_study
-from farm.signals.evaluate import MaskRows, NumberRows, Signals, TrialSignals, evaluate, evaluate_alike, evaluate_trials
+from farm.signals.evaluate import (
+    MaskRows,
+    NumberRows,
+    Signals,
+    TrialSignals,
+    evaluate,
+    evaluate_alike,
+    evaluate_trials,
+    looks_at_days,
+)
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.table import ParamTable
@@ -88,15 +97,18 @@ def test_instruments_that_are_alike_are_asked_at_once(
     first = market.series[0]
     random = np.random.default_rng(seed)
     series = []
-    for at in range(data.draw(st.integers(1, 4))):
-        other = {name: getattr(first, name) for name in BAR_PRICES}
-        other = {name: column * random.integers(90, 110, column.shape[0]) / 100.0 for name, column in other.items()}
-        factors = ("factor", "factor_num", "factor_den", "factor_tr") if data.draw(st.booleans()) else ()
-        ones = {name: np.ones(first.rows) for name in factors}
-        series.append(dataclasses.replace(first, id=f"I{at}", symbol=f"S{at}", **other, **ones))
+    for at in range(data.draw(st.integers(1, 5))):
+        bars = {name: getattr(first, name) for name in BAR_COLUMNS}
+        for name in BAR_PRICES:
+            bars[name] = bars[name] * random.integers(90, 110, first.rows) / 100.0
+        if data.draw(st.booleans()):
+            bars |= {name: np.ones(first.rows) for name in BAR_FACTORS}
+        begin, end = data.draw(st.sampled_from((0, 0, 10, 50, 70))), data.draw(st.sampled_from((0, 0, 5, 40)))
+        bars = {name: column[begin : first.rows - end] for name, column in bars.items()}
+        series.append(dataclasses.replace(first, id=f"I{at}", symbol=f"S{at}", **bars))
     market = dataclasses.replace(market, series=tuple(series), index={one.id: at for at, one in enumerate(series)})
     panel = panel_of(market)
-    groups = panel.alike(range(len(series)))
+    groups = panel.alike(range(len(series)), same_days=looks_at_days(program, table))
     assert sorted(at for group in groups for at in group.positions) == list(range(len(series)))
     for group in groups:
         together = evaluate_alike(program, table, group, SeriesStore(1 << 24))
@@ -106,10 +118,17 @@ def test_instruments_that_are_alike_are_asked_at_once(
                 assert np.array_equal(many.is_enter_known[at], one.is_enter_known) and many.has_bars == one.has_bars
                 for trial in range(table.trials):
                     pairs = zip(rows_of(of_instrument(many, at), trial), rows_of(one, trial), strict=True)
-                    assert all(same(a, b) for a, b in pairs)
+                    assert all(same(a[: b.shape[0]], b) and not is_set(a[b.shape[0] :]) for a, b in pairs)
 
 
 BAR_PRICES = ("open", "high", "low", "close", "volume")
+BAR_FACTORS = ("factor", "factor_num", "factor_den", "factor_tr")
+BAR_COLUMNS = ("day", "open_ts", "close_ts", *BAR_PRICES, "open_ticks", "close_ticks", *BAR_FACTORS)
+
+
+def is_set(rest: Array) -> bool:
+    """Whether a bit is set in words behind the last bar of an instrument."""
+    return rest.dtype == np.uint64 and bool(rest.any())
 
 
 def of_instrument(many: TrialSignals, at: int) -> TrialSignals:
