@@ -150,7 +150,7 @@ class Simulator:
             if status == records.DONE:
                 return state
             if status == records.OVERFLOW:
-                raise overflow(self.tape, state.tables)
+                raise overflow(self.tape.tables.instants, state.tables)
             state.tables = grown(state.tables)
 
     def finish(self, state: RunState) -> Run:

@@ -67,22 +67,23 @@ def silent(market: Market, signals: Sequence[Sequence[Signals]]) -> Mapping[str,
     return {name: count for name, count in found.items() if count}
 
 
-def silent_trials(market: Market, rules: Sequence[RulesColumns], signals: Sequence[Sequence[TrialSignals]]) -> I64:
-    """Return how many entry conditions of each trial were never known, and never true, where there are such: (2, t)."""
-    found = np.zeros((len(SILENT), len(rules[0].side)), np.int64)
+def silent_trials(rules: Sequence[RulesColumns], signals: Sequence[Sequence[TrialSignals]], subjects: int) -> I64:
+    """Return how many entry conditions of each trial were never known, and never true, where there are such: (2, t, g)
+    on ``subjects`` subjects."""
+    found = np.zeros((len(SILENT), subjects, len(rules[0].side)), np.int64)
     for columns, group in zip(rules, signals, strict=True):
         is_both = columns.side == SIDES.index("both")
         for one in group:
-            day = market.series[one.instrument].day
-            if day.size and int(day[-1]) >= market.start_day:
+            if one.has_bars:
                 said = _ever(one.enter)
-                said |= is_both & _ever(one.enter_short)
+                if is_both.any():
+                    said |= is_both & _ever(one.enter_short)
                 found[0] += ~said & ~one.is_enter_known
                 found[1] += ~said & one.is_enter_known
-    return found
+    return found.transpose(0, 2, 1)
 
 
 def _ever(mask: MaskRows) -> BOOL:
-    """Whether a condition is true at some bar, (t,)."""
+    """Whether a condition is true at some bar, (t,) or (g, t)."""
     ever: BOOL = np.bitwise_or.reduce(mask.bits, axis=1) != 0
     return ever[mask.row_of]

@@ -10,8 +10,6 @@ import numpy as np
 
 from farm.kernels import records
 from farm.kernels.records import Table
-from farm.market.panel import InstrumentSeries
-from farm.market.tape import Tape
 from farm.program.program import Program, Size
 from farm.program.template import SIZE_MODES, RulesColumns, SizeColumns, StopColumns
 from farm.spec.grammar import SIDES
@@ -58,9 +56,20 @@ def account_table(run: RunSpec) -> Table:
     return _rows(records.ACCOUNT, [rules])
 
 
-def asset_table(run: RunSpec, tape: Tape) -> Table:
-    """Return the traded instruments (k,) of a tape under the rules of a run; positions are not in it yet."""
-    series = [tape.market.series[index] for index in tape.traded]
+class Listing(Protocol):
+    """What is asked of a traded instrument, whether its bars are at hand or not."""
+
+    @property
+    def calendar(self) -> str: ...
+    @property
+    def lot_micro(self) -> int: ...
+    @property
+    def multiplier(self) -> int: ...
+
+
+def asset_table(run: RunSpec, series: Sequence[Listing], calendars: Sequence[str]) -> Table:
+    """Return traded instruments (k,) under the rules of a run, ``calendars`` as on their tape; positions are not in it
+    yet."""
     assets = np.zeros(len(series), records.ASSET)
     lot = np.array([lot_micro(run, one) for one in series], np.float64)
     slip = run.exec.slip_bps / 1e4
@@ -73,7 +82,7 @@ def asset_table(run: RunSpec, tape: Tape) -> Table:
     assets["bps"] = run.costs.bps / 1e4
     assets["per_share"] = run.costs.per_share
     assets["per_order"] = run.costs.per_order
-    assets["calendar"] = [tape.calendars.index(one.calendar) for one in series]
+    assets["calendar"] = [calendars.index(one.calendar) for one in series]
     assets["fee_min"] = round(run.costs.min * 1e6)
     return assets
 
@@ -126,7 +135,7 @@ def position_table(
     run: RunSpec,
     columns: Sequence[RulesColumns],
     held: Sequence[tuple[int, int]],
-    series: Sequence[InstrumentSeries],
+    series: Sequence[Listing],
 ) -> Table:
     """Return the positions, flat, trial by trial (t n,): ``held`` says sleeve and asset of each, ``series`` are those
     of the assets."""
@@ -164,7 +173,7 @@ def number_rows(sleeves: Sequence[Sleeve]) -> int:
     return 1 + last if is_used else 0
 
 
-def lot_micro(run: RunSpec, series: InstrumentSeries) -> int:
+def lot_micro(run: RunSpec, series: Listing) -> int:
     """Millionths of a share that make a lot."""
     return series.lot_micro if run.lot == "whole" else 1
 

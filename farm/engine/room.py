@@ -32,7 +32,8 @@ class RecordRoom:
     def assets(self, tape: Tape, run: RunSpec) -> Table:
         """Return the table of assets of a tape under the rules of a run, a copy of its own."""
         if self._assets is None or self._assets[0] is not tape or self._assets[1] is not run:
-            self._assets = tape, run, asset_table(run, tape)
+            series = [tape.market.series[index] for index in tape.traded]
+            self._assets = tape, run, asset_table(run, series, tape.calendars)
         return self._assets[2].copy()
 
     def take(self, name: str, rows: int) -> Table:
@@ -60,9 +61,9 @@ def grown(state: Tables) -> Tables:
     return state._replace(**wider)
 
 
-def overflow(tape: Tape, state: Tables) -> CapacityError:
-    """Return the error of a run that stands at an instant in which an amount reached 2**53."""
-    ts = int(tape.tables.instants["ts"][int(state.account["next"][0])])
+def overflow(instants: Table, state: Tables) -> CapacityError:
+    """Return the error of a run that stands at one of these instants, in which an amount reached 2**53."""
+    ts = int(instants["ts"][int(state.account["next"][0])])
     return CapacityError(
         "an amount of money or a number of lots reached 2^53",
         place=f"ledger, {iso(ts // NS_PER_DAY)}",

@@ -14,10 +14,10 @@ Exact means, for series on a grid of 10**-scale (domain.md 6.2):
 """
 
 import numpy as np
-from numba import boolean, float64, int64, types, void
+from numba import boolean, float64, int64, types, uint8, void
 
 from farm.kernels.jit import helper, kernel
-from farm.values.arrays import F64, I64
+from farm.values.arrays import F64, I64, U8
 
 GRID_MAX = 2.0**51
 """Ticks below this are found again exactly from the decoded price, and 2048 of them sum below SUM_MAX."""
@@ -29,6 +29,9 @@ F64_IN = types.Array(float64, 1, "C", readonly=True)
 I64_IN = types.Array(int64, 1, "C", readonly=True)
 F64_OUT = float64[::1]
 I64_OUT = int64[::1]
+F64_ROWS = types.Array(float64, 2, "C", readonly=True)
+I64_ROWS_OUT = int64[:, ::1]
+U8_OUT = uint8[::1]
 
 
 @kernel(void(F64_IN, F64_IN, float64, I64_OUT, I64_OUT))
@@ -50,6 +53,19 @@ def grid_sums(x: F64, factor: F64, unit: float, sums: I64, off: I64) -> None:
         )
         sums[t + 1] = sums[t] + (int64(ticks) if is_on else 0)
         off[t + 1] = off[t] + (0 if is_on else 1)
+
+
+@kernel(void(F64_ROWS, F64_ROWS, F64_ROWS, float64, I64_ROWS_OUT, I64_ROWS_OUT, U8_OUT))
+def tick_sums(x: F64, num: F64, den: F64, unit: float, sums: I64, off: I64, is_whole: U8) -> None:
+    """Write ``grid_sums`` of each row, whose factors are ``num / den``; ``is_whole`` (k,): 1 where all are whole."""
+    factor = np.empty(x.shape[1])
+    for r in range(x.shape[0]):
+        whole = True
+        for t in range(x.shape[1]):
+            factor[t] = num[r, t] / den[r, t]
+            whole = whole and factor[t] == np.rint(factor[t])
+        is_whole[r] = whole
+        grid_sums(x[r], factor, unit, sums[r], off[r])
 
 
 @helper

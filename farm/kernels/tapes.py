@@ -56,14 +56,22 @@ def tape_windows(
         while prints > high and open_ts[prints - 1] >= until:
             prints -= 1
         first[k], last[k], last_open[k], fault[k], row[k] = low, high, prints, 0, NONE
+        # Over slices, from 0 on: only such loops become vector operations.
+        opens, closes, last_prices, first_prices = (
+            open_ts[low:high],
+            close_ts[low:high],
+            close[low:high],
+            opened[low:prints],
+        )
         overlaps, no_open, no_close = False, False, False
-        for at in range(low, high):
-            overlaps |= open_ts[at] >= close_ts[at]
-            no_close |= not 0.0 < close[at] < _INFINITY
-        for at in range(low, prints):
-            no_open |= not 0.0 < opened[at] < _INFINITY
-        for at in range(low, high - 1):
-            overlaps |= open_ts[at + 1] < close_ts[at]
+        for at in range(closes.size):
+            overlaps |= opens[at] >= closes[at]
+        for at in range(last_prices.size):
+            no_close |= not (last_prices[at] > 0.0) & (last_prices[at] < _INFINITY)
+        for at in range(first_prices.size):
+            no_open |= not (first_prices[at] > 0.0) & (first_prices[at] < _INFINITY)
+        for at in range(closes.size - 1):
+            overlaps |= opens[at + 1] < closes[at]
         if overlaps:
             fault[k], row[k] = OVERLAP, low
             while open_ts[row[k]] < close_ts[row[k]] and not (

@@ -1,7 +1,8 @@
-"""All trials of one subject in one call: their state laid out, the event loop, the metrics, and the books of some.
+"""All trials of some subjects in one call: their state laid out, the event loop, the metrics, and the books of some.
 
 A trial differs from the next by its rules (rows of SLEEVE, STOP_RULE, POSITION) and by which signals and numbers it
-looks at; everything else is the subject's. ``run_trials`` lays out the state of a trial, carries it over the tape with
+looks at; a subject from the next by its tape, and by the bits and numbers there. Everything else they share.
+``run_trials`` lays out the state of a trial, carries it over the tape with
 ``loop.advance``, measures it with ``buckets.bucket_metrics`` and writes what is kept into the arrays of the block. So a
 trial costs what its bars cost: no object, no array and no call from Python is made for it.
 
@@ -37,8 +38,9 @@ FIRST_COUNT = (records.TALLY.names or ()).index("lapsed")
 COUNTS = len(records.TALLY.names or ()) - FIRST_COUNT
 RUIN, NO_VOLUME, NO_BAR, AT_END, ALL_COUNTS = range(COUNTS, COUNTS + 5)
 """Where the counts stand that are no field of TALLY: after those that are; and how many there are."""
-TRIAL, STEP, PACKED, BROKEN_AT = range(4)
-"""Places in ``at``: the trial at hand; what is done of it; words of ``pack`` in use; the session in error of MOVED."""
+TRIAL, STEP, PACKED, BROKEN_AT, SUBJECT, PLACES = range(6)
+"""Places in ``at``: the trial at hand; what is done of it; words of ``pack`` in use; the session in error of MOVED; the
+subject at hand; and their number."""
 BEGIN, UNDER_WAY, MEASURED = range(3)
 
 _ORDER_WORDS = records.ORDER.itemsize // 8
@@ -51,16 +53,19 @@ _MANTISSA = 0x000FFFFFFFFFFFFF
 _NAN = 0x7FF8000000000000
 
 
-class Subject(NamedTuple):
-    """What all trials on a subject share; only read.
+class Subjects(NamedTuple):
+    """What all trials on g subjects share; only read.
 
-    account (1,), asset (k,), structure (n,): as they are before the first instant. bars_of: rows of the closing bars on
-    the tape, asset by asset; first_bar, bar_count (n,): those of the asset of each position. day (sessions,); benchmark
-    (sessions,) or (0,); stretches (b, 2): the buckets. opens: opening instants of all own bars, asset by asset, up to
-    opens_end (k,); traded (opens + 1,): how many before each have volume. closes: closes of all sessions, calendar by
-    calendar, up to closes_end. ann, rf_p: sessions a year, and the risk-free return of one.
+    spans (g, 5, 2): where the tables of a subject's tape begin and end, in the order of ``TapeTables``. account (1,),
+    asset (k,), structure (n,): as they are before the first instant. bars_of: rows of the closing bars on the tape,
+    asset by asset; first_bar (n,): those of the asset of each position, bar_count (g, n): how many. day (sessions,);
+    benchmark (sessions,) or (0,); stretches (b, 2): the buckets. opens: opening instants of own bars, those of a
+    subject from opens_start (g,) on, asset by asset, up to opens_end (g, k); traded (opens + 1,): how many before each
+    have volume. closes: closes of all sessions, calendar by calendar, up to closes_end. ann, rf_p: sessions a year, and
+    the risk-free return of one.
     """
 
+    spans: I64
     account: Table
     asset: Table
     structure: Table
@@ -71,6 +76,7 @@ class Subject(NamedTuple):
     benchmark: F64
     stretches: I64
     opens: I64
+    opens_start: I64
     opens_end: I64
     traded: I64
     closes: I64
@@ -83,9 +89,9 @@ class TrialRows(NamedTuple):
     """What differs between t trials; only read.
 
     sleeve (t w,), stop (t rules,), position (t n,): the tables of one trial after the other. mask: bits, 64 bars a
-    word, the earlier bar lower; mask_at (t, n, MASKS): the word in which the bars of a signal begin, NONE: it is never
-    true; first_bit (n,): the bit there of the position's first bar on the tape. number: values bar by bar; number_at
-    (t, n, rows): where those of the first bar on the tape stand, NONE: it has none.
+    word, the earlier bar lower; mask_at (g, t, n, MASKS): the word in which the bars of a signal begin, NONE: it is
+    never true; first_bit (g, n): the bit there of the position's first bar on the tape. number: values bar by bar;
+    number_at (g, t, n, rows): where those of the first bar on the tape stand, NONE: it has none.
     """
 
     sleeve: Table
@@ -102,7 +108,7 @@ class Kept(NamedTuple):
     """What is kept of each trial, in the arrays of the block; the last axis is the subject.
 
     values (b, m, t, s): the metrics ``metric`` (m,) of each bucket; equity (t, s): at the end, micro-units; counts
-    (ALL_COUNTS, t, s). proof (t,): 1: pack its books. fields (KINDS, f): words of the published fields in the records
+    (ALL_COUNTS, t, s). proof (t, s): 1: pack its books. fields (KINDS, f): words of the published fields in the records
     of each kind, NONE behind them; prices (KINDS, f): 1 where they are float64; instrument (KINDS,): which of them
     names the asset.
     """
@@ -125,18 +131,19 @@ def _in(dtype: types.Type, dimensions: int = 1) -> Array:
     return Array(dtype, dimensions, "C", readonly=True)
 
 
-_SUBJECT = types.NamedTuple(
-    [_table("account"), _table("asset"), _table("structure"), _in(int64), _in(int64), _in(int64), _in(int32),
-     _in(float64), _in(int64, 2), _in(int64), _in(int64), _in(int64), _in(int64), _in(int64), float64, float64],
-    Subject,
+_SUBJECTS = types.NamedTuple(
+    [_in(int64, 3), _table("account"), _table("asset"), _table("structure"), _in(int64), _in(int64), _in(int64, 2),
+     _in(int32), _in(float64), _in(int64, 2), _in(int64), _in(int64), _in(int64, 2), _in(int64), _in(int64), _in(int64),
+     float64, float64],
+    Subjects,
 )  # type: ignore[no-untyped-call]  # fmt: skip
 _TRIALS = types.NamedTuple(
-    [_table("sleeve"), _table("stop"), _table("position"), _in(uint64), _in(int64, 3), _in(int64), _in(float64),
-     _in(int64, 3)],
+    [_table("sleeve"), _table("stop"), _table("position"), _in(uint64), _in(int64, 4), _in(int64, 2),
+     _in(float64), _in(int64, 4)],
     TrialRows,
 )  # type: ignore[no-untyped-call]  # fmt: skip
 _KEPT = types.NamedTuple(
-    [Array(float64, 4, "C"), _in(int64), Array(int64, 2, "C"), Array(int64, 3, "C"), _in(uint8), _in(int64, 2),
+    [Array(float64, 4, "C"), _in(int64), Array(int64, 2, "C"), Array(int64, 3, "C"), _in(uint8, 2), _in(int64, 2),
      _in(uint8, 2), _in(int64)],
     Kept,
 )  # type: ignore[no-untyped-call]  # fmt: skip
@@ -144,26 +151,57 @@ _KEPT = types.NamedTuple(
 
 @kernel(
     int64(
-        int64, int64, TAPE, _SUBJECT, _TRIALS, STATE, Array(uint8, 2, "C"), Array(float64, 3, "C"),
+        int64, _in(int64), TAPE, _SUBJECTS, _TRIALS, STATE, Array(uint8, 1, "C"), Array(float64, 1, "C"),
         Array(from_dtype(records.BOOKS), 1, "C"), Array(int64, 1, "C"), _KEPT, Array(float64, 2, "C"),
         Array(int64, 1, "C"),
     ),
 )  # fmt: skip
 def run_trials(
-    last: int, s: int, tape: TapeTables, subject: Subject, trials: TrialRows, state: Tables, signals: U8, numbers: F64,
-    books: Table, at: I64, kept: Kept, vectors: F64, pack: I64,
+    last: int, columns: I64, tape: TapeTables, subjects: Subjects, trials: TrialRows, state: Tables, signals: U8,
+    numbers: F64, books: Table, at: I64, kept: Kept, vectors: F64, pack: I64,
 ) -> int:  # fmt: skip
-    """Run the trials [at[TRIAL], ``last``) on the subject in column ``s``; return DONE, ROOM, OVERFLOW, FULL or MOVED.
+    """Run the trials [at[TRIAL], ``last``) on the subject at[SUBJECT], and all ``last`` on each after it.
 
-    Shapes:  as in ``records``, ``Subject``, ``TrialRows`` and ``Kept``; signals (w, bars), numbers (w, rows, bars or
-             0), books (1,), vectors (b, METRICS): scratch; at (4,); pack: any
-             length.
+    Shapes:  as in ``records``, ``Subjects``, ``TrialRows`` and ``Kept``; columns (g,): where in the block each subject
+             stands. Scratch: signals and numbers, as long as ``advance`` needs them for the longest tape; books (1,),
+             vectors (b, METRICS); at (PLACES,); pack: any length.
+    Returns: DONE, ROOM, OVERFLOW, FULL or MOVED.
     Errors:  ROOM: a table of records is too short; grow it and call again. FULL: take the packs, or give a longer one,
-             and call again. OVERFLOW: an amount reached 2**53 in trial at[TRIAL]. MOVED: the equity of a ruined account
-             moves at session at[BROKEN_AT]. In each case all trials before at[TRIAL] are done.
+             and call again. OVERFLOW: an amount reached 2**53 in the trial and on the subject at hand. MOVED: the
+             equity of a ruined account moves at session at[BROKEN_AT]. In each case all before are done.
     """
     b = books[0]
-    loop.open_books(b, tape, signals, numbers, state)
+    sleeves, levels = state.sleeve.shape[0], trials.number_at.shape[3]
+    while at[SUBJECT] < columns.shape[0]:
+        g = at[SUBJECT]
+        span = subjects.spans[g]
+        own = TapeTables(
+            tape.instants[span[0, 0] : span[0, 1]],
+            tape.actions[span[1, 0] : span[1, 1]],
+            tape.bars[span[2, 0] : span[2, 1]],
+            tape.payments[span[3, 0] : span[3, 1]],
+            tape.openings[span[4, 0] : span[4, 1]],
+        )
+        bars = own.bars.shape[0]
+        known = bars if levels > 0 else 0
+        said = signals[: sleeves * bars].reshape((sleeves, bars))
+        values = numbers[: sleeves * max(levels, 1) * known].reshape((sleeves, max(levels, 1), known))
+        loop.open_books(b, own, said, values, state)
+        status = _on_subject(b, g, columns[g], last, own, subjects, trials, state, said, values, books, at, kept,
+                             vectors, pack)  # fmt: skip
+        if status != DONE:
+            return status
+        at[TRIAL] = 0
+        at[SUBJECT] = g + 1
+    return DONE
+
+
+@helper
+def _on_subject(
+    b: Row, g: int, s: int, last: int, tape: TapeTables, subjects: Subjects, trials: TrialRows, state: Tables,
+    signals: U8, numbers: F64, books: Table, at: I64, kept: Kept, vectors: F64, pack: I64,
+) -> int:  # fmt: skip
+    """Run the trials [at[TRIAL], ``last``) on subject ``g``, which stands in column ``s``."""
     instants = tape.instants.shape[0]
     tails = 0
     for m in range(kept.metric.shape[0]):
@@ -172,13 +210,13 @@ def run_trials(
     while at[TRIAL] < last:
         t = at[TRIAL]
         if at[STEP] == BEGIN:
-            _lay_out(b, t, subject, trials, state, signals, numbers)
+            _lay_out(b, g, t, subjects, trials, state, signals, numbers)
             at[STEP] = UNDER_WAY
         if at[STEP] == UNDER_WAY:
             status = loop.advance(instants, tape, signals, numbers, state, books)
             if status != DONE:
                 return status
-            moved = _measure(b, state, subject, tails | kept.proof[t], vectors)
+            moved = _measure(b, state, subjects, tails | kept.proof[t, s], vectors)
             if moved >= 0:
                 at[BROKEN_AT] = moved
                 return MOVED
@@ -190,9 +228,9 @@ def run_trials(
                 kept.counts[c, t, s] = tables.word(b.tally, FIRST_COUNT + c).row
             kept.counts[RUIN, t, s] = 1 if tables.account(b).ruin != 0 else 0
             if kept.counts[0, t, s] > 0:
-                _why_lapsed(b, s, t, subject, kept.counts)
+                _why_lapsed(b, g, s, t, subjects, kept.counts)
             at[STEP] = MEASURED
-        if kept.proof[t] == 1:
+        if kept.proof[t, s] == 1:
             if _pack_words(b, state) > pack.shape[0] - at[PACKED]:
                 return FULL
             at[PACKED] = _pack(b, state, vectors[0], kept, pack, at[PACKED])
@@ -202,17 +240,19 @@ def run_trials(
 
 
 @helper
-def _lay_out(b: Row, t: int, subject: Subject, trials: TrialRows, state: Tables, signals: U8, numbers: F64) -> None:
-    """Write the state of trial ``t`` before the first instant, and what its bars say."""
-    state.account[0] = subject.account[0]
+def _lay_out(
+    b: Row, g: int, t: int, subjects: Subjects, trials: TrialRows, state: Tables, signals: U8, numbers: F64
+) -> None:
+    """Write the state of trial ``t`` on subject ``g`` before the first instant, and what its bars say."""
+    state.account[0] = subjects.account[0]
     for i in range(state.asset.shape[0]):
-        state.asset[i] = subject.asset[i]
+        state.asset[i] = subjects.asset[i]
     for i in range(b.sleeves):
         state.sleeve[i] = trials.sleeve[t * b.sleeves + i]
     for i in range(b.stops):
         state.stop[i] = trials.stop[t * b.stops + i]
     for i in range(state.structure.shape[0]):
-        state.structure[i] = subject.structure[i]
+        state.structure[i] = subjects.structure[i]
     for i in range(b.positions):
         state.position[i] = trials.position[t * b.positions + i]
     for i in range(FIRST_COUNT + COUNTS):
@@ -230,17 +270,18 @@ def _lay_out(b: Row, t: int, subject: Subject, trials: TrialRows, state: Tables,
         numbers[:] = math.nan
     for x in range(b.positions):
         w = tables.structure_of(b, x).sleeve
-        first, count = subject.first_bar[x], subject.bar_count[x]
+        first, count = subjects.first_bar[x], subjects.bar_count[g, x]
         for which in range(MASKS):
-            if trials.mask_at[t, x, which] != NONE:
-                bars = subject.bars_of[first : first + count]
-                _say(trials.mask, trials.mask_at[t, x, which], trials.first_bit[x], bars, 1 << which, signals[w])
+            start = trials.mask_at[g, t, x, which]
+            if start != NONE:
+                bars = subjects.bars_of[first : first + count]
+                _say(trials.mask, start, trials.first_bit[g, x], bars, 1 << which, signals[w])
         if numbers.shape[2] > 0:
-            for which in range(trials.number_at.shape[2]):
-                start = trials.number_at[t, x, which]
+            for which in range(trials.number_at.shape[3]):
+                start = trials.number_at[g, t, x, which]
                 if start != NONE:
                     for i in range(count):
-                        numbers[w, which, subject.bars_of[first + i]] = trials.number[start + i]
+                        numbers[w, which, subjects.bars_of[first + i]] = trials.number[start + i]
 
 
 @helper
@@ -257,7 +298,7 @@ def _say(mask: U64, at: int, first_bit: int, bars: I64, flag: int, said: U8) -> 
 
 
 @helper
-def _measure(b: Row, state: Tables, subject: Subject, with_tails: int, vectors: F64) -> int:
+def _measure(b: Row, state: Tables, subjects: Subjects, with_tails: int, vectors: F64) -> int:
     """Write the metrics of every bucket (b, METRICS); return -1, or the session that moves a ruined account."""
     account = tables.account(b)
     sessions = state.session.shape[0]
@@ -312,14 +353,14 @@ def _measure(b: Row, state: Tables, subject: Subject, with_tails: int, vectors: 
     for row in range(account.open_trades):
         open_session[row] = tables.trade(b, account.trades + row).entry_session
     return bucket_metrics(
-        int(subject.account[0].cash), subject.day, equity, position, decided, held, sent, fill_session, fill_value,
-        fee_session, fee_line, fee_micro, trade_session, trade_pnl, trade_notional, open_session, subject.benchmark,
-        subject.ann, subject.rf_p, subject.stretches, with_tails, vectors,
+        int(subjects.account[0].cash), subjects.day, equity, position, decided, held, sent, fill_session, fill_value,
+        fee_session, fee_line, fee_micro, trade_session, trade_pnl, trade_notional, open_session, subjects.benchmark,
+        subjects.ann, subjects.rf_p, subjects.stretches, with_tails, vectors,
     )  # fmt: skip
 
 
 @helper
-def _why_lapsed(b: Row, s: int, t: int, subject: Subject, counts: I64) -> None:
+def _why_lapsed(b: Row, g: int, s: int, t: int, subjects: Subjects, counts: I64) -> None:
     """Count lapsed orders by what they met from their decision on, up to the instant at which they lapsed."""
     account = tables.account(b)
     counts[NO_VOLUME, t, s] = 0
@@ -329,22 +370,22 @@ def _why_lapsed(b: Row, s: int, t: int, subject: Subject, counts: I64) -> None:
         o = tables.order(b, row)
         if o.number == NONE or o.status != LAPSED:
             continue
-        begin = subject.opens_end[o.instrument - 1] if o.instrument > 0 else 0
-        opens = subject.opens[begin : subject.opens_end[o.instrument]]
+        begin = subjects.opens_end[g, o.instrument - 1] if o.instrument > 0 else subjects.opens_start[g]
+        opens = subjects.opens[begin : subjects.opens_end[g, o.instrument]]
         # Around the clock a session opens at the instant of the decision, and its print is met; when an order lapses,
         # the session that opens at that instant is not.
         first = begin + np.searchsorted(opens, o.ts)
         last = begin + np.searchsorted(opens, o.done_ts)
         if last > first:
-            counts[NO_VOLUME, t, s] += 1 if subject.traded[last] == subject.traded[first] else 0
-        elif o.session == subject.day.shape[0] - 1:
+            counts[NO_VOLUME, t, s] += 1 if subjects.traded[last] == subjects.traded[first] else 0
+        elif o.session == subjects.day.shape[0] - 1:
             counts[AT_END, t, s] += 1
         elif o.done_ts > o.ts:
             # A split may take an order away at the open; what lapses of age does so as a session of its instrument
             # closes.
             calendar = tables.asset(b, o.instrument).calendar
-            begin = subject.closes_end[calendar - 1] if calendar > 0 else 0
-            closes = subject.closes[begin : subject.closes_end[calendar]]
+            begin = subjects.closes_end[calendar - 1] if calendar > 0 else 0
+            closes = subjects.closes[begin : subjects.closes_end[calendar]]
             close = np.searchsorted(closes, o.done_ts)
             counts[NO_BAR, t, s] += 1 if close < closes.shape[0] and closes[close] == o.done_ts else 0
 

@@ -17,8 +17,8 @@ SMA, EMA, RSI, ROC, RET, STDDEV, MAX, MIN = range(8)
 """Codes of the indicators."""
 
 F64_ROWS = types.Array(float64, 2, "C", readonly=True)
-F64_IN = types.Array(float64, 1, "C", readonly=True)
 I64_IN = types.Array(int64, 1, "C", readonly=True)
+I64_ROWS = types.Array(int64, 2, "C", readonly=True)
 F64_OUT = float64[:, ::1]
 U8_OUT = uint8[:, ::1]
 
@@ -78,37 +78,42 @@ def indicator(code: int, x: F64, source: I64, n: I64, begin: I64, out: F64) -> N
                 out[r, t] = np.nan
 
 
-@kernel(void(F64_IN, I64_IN, I64_IN, int64, I64_IN, I64_IN, F64_OUT))
-def means(x: F64, sums: I64, off: I64, unit: int, n: I64, begin: I64, out: F64) -> None:
-    """Write the means of one series on a grid; sums and counts are those of ``rolling.grid_sums``.
+@kernel(void(F64_ROWS, I64_ROWS, I64_ROWS, int64, I64_IN, I64_IN, I64_IN, F64_OUT))
+def means(x: F64, sums: I64, off: I64, unit: int, source: I64, n: I64, begin: I64, out: F64) -> None:
+    """Write means of series on a grid; sums and counts (k, bars + 1) are those of ``rolling.grid_sums``, row by row.
 
     Where all sums are small, a mean is one exact difference and one division; elsewhere ``rolling.mean_on_grid``
     decides window by window. Both round once.
     """
-    bars = x.shape[0]
-    total = 0.0
-    for t in range(bars):
-        total += abs(float64(sums[t + 1] - sums[t]))
-    # No sum of ticks has wrapped, and every one of them is a float64: so is every difference.
-    is_small = total < _EXACT_MAX
-    exact = np.empty(bars + 1 if is_small else 0)
-    for t in range(exact.shape[0]):
-        exact[t] = float64(sums[t])
+    bars = x.shape[1]
+    exact = np.empty(bars + 1)
+    last = -1
+    is_small = False
     for r in range(n.shape[0]):
+        i = source[r]
+        if i != last:
+            last = i
+            total = 0.0
+            for t in range(bars):
+                total += abs(float64(sums[i, t + 1] - sums[i, t]))
+            # No sum of ticks has wrapped, and every one of them is a float64: so is every difference.
+            is_small = total < _EXACT_MAX
+            for t in range(bars + 1):
+                exact[t] = float64(sums[i, t])
         low = begin[r]
         for t in range(min(low, bars)):
             out[r, t] = np.nan
         if low >= bars:
             continue
         divisor = float64(n[r]) * float64(unit)
-        if is_small and divisor < _EXACT_MAX and n[r] <= rolling.SURE_WINDOW and off[bars] == off[low]:
+        if is_small and divisor < _EXACT_MAX and n[r] <= rolling.SURE_WINDOW and off[i, bars] == off[i, low]:
             ready = min(bars, low + n[r] - 1)
             for t in range(low, ready):
                 out[r, t] = np.nan
             for t in range(ready, bars):
                 out[r, t] = (exact[t + 1] - exact[t + 1 - n[r]]) / divisor
         else:
-            rolling.mean_on_grid(x[low:], sums[low:], off[low:], unit, n[r], out[r][low:])
+            rolling.mean_on_grid(x[i][low:], sums[i][low:], off[i][low:], unit, n[r], out[r][low:])
 
 
 @helper

@@ -75,6 +75,55 @@ class InstrumentSeries:
         """Number of bars."""
         return int(self.day.shape[0])
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Its id, as of one that is alike."""
+        return (self.id,)
+
+    @property
+    def count(self) -> I64:
+        """Number of its bars (1,), as of one that is alike."""
+        return np.array([self.rows], np.int64)
+
+    def column(self, name: str) -> Any:
+        """Return a bar column (1, n)."""
+        return getattr(self, name).reshape(1, -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Instruments at these positions of a panel, ascending, that differ in nothing but the numbers in their bars.
+
+    All have the same calendar, lot, multiplier and scale of prices, as many bars before the run, and gaps in the same
+    bar columns: what is asked of one is asked of each. count (g,): how many bars each has; day (n,): of one that has
+    the most. Where ``Panel.alike`` was asked for the same days, they are those of all.
+    """
+
+    panel: Panel
+    positions: tuple[int, ...]
+    count: I64
+    day: I32
+    price_scale: int
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the instruments."""
+        return tuple(self.panel.instruments[position].id for position in self.positions)
+
+    def column(self, name: str) -> Any:
+        """Return a bar column of all (g, n), or (g, 0) if it was not loaded. What stands behind the last bar of an
+        instrument means nothing."""
+        column, size = getattr(self.panel, name), len(self.positions)
+        if not column.shape[0]:
+            return column.reshape(1, 0).repeat(size, axis=0)
+        start, rows = self.panel.start[list(self.positions)], self.day.shape[0]
+        if int(self.count.min()) == rows and self.positions[-1] - self.positions[0] + 1 == size:
+            return column[int(start[0]) : int(start[0]) + size * rows].reshape(size, rows)
+        found = np.ones((size, rows), column.dtype)
+        for own, begin, count in zip(found, start.tolist(), self.count.tolist(), strict=True):
+            own[:count] = column[begin : begin + count]
+        return found
+
 
 @dataclass(frozen=True, eq=False)
 class Market:
@@ -150,6 +199,38 @@ class Panel:
     def index(self) -> Mapping[str, int]:
         """The position of each instrument, by id."""
         return MappingProxyType({one.id: position for position, one in enumerate(self.instruments)})
+
+    def alike(self, positions: Sequence[int], *, same_days: bool) -> list[Alike]:
+        """Return the instruments at these positions, ascending, in groups of those that are alike.
+
+        ``same_days``: their bars stand on the same days. Else one has less than twice as many as another.
+        """
+        found: dict[tuple[object, ...], list[int]] = {}
+        for at in positions:
+            one, day = self.instruments[at], self._days(at)
+            count, before = int(day.shape[0]), int(np.searchsorted(day, self.start_day))
+            when = day.tobytes() if same_days else (before, count > before, count.bit_length())
+            terms = one.calendar, one.lot_micro, one.multiplier, int(self.price_scale[at]), int(self._gaps[at])
+            found.setdefault((*terms, when), []).append(at)
+        groups = []
+        for group in found.values():
+            counts = np.array([self._days(at).shape[0] for at in group], np.int64)
+            longest, scale = group[int(counts.argmax())], int(self.price_scale[group[0]])
+            groups.append(Alike(self, tuple(group), counts, self._days(longest), scale))
+        return groups
+
+    def _days(self, position: int) -> I32:
+        return self.day[int(self.start[position]) : int(self.start[position + 1])]
+
+    @cached_property
+    def _gaps(self) -> I64:
+        """A bit for each bar column in which an instrument has gaps, (s,)."""
+        has_bars = self.start[1:] > self.start[:-1]
+        gaps = np.zeros(has_bars.shape[0], np.int64)
+        for bit, column in enumerate((self.open, self.high, self.low, self.close, self.volume)):
+            if column.shape[0]:
+                gaps[has_bars] |= np.isnan(np.add.reduceat(column, self.start[:-1][has_bars])).astype(np.int64) << bit
+        return gaps
 
     def series(self, position: int) -> InstrumentSeries:
         """Return the series of one instrument: slices, nothing is copied."""

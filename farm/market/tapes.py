@@ -22,8 +22,9 @@ from farm.values.arrays import I64, readonly
 BAR_BYTES = 320
 """Bytes that a bar takes in a panel (13 columns of eight bytes, and a day) and in the tables of a tape (the bar, its
 print, two instants), in round numbers."""
-TILE_BYTES = 15 * 1024 * 1024
-"""What is loaded at once. Larger tables come from pages that the system gives anew each time: twice the time."""
+TILE_BYTES = 48 * 1024 * 1024
+"""What is loaded at once. A tile costs a few ms of Python, whatever its size; larger tables than those of such a tile
+come from pages that the system gives anew each time."""
 
 
 @dataclass(frozen=True, eq=False)

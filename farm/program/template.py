@@ -171,7 +171,7 @@ class StudyProgram:
     def history(self, table: ParamTable) -> BarsNeeded:
         """Return how far back each trial reads. Errors: SpecError as ``check``."""
         self.check(table)
-        nodes = list(self._nodes(table))
+        nodes = list(self.nodes(table))
         names = sorted(frozenset().union(*(periods_of(node) for node, _ in nodes)))
         grid = _Grid(table, names)
         reach = LookBack(self.run.warmup, grid.periods)
@@ -185,14 +185,15 @@ class StudyProgram:
     def columns(self, table: ParamTable) -> frozenset[str]:
         """Return the bar columns that some trial of the table reads."""
         units = [stop_unit(stop) for sleeve in self.sleeves for stop in sleeve.document["stops"]]
-        roots = [node for node, _ in self._nodes(table)]
+        roots = [node for node, _ in self.nodes(table)]
         return bar_columns(roots, units, has_limit=any(sleeve.limit is not None for sleeve in self.sleeves))
 
     def rules(self, table: ParamTable) -> tuple[RulesColumns, ...]:
         """Return the numbers of each sleeve, trial by trial."""
         return tuple(_columns(sleeve.document, table) for sleeve in self.sleeves)
 
-    def _nodes(self, table: ParamTable) -> Iterator[tuple[Node, I64]]:
+    def nodes(self, table: ParamTable) -> Iterator[tuple[Node, I64]]:
+        """Yield every root of the sleeves, and the trials that it serves."""
         for sleeve in self.sleeves:
             for root in sleeve.roots():
                 yield from root.nodes(table)

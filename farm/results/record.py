@@ -124,7 +124,7 @@ def ledger_digest(run: Run, spec_hash: str) -> str:
             is_used = np.bitwise_or.reduce(table, axis=1) != 0
             digest.update(b'["%b",%d,%b]\n' % (kind.encode(), len(section), _names(kind, is_used.tobytes())))
             digest.update(table.compress(is_used, axis=0).data)
-    digest.update(_days(run.session_day))
+    digest.update(session_days(run.session_day))
     digest.update(np.ascontiguousarray(run.equity, "<i8").data)
     return digest.hexdigest()
 
@@ -157,18 +157,18 @@ def published() -> Published:
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a ledger and its session days are made of, for all trials of a subject; ``instruments``: ids
-    of what is traded, bytewise."""
+    """What the header of a ledger is made of, and its session days as ``session_days`` gives them, for all trials of a
+    subject; ``instruments``: ids of what is traded, bytewise."""
 
     cash_micro: int
-    session_day: I32
+    days: bytes
     sleeves: tuple[str, ...]
     instruments: tuple[str, ...]
 
 
 def packed_digests(pack: I64, header: Header, spec_hash: str) -> tuple[bytes, bytes]:
     """Return the ledger and the stats digest, 32 bytes each, of the books in a pack (``kernels/trials.py``)."""
-    sessions, assets = len(header.session_day), len(header.instruments)
+    sessions, assets = len(header.days) // 8, len(header.instruments)
     at = 1 + len(METRIC_NAMES)
     stats = hashlib.sha256(pack[1:at].data).digest()
     equity = pack[at : at + sessions]
@@ -186,7 +186,7 @@ def packed_digests(pack: I64, header: Header, spec_hash: str) -> tuple[bytes, by
             digest.update(pack[at:end].data)
             at = end
         assert bits >> len(names) == 0
-    digest.update(_days(header.session_day))
+    digest.update(header.days)
     digest.update(equity.data)
     return digest.digest(), stats
 
@@ -197,7 +197,8 @@ def _head(spec_hash: str, cash_micro: int, sessions: int, sleeves: Sequence[str]
     return json.dumps(header, separators=(",", ":")).encode() + b"\n"
 
 
-def _days(day: I32) -> bytes:
+def session_days(day: I32) -> bytes:
+    """Return session days as they are hashed."""
     return np.ascontiguousarray(day, "<i8").tobytes()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from farm.market.panel import Market
+from farm.market.panel import Alike, InstrumentSeries, Market, Panel
 from farm.program.expr import Node, Slot
 from farm.program.lookback import BarCount, LookBack
 from farm.signals.own_bars import OwnBars, find_series
@@ -72,13 +72,20 @@ class Requests:
 
 
 class Demand:
-    """Everything that the trials of ``table`` ask for, of one instrument in scope and the fixed ones beside it."""
+    """Everything that the trials of ``table`` ask for, of the instrument in scope and the fixed ones beside it.
 
-    def __init__(self, market: Market, instrument: int, warmup: Warmup, table: ParamTable, store: SeriesStore) -> None:
+    ``bars``: of the instrument, or of several that are alike, each of which is asked the same; beside these there is no
+    fixed one.
+    """
+
+    def __init__(
+        self, market: Market | Panel, bars: InstrumentSeries | Alike, warmup: Warmup, table: ParamTable,
+        store: SeriesStore,
+    ) -> None:  # fmt: skip
         self.market = market
         self.table = table
         self.store = store
-        self.host = OwnBars(market, market.series[instrument], warmup, store)
+        self.host = OwnBars(market, bars, warmup, store)
         self._warmup = warmup
         self._lookback = LookBack(warmup, _Periods(table))
         self._fixed: dict[str, OwnBars] = {}
@@ -142,6 +149,7 @@ class Demand:
         if not sym:
             return self.host
         if sym not in self._fixed:
+            assert isinstance(self.market, Market)
             series = self.market.series[find_series(self.market, sym, sym)]
             self._fixed[sym] = OwnBars(self.market, series, self._warmup, self.store)
         return self._fixed[sym]

@@ -9,7 +9,7 @@ Rules:
 3. A recursive indicator starts at its own anchor (domain.md 2.4), K settle bars before the bar it is needed at, moved
    back to the first session of that month.
 
-Rows of numbers are float64 (k, n), n the bars of the instrument.
+Rows of numbers are float64 (k, n), n the bars of an instrument; those of g instruments (g k, n), one after the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from farm.market.panel import InstrumentSeries, Market
+from farm.market.panel import Alike, InstrumentSeries, Market, Panel
 from farm.program.expr import Node
 from farm.program.lookback import BarCount
 from farm.signals import series
@@ -45,11 +45,17 @@ def find_series(market: Market, ticker: str, place: str) -> int:
 
 
 class OwnBars:
-    """One instrument of a market. ``start``: its first bar of the run; ``words``: of a mask over its bars."""
+    """The bars of one instrument, or of ``count`` that are alike; where a day matters, they stand on the same days.
 
-    def __init__(self, market: Market, bars: InstrumentSeries, warmup: Warmup, store: SeriesStore) -> None:
+    ``start``: their first bar of the run; ``rows``: bars of the one with the most, ``words``: of a mask over them.
+    """
+
+    def __init__(
+        self, market: Market | Panel, bars: InstrumentSeries | Alike, warmup: Warmup, store: SeriesStore
+    ) -> None:
         self.market = market
         self.bars = bars
+        self.count = len(bars.ids)
         self.warmup = warmup
         self.store = store
         self.rows = int(bars.day.shape[0])
@@ -57,18 +63,32 @@ class OwnBars:
         self.start = int(np.searchsorted(bars.day, market.start_day))
         window = (market.snapshot, market.calendar.name, market.start_day, market.end_day, warmup)
         first = int(bars.day[0]) if self.rows else -1
-        self.whole = (bars.id, first, self.rows, window)
+        self.whole = (bars.ids, first, self.rows, window)
         """The key of arrays that cover all loaded bars."""
-        self._asof: dict[str, I64] = {}
+        self._asof: dict[tuple[str, ...], I64] = {}
+        self._columns: dict[str, F64] = {}
 
-    # Columns.
+    @cached_property
+    def in_run(self) -> U64:
+        """Return masks over the bars that are in the run: (g, w), or (1, w) for all."""
+        ends = np.unique(self.bars.count) if np.ptp(self.bars.count) == 0 else self.bars.count
+        bar = np.arange(64 * self.words)
+        flags = (bar >= self.start) & (bar < ends[:, None])
+        return np.packbits(flags, axis=1, bitorder="little").view("<u8").astype(np.uint64)
+
+    # Columns (g, n).
 
     def raw(self, field: str) -> F64:
         """Return a bar column as printed. Errors: DataError if it was not loaded."""
-        column: F64 = getattr(self.bars, FIELDS[field].column)
-        if column.shape[0] != self.rows:
-            raise DataError(f"column {field!r} was not loaded", place=self.bars.id, hint="load Program.columns")
+        column = self._column(FIELDS[field].column)
+        if column.shape[1] != self.rows:
+            raise DataError(f"column {field!r} was not loaded", place=self.bars.ids[0], hint="load Program.columns")
         return column
+
+    def _column(self, name: str) -> F64:
+        if name not in self._columns:
+            self._columns[name] = self.bars.column(name)
+        return self._columns[name]
 
     def adjusted(self, field: str) -> F64:
         """Return a column on the forward-adjusted basis; the raw column itself where no factor differs from 1."""
@@ -92,9 +112,11 @@ class OwnBars:
     def today(self, node: Node, values: F64) -> F64:
         """Return rows of ``node`` in the share basis of each bar."""
         if node.power:
-            factor = self._factor(node.basis)
+            factor = self._factor(node.basis)[:, None]
+            whole = values.reshape(self.count, values.shape[0] // self.count, self.rows)
             for _ in range(abs(node.power)):
-                values = values / factor if node.power > 0 else values * factor
+                whole = whole / factor if node.power > 0 else whole * factor
+            return whole.reshape(values.shape)
         return values
 
     def grid(self, node: Node) -> series.TickGrid | None:
@@ -112,14 +134,14 @@ class OwnBars:
         return found
 
     def _factor(self, basis: str) -> F64:
-        return self.bars.factor_tr if basis == "tr" else self.bars.factor
+        return self._column("factor_tr" if basis == "tr" else "factor")
 
     def _ratio(self, field: str) -> tuple[F64, F64]:
         """Return numerators and denominators by which a bar column changes with splits."""
         if field == "close_raw":
-            ones = np.ones(self.rows)
+            ones = np.ones((self.count, self.rows))
             return ones, ones
-        num, den = self.bars.factor_num, self.bars.factor_den
+        num, den = self._column("factor_num"), self._column("factor_den")
         return (den, num) if field == "volume" else (num, den)
 
     def _scale(self, field: str) -> int:
@@ -168,10 +190,10 @@ class OwnBars:
 
     def _positions(self, other: OwnBars) -> I64:
         """Return, for each bar here, the last bar of ``other`` that has closed; -1 for none."""
-        found = self._asof.get(other.bars.id)
+        found = self._asof.get(other.bars.ids)
         if found is None:
-            found = np.searchsorted(other.bars.close_ts, self.bars.close_ts, side="right") - 1
-            self._asof[other.bars.id] = found
+            closes, own = other.bars.column("close_ts")[0], self.bars.column("close_ts")[0]
+            found = self._asof[other.bars.ids] = np.searchsorted(closes, own, side="right") - 1
         return found
 
     def _session(self, day: I32) -> I64:

@@ -51,25 +51,24 @@ class Stretches:
 
 @dataclass(frozen=True, eq=False)
 class TickGrid:
-    """Running tick sums of a series without gaps: ``sums`` and ``off`` int64 (n + 1,), ``unit`` ticks are 1.
+    """Running tick sums of g series without gaps: ``sums`` and ``off`` int64 (g, n + 1), ``unit`` ticks are 1.
 
-    ``stretches`` is None where every factor is a whole number, as most are.
+    ``stretches``: by series, of those with a factor that is no whole number; few have one.
     """
 
     sums: I64
     off: I64
     unit: int
-    stretches: Stretches | None = None
+    stretches: Mapping[int, Stretches]
 
     @property
     def arrays(self) -> tuple[I64, ...]:
         """Everything that takes memory."""
-        parts = self.stretches
-        return (self.sums, self.off, *((parts.ticks, parts.off) if parts else ()))
+        return (self.sums, self.off, *(one for parts in self.stretches.values() for one in (parts.ticks, parts.off)))
 
 
 def restated(x: F64, num: F64, den: F64, scale: int, otherwise: F64) -> F64:
-    """Return ``x * num / den`` (n,), rounded once: equal prices of different share bases are equal bits.
+    """Return ``x * num / den`` rounded once: equal prices of different share bases are equal bits.
 
     That takes ``x`` to be whole ticks of 10**-scale, and products that float64 holds; elsewhere it is ``otherwise``.
     """
@@ -83,44 +82,48 @@ def restated(x: F64, num: F64, den: F64, scale: int, otherwise: F64) -> F64:
 
 
 def grid_of(x: F64, num: F64, den: F64, scale: int) -> TickGrid | None:
-    """Return the grid of raw values ``x`` (n,) at 10**-scale, times ``num / den``; None if a value is unknown."""
+    """Return the grid of raw values ``x`` (g, n) at 10**-scale, times ``num / den``; None if a value is unknown."""
     if not 0 <= scale <= SCALE_MAX or bool(np.isnan(x).any()):
         return None
+    sums, off = (np.empty((x.shape[0], x.shape[1] + 1), np.int64) for _ in range(2))
+    is_whole = np.empty(x.shape[0], np.uint8)
+    rolling.tick_sums(x, num, den, float(10**scale), sums, off, is_whole)
+    fractional = np.flatnonzero(is_whole == 0).tolist()
+    stretches = {at: _stretches(x[at], num[at], den[at], scale) for at in fractional}
+    return TickGrid(readonly(sums), readonly(off), 10**scale, stretches)
+
+
+def _stretches(x: F64, num: F64, den: F64, scale: int) -> Stretches:
     factor = num / den
-    sums, off = _sums(x, factor, scale)
-    if bool((factor == np.rint(factor)).all()):
-        return TickGrid(sums, off, 10**scale)
-    ticks, raw_off = _sums(x, np.ones(x.shape[0]), scale)
+    ticks, off = (np.empty(x.shape[0] + 1, np.int64) for _ in range(2))
+    rolling.grid_sums(x, np.ones(x.shape[0]), float(10**scale), ticks, off)
     starts = np.flatnonzero(np.diff(factor, prepend=np.nan) != 0.0)
     is_known = np.isfinite(factor[starts])
     nums, dens = (np.where(is_known, side[starts], 0.0).astype(np.int64) for side in (num, den))
-    edges = np.append(starts, x.shape[0])
-    return TickGrid(sums, off, 10**scale, Stretches(ticks, raw_off, *map(readonly, (edges, nums, dens))))
-
-
-def _sums(x: F64, factor: F64, scale: int) -> tuple[I64, I64]:
-    sums = np.empty(x.shape[0] + 1, np.int64)
-    off = np.empty(x.shape[0] + 1, np.int64)
-    rolling.grid_sums(x, factor, float(10**scale), sums, off)
-    return readonly(sums), readonly(off)
+    return Stretches(*map(readonly, (ticks, off, np.append(starts, x.shape[0]), nums, dens)))
 
 
 def means_on_grid(x: F64, grid: TickGrid, begin: I64, n: I64) -> F64:
-    """Return rows (k, m): the means of the last ``n[r]`` values of ``x[begin[r]:]``, NaN before the first of them.
+    """Return rows (g k, m), series by series: the means of the last ``n[r]`` values of ``x[:, begin[r]:]``, NaN before
+    the first of them.
 
-    ``x`` (m,) on the basis of ``grid``, which is that of all of ``x`` before factors.
+    ``x`` (g, m) on the basis of ``grid``, which is that of all of ``x`` before factors.
     """
-    out = np.empty((n.shape[0], x.shape[0]))
-    windows.means(x, grid.sums, grid.off, grid.unit, n, begin, out)
-    parts = grid.stretches
-    if parts is not None:
-        is_large = np.empty(out.shape, np.uint8)
+    count, rows = x.shape[0], n.shape[0]
+    out = np.empty((count * rows, x.shape[1]))
+    windows.means(
+        x, grid.sums, grid.off, grid.unit, np.repeat(np.arange(count), rows), np.tile(n, count), np.tile(begin, count),
+        out,
+    )  # fmt: skip
+    for at, parts in grid.stretches.items():
+        own = out[at * rows : (at + 1) * rows]
+        is_large = np.empty(own.shape, np.uint8)
         windows.restated_means(
-            parts.ticks, parts.off, grid.off, grid.unit, parts.edges, parts.num, parts.den, n, begin, out, is_large
+            parts.ticks, parts.off, grid.off[at], grid.unit, parts.edges, parts.num, parts.den, n, begin, own, is_large
         )
         for row, bar in np.argwhere(is_large).tolist():
             size = int(n[row])
-            out[row, bar] = _mean_over(parts, bar + 1 - size, bar + 1, size * grid.unit)
+            own[row, bar] = _mean_over(parts, bar + 1 - size, bar + 1, size * grid.unit)
     return out
 
 

@@ -1,7 +1,7 @@
-"""A block computed: subject by subject, all its trials at once. Nothing of a block is kept in Python objects per cell.
+"""A block computed: part by part of its subjects, all its trials at once. Nothing of a block is kept in Python objects
+per cell.
 
-Subject by subject, because a market is loaded once whatever the budget for markets is. Between subjects the caller may
-stop.
+Part by part, because a market is loaded once whatever the budget for markets is. Between parts the caller may stop.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from farm.study.trials import OF_SNAPSHOT, Study
 from farm.values.arrays import BOOL, F64, I64, U8, readonly
 from farm.values.errors import FarmError
 from farm.values.metrics import METRIC_NAMES
+from farm.work.cohorts import BlockTrials
 from farm.work.context import StudyContext
 from farm.work.progress import Stages
 
@@ -90,7 +91,7 @@ def compute(
 ) -> BlockValues:  # fmt: skip
     """Return the values of these trials at these positions among the cells of a trial.
 
-    proof: (t, s), the cells whose digests are wanted. check: called between subjects; what it raises ends the block.
+    proof: (t, s), the cells whose digests are wanted. check: called between parts; what it raises ends the block.
     Errors: CellError with the typed error of a cell.
     """
     t, s = len(trials), len(positions)
@@ -102,41 +103,41 @@ def compute(
     stats = np.zeros((t, s, DIGEST_BYTES), np.uint8)
     metric = readonly(np.array([METRIC_NAMES.index(name) for name in metrics], np.int64))
     has_data = np.array([context.has_data(position) for position in positions], np.bool_)
+    stats[proof & ~has_data] = np.frombuffer(bytes.fromhex(NULL_STATS), np.uint8)
     names, engine_counts = published(), counts[: len(ALL_COUNTS)]
-    null = np.frombuffer(bytes.fromhex(NULL_STATS), np.uint8)
+    is_packed = readonly(proof.astype(np.uint8))
+    kept = Kept(values, metric, equity, engine_counts, is_packed, names.fields, names.prices, names.instrument)
     seconds = dict.fromkeys(("read", "signals", "run", "digest"), 0.0)
-    for column, position in enumerate(positions):
+    block = BlockTrials(context, trials, positions)
+    for part in block.parts():
         check()
-        if not has_data[column]:
-            stats[proof[:, column], column] = null
-            continue
-        kept = Kept(
-            values, metric, equity, engine_counts, readonly(proof[:, column].astype(np.uint8)), names.fields,
-            names.prices, names.instrument,
-        )  # fmt: skip
+        columns: Sequence[int] = part
         under_way: TrialRun | None = None
         try:
             begun = time.perf_counter()
-            market = context.market(position)
-            loaded = time.perf_counter()
-            rows, silent = context.trial_rows(trials, position)
-            counts[len(ALL_COUNTS) : -1, :, column] = silent
-            counts[-1, :, column] = market.doubtful_splits
-            under_way = TrialRun(market.stage, rows, context.room())
-            started = time.perf_counter()
-            hashing = 0.0
-            for trial, pack in under_way.run(kept, column):
-                packed = time.perf_counter()
-                spec_hash = context.spec_hash(trials[trial], position)
-                found = packed_digests(pack, market.header, spec_hash)
-                ledger[trial, column], stats[trial, column] = (np.frombuffer(one, np.uint8) for one in found)
-                hashing += time.perf_counter() - packed
-            seconds["read"] += loaded - begun
-            seconds["signals"] += started - loaded
-            seconds["run"] += time.perf_counter() - started - hashing
-            seconds["digest"] += hashing
+            cohorts = block.cohorts(part)
+            seconds["read"] += time.perf_counter() - begun
+            for cohort in cohorts:
+                columns, under_way = cohort.columns, None
+                started = time.perf_counter()
+                rows, counts[len(ALL_COUNTS) : -1, :, columns] = block.rows(cohort)
+                counts[-1][:, columns] = cohort.doubtful_splits
+                under_way = TrialRun(cohort.stage, rows, context.room())
+                signalled = time.perf_counter()
+                hashing = 0.0
+                for trial, subject, pack in under_way.run(kept, columns):
+                    packed = time.perf_counter()
+                    column = columns[subject]
+                    spec_hash = context.spec_hash(trials[trial], positions[column])
+                    found = packed_digests(pack, cohort.headers[subject], spec_hash)
+                    ledger[trial, column], stats[trial, column] = (np.frombuffer(one, np.uint8) for one in found)
+                    hashing += time.perf_counter() - packed
+                seconds["signals"] += signalled - started
+                seconds["run"] += time.perf_counter() - signalled - hashing
+                seconds["digest"] += hashing
         except FarmError as error:
-            raise CellError(error, 0 if under_way is None else under_way.trial, column) from error
+            trial, subject = (0, 0) if under_way is None else (under_way.trial, under_way.subject)
+            raise CellError(error, trial, columns[subject]) from error
     for stage, spent in seconds.items():
         clock.add(stage, spent)
     return BlockValues(metrics, values, equity, has_data, counts, proof, ledger, stats)

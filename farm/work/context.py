@@ -16,16 +16,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from farm.columns.cache import ColumnCache
 from farm.engine.events import simulate
-from farm.engine.incidents import incidents, silent_trials
+from farm.engine.incidents import incidents
 from farm.engine.ledger import Run
 from farm.engine.room import RecordRoom
-from farm.engine.trials import Stage, stage, trial_rows
-from farm.kernels.trials import TrialRows
+from farm.engine.trials import Terms, traded_before
 from farm.market.adjust import doubtful_splits
 from farm.market.benchmark import benchmark_returns
 from farm.market.load import load_panel, prefetch
@@ -35,10 +35,10 @@ from farm.market.tapes import TILE_BYTES, Tapes, make_tapes, tiles
 from farm.program.program import Program
 from farm.program.template import StudyProgram
 from farm.results.measure import rf_per_session
-from farm.results.record import CellResult, Header, cell_result
+from farm.results.record import CellResult, cell_result
 from farm.shard.dataset import Dataset
 from farm.shard.plan import ReadPlan
-from farm.signals.evaluate import evaluate, evaluate_trials
+from farm.signals.evaluate import evaluate
 from farm.signals.store import SeriesStore
 from farm.spec.resolve import ResolvedTrial, Resolver, fixed_tickers
 from farm.spec.spec import StudySpec
@@ -57,8 +57,6 @@ class CellMarket:
 
     market: Market
     tape: Tape
-    stage: Stage
-    header: Header
     benchmark: F64 | None
     doubtful_splits: int
 
@@ -77,6 +75,11 @@ class Tile:
     benchmark: F64 | None
     doubtful_splits: I64
     markets: dict[int, CellMarket] = field(default_factory=dict)
+
+    @cached_property
+    def traded(self) -> I64:
+        """How many bars of the panel before each have volume."""
+        return traded_before(self.panel.volume)
 
     @property
     def bytes(self) -> int:
@@ -122,7 +125,7 @@ class StudyContext:
         self.dataset = dataset
         self._memory = memory
         self._resolver = Resolver(spec)
-        self._compiled = program
+        self.compiled = program
         self.buckets = buckets_of(self.spec.study.split if self.spec.study else None, study.sessions)
         self._fixed = frozenset(self.dataset.resolve(ticker, "sym") for ticker in fixed_tickers(self.spec))
         benchmark = self.spec.run.benchmark
@@ -171,6 +174,11 @@ class StudyContext:
             found = tile.markets.setdefault(position, self._cell(tile, position))
         return found
 
+    def tile_positions(self, position: int) -> tuple[int, ...]:
+        """Return the positions in the tile of ``position``, itself among them."""
+        found = self._tile_of.get(position)
+        return (position,) if found is None else found[0]
+
     def tile(self, position: int) -> Tile:
         """Return the tile that holds the market at ``position``.
 
@@ -190,7 +198,7 @@ class StudyContext:
 
     def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
         resolved = self._resolver.trial(self.study.params(trial))
-        return resolved, self._compiled.one(self.study.table, trial)
+        return resolved, self.compiled.one(self.study.table, trial)
 
     def _load(self, positions: tuple[int, ...], own: ReadPlan | None) -> Tile:
         """Return the markets at these positions: one alone, or instruments of an ``each`` study. ``own``: what is read
@@ -218,7 +226,6 @@ class StudyContext:
         return load_panel(self.dataset, self._memory.columns, plan, calendar_name=run.calendar, start_day=run.start_day)
 
     def _cell(self, tile: Tile, position: int) -> CellMarket:
-        run = self.spec.run
         if isinstance(tile.tape, Tape):
             tape = tile.tape
             doubtful = tile.doubtful_splits[list(tape.traded)]
@@ -226,46 +233,22 @@ class StudyContext:
             at = tile.panel.index[self.study.subjects[position]]
             tape = tile.tape.tape(at, tile.panel.market((at,), tile.beside))
             doubtful = tile.doubtful_splits[at : at + 1]
-        market = tape.market
-        place = {market.series[index].symbol: asset for asset, index in enumerate(tape.traded)}
-        sleeves = self._program_of(0, position).sleeves
-        held = [(w, at) for w, one in enumerate(sleeves) for at in sorted(place[ticker] for ticker in one.universe)]
-        return CellMarket(
-            market=market,
-            tape=tape,
-            stage=stage(
-                tape,
-                run,
-                held,
-                buckets=np.array(self.buckets.stretches, np.int64),
-                rf_p=rf_per_session(run.rf, run.ann),
-                benchmark=tile.benchmark,
-            ),
-            header=Header(
-                cash_micro=run.cash_micro,
-                session_day=market.calendar.day,
-                sleeves=tuple(sleeve.id for sleeve in sleeves),
-                instruments=tuple(market.series[index].id for index in tape.traded),
-            ),
-            benchmark=tile.benchmark,
-            doubtful_splits=int(doubtful.sum()),
-        )
+        return CellMarket(tape.market, tape, tile.benchmark, int(doubtful.sum()))
 
-    def trial_rows(self, trials: Sequence[int], position: int) -> tuple[TrialRows, I64]:
-        """Return the rules and signals of trials on the instruments of a cell, and how often each was ``SILENT``:
-        (2, trials)."""
-        shared, table = self.market(position), self.study.table.take(trials)
-        instrument = self.study.cell_instruments[position]
-        subject = None if instrument is None else self.study.symbols[instrument]
-        signals = evaluate_trials(self._compiled, table, shared.market, subject, self._memory.series)
-        rules = self._compiled.rules(table)
-        rows = trial_rows(self._compiled.sleeves, rules, signals, shared.stage, self.spec.run)
-        return rows, silent_trials(shared.market, rules, signals)
+    @property
+    def series(self) -> SeriesStore:
+        """The indicator series of all studies of the process."""
+        return self._memory.series
+
+    def terms(self, benchmark: F64 | None) -> Terms:
+        """Return what all runs of the study have in common."""
+        run = self.spec.run
+        return Terms(run, np.array(self.buckets.stretches, np.int64), rf_per_session(run.rf, run.ann), benchmark)
 
     @property
     def assumptions(self) -> tuple[str, ...]:
         """What the spec assumes."""
-        return self._compiled.assumptions
+        return self.compiled.assumptions
 
     def spec_hash(self, trial: int, position: int) -> str:
         """Return the hash of the resolved spec of a cell."""
@@ -275,7 +258,7 @@ class StudyContext:
 
     def simulate(self, trial: int, position: int) -> Run:
         """Run one cell through the engine, for its books."""
-        shared, program = self.market(position), self._program_of(trial, position)
+        shared, program = self.market(position), self.program_of(trial, position)
         signals = evaluate(program, shared.market, self._memory.series)
         run = simulate(program, shared.market, signals, tape=shared.tape, room=self.room())
         more = {**incidents(run, shared.market, signals)}
@@ -292,14 +275,15 @@ class StudyContext:
 
     def anchors(self, trial: int, position: int) -> dict[str, str]:
         """Return, per recursive indicator of the cell, the day on which its steps began (domain.md 2.4)."""
-        signals = evaluate(self._program_of(trial, position), self.market(position).market, self._memory.series)
+        signals = evaluate(self.program_of(trial, position), self.market(position).market, self._memory.series)
         found: dict[str, str] = {}
         for one in (one for sleeve in signals for one in sleeve):
             for label, day in one.anchors.items():
                 found[label] = min(day, found.get(label, day))
         return dict(sorted(found.items()))
 
-    def _program_of(self, trial: int, position: int) -> Program:
+    def program_of(self, trial: int, position: int) -> Program:
+        """Return the program of a cell."""
         _, program = self.program(trial)
         instrument = self.study.cell_instruments[position]
         return program if instrument is None else program.on(self.study.symbols[instrument])

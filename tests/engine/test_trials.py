@@ -23,7 +23,7 @@ from farm.market.tape import make_tape
 from farm.program.program import Program, Size
 from farm.program.template import RulesColumns
 from farm.results.measure import measure_run, rf_per_session
-from farm.results.record import Header, ledger_digest, packed_digests, published, stats_digest
+from farm.results.record import Header, ledger_digest, packed_digests, published, session_days, stats_digest
 from farm.signals.evaluate import MaskRows, NumberRows, Signals, TrialSignals
 from farm.values.arrays import F64, I64, readonly
 from farm.values.metrics import METRIC_NAMES
@@ -80,7 +80,7 @@ def kept_of(count: int, buckets: int, proof: Sequence[int], columns: int = 1) ->
         metric=readonly(np.arange(len(METRIC_NAMES))),
         equity=np.zeros((count, columns), np.int64),
         counts=np.zeros((len(engine.ALL_COUNTS), count, columns), np.int64),
-        proof=readonly(np.array(proof, np.uint8)),
+        proof=readonly(np.repeat(np.array(proof, np.uint8)[:, None], columns, axis=1)),
         fields=names.fields, prices=names.prices, instrument=names.instrument,
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ def stage_of(
         for instrument in sorted(one.instrument for one in group)
     ]
     run = programs[0].run
-    return engine.stage(tape, run, held, buckets=buckets, rf_p=rf_per_session(run.rf, run.ann), benchmark=benchmark)
+    return engine.stage(tape, engine.Terms(run, buckets, rf_per_session(run.rf, run.ann), benchmark), held)
 
 
 def rows_of(programs: Sequence[Program], said: Sequence[Sequence[Sequence[Signals]]], stage: engine.Stage) -> TrialRows:
@@ -110,7 +110,7 @@ def rows_of(programs: Sequence[Program], said: Sequence[Sequence[Sequence[Signal
     ]
     rules = [columns_of(program) for program in programs]
     joined = [_joined([of_trial[w] for of_trial in rules]) for w in range(len(rules[0]))]
-    return engine.trial_rows(programs[0].sleeves, joined, groups, stage, programs[0].run)
+    return engine.trial_rows(engine.TrialRules(programs[0].sleeves, joined, programs[0].run), groups, stage)
 
 
 def _in_order(group: Sequence[Signals]) -> list[Signals]:
@@ -133,6 +133,7 @@ def _side_by_side(ones: list[Signals]) -> TrialSignals:
     first = ones[0]
     return TrialSignals(
         instrument=first.instrument,
+        has_bars=True,
         enter=mask("enter"), exit=mask("exit"), enter_short=mask("enter_short"), exit_short=mask("exit_short"),
         add=None if first.add is None else mask("add"),
         prefer=None if first.prefer is None else number(lambda one: one.prefer),
@@ -164,7 +165,7 @@ def _joined(parts: list[RulesColumns]) -> RulesColumns:
 
 
 def header_of(run: Run) -> Header:
-    return Header(run.cash_micro, run.session_day, run.sleeves, run.instruments)
+    return Header(run.cash_micro, session_days(run.session_day), run.sleeves, run.instruments)
 
 
 @given(many(), st.data())
@@ -185,7 +186,7 @@ def test_many_trials_equal_each_alone(
     kept = kept_of(len(programs), len(buckets), proof, columns=2)
     room = RecordRoom()
     found = {}
-    for trial, pack in engine.TrialRun(stage, rows_of(programs, said, stage), room).run(kept, 1):
+    for trial, _, pack in engine.TrialRun(stage, rows_of(programs, said, stage), room).run(kept, [1]):
         found[trial] = pack.copy()
     assert sorted(found) == [trial for trial, wanted in enumerate(proof) if wanted]
     for trial, (program, groups) in enumerate(zip(programs, said, strict=True)):
@@ -223,7 +224,7 @@ def test_other_metrics_are_not_made(
     for metric in (np.arange(len(METRIC_NAMES)), np.array(wanted)):
         kept = kept_of(len(programs), 1, proof)._replace(metric=readonly(metric))
         kept = kept._replace(values=np.zeros((1, len(metric), len(programs), 1)))
-        packs = [pack.tobytes() for _, pack in engine.TrialRun(stage, rows).run(kept, 0)]
+        packs = [pack.tobytes() for _, _, pack in engine.TrialRun(stage, rows).run(kept, [0])]
         found.append((kept.values, packs))
     (whole, packs), (some, same_packs) = found
     assert whole[:, wanted].tobytes() == some.tobytes()
@@ -243,7 +244,7 @@ def test_short_tables_and_packs_do_not_matter(
 
     def books(room: RecordRoom) -> list[bytes]:
         kept = kept_of(len(programs), 1, [1] * len(programs))
-        packs = [pack.tobytes() for _, pack in engine.TrialRun(stage, rows, room).run(kept, 0)]
+        packs = [pack.tobytes() for _, _, pack in engine.TrialRun(stage, rows, room).run(kept, [0])]
         return [kept.values.tobytes(), kept.equity.tobytes(), kept.counts.tobytes(), *_placed(packs)]
 
     assert books(RecordRoom()) == books(Narrow())

@@ -7,7 +7,9 @@ integers with 54 digits), the twin is not.
 import math
 from fractions import Fraction
 
-from farm.values.arrays import F64, I64
+import numpy as np
+
+from farm.values.arrays import F64, I64, U8
 
 GRID_MAX = 2.0**51
 SUM_MAX = 2**62
@@ -27,6 +29,14 @@ def grid_sums(x: F64, factor: F64, unit: float, sums: I64, off: I64) -> None:
         missing += not is_on
         sums[t + 1] = (total + 2**63) % 2**64 - 2**63
         off[t + 1] = missing
+
+
+def tick_sums(x: F64, num: F64, den: F64, unit: float, sums: I64, off: I64, is_whole: U8) -> None:
+    """Write ``grid_sums`` of each row, and whether all its factors are whole."""
+    for r in range(len(x)):
+        factor = num[r] / den[r]
+        is_whole[r] = bool(np.all(factor == np.rint(factor)))
+        grid_sums(x[r], factor, unit, sums[r], off[r])
 
 
 def mean_on_grid(x: F64, sums: I64, off: I64, unit: int, n: int, out: F64) -> None:

@@ -27,12 +27,13 @@ def indicator(code: int, x: F64, source: I64, n: I64, begin: I64, out: F64) -> N
             out[r, t] = math.nan if math.isinf(value) else value
 
 
-def means(x: F64, sums: I64, off: I64, unit: int, n: I64, begin: I64, out: F64) -> None:
-    """Write the means of one series on a grid."""
+def means(x: F64, sums: I64, off: I64, unit: int, source: I64, n: I64, begin: I64, out: F64) -> None:
+    """Write means of series on a grid."""
     for r, low in enumerate(begin.tolist()):
         out[r] = math.nan
-        if low < x.shape[0]:
-            rolling.mean_on_grid(x[low:], sums[low:], off[low:], unit, int(n[r]), out[r][low:])
+        i = int(source[r])
+        if low < x.shape[1]:
+            rolling.mean_on_grid(x[i][low:], sums[i][low:], off[i][low:], unit, int(n[r]), out[r][low:])
 
 
 def restated_means(

@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farm.kernels import rolling
-from farm.signals.series import CODES, grid_of, restated
+from farm.signals.series import CODES, restated
 from farm.values.arrays import F64, readonly
 from farm.values.indicators import INDICATORS, settle_bars
 from tests.reference import rolling as plain
-from tests.signals.support import compute, mean_on_grid
+from tests.signals.support import compute, grid_of, mean_on_grid
 
 WINDOWS = ("sma", "stddev", "max", "min", "roc", "ret")
 
@@ -88,6 +88,24 @@ def test_grid_kernels_equal_their_twins(values: list[int], scale: int, factors: 
     assert np.array_equal(made[0], made[2]) and np.array_equal(made[1], made[3])
     for n in (1, 3, 10):
         assert same_bits(*both("mean_on_grid", readonly(x * factor), made[0], made[1], 10**scale, n))
+
+
+@given(values=ticks(), factors=st.lists(st.sampled_from((1.0, 2.0, 3.0, math.nan)), min_size=120, max_size=120))
+def test_tick_sums_of_many_rows_equal_their_twin(values: list[int], factors: list[float]) -> None:
+    x = np.stack([decoded(values, 2)] * 3)
+    bars = x.shape[1]
+    num, den = (np.resize(np.array(part), x.shape) for part in (factors[:60], factors[60:]))
+    num[0] = den[0] = 1.0
+    made = []
+    for kernels in (plain, rolling):
+        sums, off, is_whole = (
+            np.empty((3, bars + 1), np.int64),
+            np.empty((3, bars + 1), np.int64),
+            np.empty(3, np.uint8),
+        )
+        kernels.tick_sums(x, num, den, 100.0, sums, off, is_whole)
+        made.append([sums.tolist(), off.tolist(), is_whole.tolist()])
+    assert made[0] == made[1] and made[0][2][0] == 1
 
 
 @given(numerator=st.integers(-(2**62) + 1, 2**62 - 1), denominator=st.integers(1, 2**62 - 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import cProfile
+import dataclasses
 import itertools
 import pstats
 from typing import Any
@@ -15,7 +16,16 @@ from hypothesis import strategies as st
 
 from farm.market.panel import Market
 from farm.program.template import compile_study
-from farm.signals.evaluate import MaskRows, NumberRows, Signals, TrialSignals, evaluate, evaluate_trials
+from farm.signals.evaluate import (
+    MaskRows,
+    NumberRows,
+    Signals,
+    TrialSignals,
+    evaluate,
+    evaluate_alike,
+    evaluate_trials,
+    looks_at_days,
+)
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.table import ParamTable
@@ -23,6 +33,7 @@ from tests.effort import effort
 from tests.generators import FIRST_DAY, market_of, markets, series_of, studies, weekdays
 from tests.program.test_template import table_of
 from tests.reference.signals import evaluate as evaluate_plain
+from tests.signals.support import panel_of
 from tests.spec.test_resolve import CROSS
 
 Array = np.ndarray[Any, Any]
@@ -73,6 +84,63 @@ def test_signals_of_all_trials_are_those_of_each_alone(document: dict[str, Any],
                 for rows, a, b in zip(group, plain, single, strict=True):
                     check(a, rows, trial, market)
                     assert a.anchors == b.anchors and a.is_enter_known == b.is_enter_known
+
+
+@settings(max_examples=effort(100))
+@given(studies(syms=()), markets(), st.integers(0, 99), st.data())
+def test_instruments_that_are_alike_are_asked_at_once(
+    document: dict[str, Any], market: Market, seed: int, data: st.DataObject
+) -> None:
+    """Each of them has the signals that it has alone, whatever its prices, splits and dividends are."""
+    spec = load_study(document)
+    table, program = table_of(spec, seed=seed), compile_study(spec)
+    first = market.series[0]
+    random = np.random.default_rng(seed)
+    series = []
+    for at in range(data.draw(st.integers(1, 5))):
+        bars = {name: getattr(first, name) for name in BAR_COLUMNS}
+        for name in BAR_PRICES:
+            bars[name] = bars[name] * random.integers(90, 110, first.rows) / 100.0
+        if data.draw(st.booleans()):
+            bars |= {name: np.ones(first.rows) for name in BAR_FACTORS}
+        begin, end = data.draw(st.sampled_from((0, 0, 10, 50, 70))), data.draw(st.sampled_from((0, 0, 5, 40)))
+        bars = {name: column[begin : first.rows - end] for name, column in bars.items()}
+        series.append(dataclasses.replace(first, id=f"I{at}", symbol=f"S{at}", **bars))
+    market = dataclasses.replace(market, series=tuple(series), index={one.id: at for at, one in enumerate(series)})
+    panel = panel_of(market)
+    groups = panel.alike(range(len(series)), same_days=looks_at_days(program, table))
+    assert sorted(at for group in groups for at in group.positions) == list(range(len(series)))
+    for group in groups:
+        together = evaluate_alike(program, table, group, SeriesStore(1 << 24))
+        for at, position in enumerate(group.positions):
+            found = evaluate_trials(program, table, market, series[position].symbol, SeriesStore(1 << 24))
+            for many, [one] in zip(together, found, strict=True):
+                assert np.array_equal(many.is_enter_known[at], one.is_enter_known) and many.has_bars == one.has_bars
+                for trial in range(table.trials):
+                    pairs = zip(rows_of(of_instrument(many, at), trial), rows_of(one, trial), strict=True)
+                    assert all(same(a[: b.shape[0]], b) and not is_set(a[b.shape[0] :]) for a, b in pairs)
+
+
+BAR_PRICES = ("open", "high", "low", "close", "volume")
+BAR_FACTORS = ("factor", "factor_num", "factor_den", "factor_tr")
+BAR_COLUMNS = ("day", "open_ts", "close_ts", *BAR_PRICES, "open_ticks", "close_ticks", *BAR_FACTORS)
+
+
+def is_set(rest: Array) -> bool:
+    """Whether a bit is set in words behind the last bar of an instrument."""
+    return rest.dtype == np.uint64 and bool(rest.any())
+
+
+def of_instrument(many: TrialSignals, at: int) -> TrialSignals:
+    """The signals of one of several instruments."""
+
+    def rows(found: Any) -> Any:
+        return None if found is None else dataclasses.replace(found, row_of=found.row_of[at])
+
+    names = ("enter", "exit", "enter_short", "exit_short", "add", "prefer", "limit")
+    picked = {name: rows(getattr(many, name)) for name in names}
+    levels = tuple(map(rows, many.stop_levels))
+    return dataclasses.replace(many, **picked, stop_levels=levels, is_enter_known=many.is_enter_known[at])
 
 
 def looking_back(first: int, last: int, warmup: str) -> dict[str, Any]:

@@ -46,13 +46,15 @@ def test_indicators_equal_their_twins(seed: int, bars: int, gaps: float, name: s
 def test_means_equal_their_twins(seed: int, bars: int, size: int, is_off: bool) -> None:
     """On the grid and off it, for small ticks and for sums that are no float64."""
     random = np.random.default_rng(seed)
-    x = random.integers(1, size, bars) / 100.0
+    x = random.integers(1, size, (3, bars)) / 100.0
+    x[1] /= 7.0
     if is_off and bars:
-        x[random.integers(0, bars)] += 0.001
-    sums, off = np.empty(bars + 1, np.int64), np.empty(bars + 1, np.int64)
-    rolling.grid_sums(x, np.ones(bars), 100.0, sums, off)
-    n, begin = random.integers(1, 20, 4), random.integers(0, bars + 1, 4)
-    a, b = both("means", (4, bars), readonly(x), sums, off, 100, n, begin)
+        x[0, random.integers(0, bars)] += 0.001
+    sums, off = np.empty((3, bars + 1), np.int64), np.empty((3, bars + 1), np.int64)
+    for row in range(3):
+        rolling.grid_sums(x[row], np.ones(bars), 100.0, sums[row], off[row])
+    source, n, begin = random.integers(0, 3, 6), random.integers(1, 20, 6), random.integers(0, bars + 1, 6)
+    a, b = both("means", (6, bars), readonly(x), sums, off, 100, source, n, begin)
     assert all(same_bits(one, two) for one, two in zip(a, b, strict=True))
 
 
@@ -74,12 +76,12 @@ def test_restated_means_equal_their_twins(seed: int, bars: int, splits: list[tup
         kernels.restated_means(ticks, raw_off, off, 100, edges, num, den, n, begin, out, large)
     outs[0][is_large[1] == 1] = 7.0
     assert all(same_bits(one, two) for one, two in zip(*outs, strict=True))
-    grid = TickGrid(off, off, 100, Stretches(ticks, raw_off, edges, num, den))
+    grid = TickGrid(off[None], off[None], 100, {0: Stretches(ticks, raw_off, edges, num, den)})
     if not raw_off[-1]:
         exact = np.full((4, bars), math.nan)
-        windows.means(np.ones(bars), off, off, 100, n, begin, exact)
+        windows.means(np.ones((1, bars)), off[None], off[None], 100, np.zeros(4, np.int64), n, begin, exact)
         plain.restated_means(ticks, raw_off, off, 100, edges, num, den, n, begin, exact, is_large[0])
-        found = means_on_grid(np.ones(bars), grid, begin, n)
+        found = means_on_grid(np.ones((1, bars)), grid, begin, n)
         assert all(same_bits(one, two) for one, two in zip(exact, found, strict=True))
 
 
