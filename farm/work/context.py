@@ -14,7 +14,7 @@ A longer history than a trial needs changes no bit of it: indicators find their 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
