@@ -6,6 +6,7 @@ here and errors get their names; the arithmetic is in ``farm/kernels``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -269,13 +270,15 @@ class _Side(Generic[_Scalar]):
 
 
 class TrialRun:
-    """Some trials on one stage, under way. ``trial`` and ``subject``: those at hand, of which an error speaks."""
+    """Some trials on one stage, under way. ``trial`` and ``subject``: those at hand, of which an error speaks;
+    ``kernel_s``: seconds in the kernel so far, in which other threads have the interpreter to themselves."""
 
     def __init__(self, stage: Stage, rows: TrialRows, room: RecordRoom | None = None) -> None:
         self._stage = stage
         self._rows = rows
         self._room = RecordRoom() if room is None else room
         self._at = np.zeros(trials.PLACES, np.int64)
+        self.kernel_s = 0.0
 
     @property
     def trial(self) -> int:
@@ -307,6 +310,7 @@ class TrialRun:
         vectors = np.empty((stage.subjects.stretches.shape[0], trials.METRICS))
         told = 0
         while True:
+            begun = time.perf_counter()
             status = trials.run_trials(
                 count,
                 where,
@@ -322,6 +326,7 @@ class TrialRun:
                 vectors,
                 pack,
             )
+            self.kernel_s += time.perf_counter() - begun
             start = 0
             while start < self._at[trials.PACKED]:
                 end = int(pack[start])

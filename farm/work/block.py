@@ -123,7 +123,6 @@ def compute(
                 rows, counts[len(ALL_COUNTS) : -1, :, columns] = block.rows(cohort)
                 counts[-1][:, columns] = cohort.doubtful_splits
                 under_way = TrialRun(cohort.stage, rows, context.room())
-                signalled = time.perf_counter()
                 hashing = 0.0
                 for trial, subject, pack in under_way.run(kept, columns):
                     packed = time.perf_counter()
@@ -132,9 +131,9 @@ def compute(
                     found = packed_digests(pack, cohort.headers[subject], spec_hash)
                     ledger[trial, column], stats[trial, column] = (np.frombuffer(one, np.uint8) for one in found)
                     hashing += time.perf_counter() - packed
-                seconds["signals"] += signalled - started
-                seconds["run"] += time.perf_counter() - signalled - hashing
+                seconds["run"] += under_way.kernel_s
                 seconds["digest"] += hashing
+                seconds["signals"] += time.perf_counter() - started - under_way.kernel_s - hashing
         except FarmError as error:
             trial, subject = (0, 0) if under_way is None else (under_way.trial, under_way.subject)
             raise CellError(error, trial, columns[subject]) from error

@@ -77,6 +77,14 @@ class BlockReport:
     bytes_fetched: int
     seconds: Mapping[str, float]
 
+    @property
+    def gil_bound(self) -> float:
+        """The share of its time in which other threads may have to wait for the interpreter: all but the stage "run",
+        the kernel that carries trials over the tape. At most that: the other kernels, decoding, hashing and writing let
+        go of it too."""
+        total = sum(self.seconds.values())
+        return 1.0 - self.seconds.get("run", 0.0) / total if total else 0.0
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -68,3 +68,10 @@ def test_ten_times_the_trials_make_no_more_calls(store: Store, name: str) -> Non
     for trials in (few, many):
         block(context, trials)  # rows of signals are kept
     assert block(context, many) == block(context, few)
+
+
+def test_a_report_says_how_much_of_a_block_is_bound_to_the_interpreter(store: Store) -> None:
+    submission = submit(SPECS["crosses"], store, fresh=True, cache=ColumnCache(1 << 28))
+    report = BlockRunner(store, cache=ColumnCache(1 << 28)).run_block(submission.study, 0)
+    assert 0.0 < report.seconds["run"] < sum(report.seconds.values())
+    assert report.gil_bound == 1.0 - report.seconds["run"] / sum(report.seconds.values())
