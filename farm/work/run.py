@@ -409,27 +409,41 @@ def _run_blocks(
 
     Errors: Interrupted on Ctrl-C; the first error of a block. Running blocks then end before their next cell.
     """
-    finished = 0
-    with ThreadPoolExecutor(threads, "blocks") as pool:
-        waiting = {pool.submit(call) for call in calls}
+
+    def one(call: Callable[[], BlockReport]) -> BlockReport:
         try:
-            while waiting:
+            return call()
+        except BaseException:
+            runner.stop()  # now: this thread would begin the next block before anybody has heard of it
+            raise
+
+    finished, has_failed = 0, False
+    with ThreadPoolExecutor(threads, "blocks") as pool:
+        futures = [pool.submit(one, call) for call in calls]
+        waiting = set(futures)
+        try:
+            while waiting and not has_failed:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
-                    report = future.result()
-                    finished += 1
-                    note(report)
-        except BaseException as error:
-            runner.stop()
-            for future in waiting:
-                future.cancel()
-            if not isinstance(error, KeyboardInterrupt):
-                raise
+                    if future.exception() is None:
+                        finished += 1
+                        note(future.result())
+                    else:
+                        has_failed = True
+        except KeyboardInterrupt:
             raise Interrupted(
                 f"stopped by the user with {len(calls) - finished} of {len(calls)} blocks unfinished",
                 place=f"study {study.id[:12]}",
                 hint="run the same command again; finished blocks are kept",
             ) from None
+        finally:
+            if waiting:
+                runner.stop()
+            for future in waiting:
+                future.cancel()
+    failed = [error for future in futures if not future.cancelled() and (error := future.exception()) is not None]
+    if failed:  # a block that was stopped has nothing to say where another has the reason
+        raise min(failed, key=lambda error: isinstance(error, Interrupted))
 
 
 def _record_lease(submission: SubmittedStudy, reports: Sequence[BlockReport]) -> None:

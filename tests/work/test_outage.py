@@ -13,7 +13,7 @@ import pytest
 
 from farm import api
 from farm.values.errors import Watchdog
-from farm.values.settings import FarmSettings, StoreSettings
+from farm.values.settings import MIB, FarmSettings, StoreSettings
 from farm.work.run import ProgressEvent
 from infra.minio.administer import Administrator
 from infra.minio.server import Server
@@ -67,7 +67,9 @@ def test_a_study_outlives_an_outage(server: Server, capfd: pytest.CaptureFixture
 
 def test_a_bucket_that_stays_away_ends_the_study_in_time_and_loses_nothing(server: Server) -> None:
     """One error, which says what the last try met; with the bucket back, the same call computes the rest."""
-    limits = StoreSettings(watchdog_s=2.0, request_timeout_s=2.0, connect_timeout_s=1.0, backoff_s_max=0.5)
+    limits = StoreSettings(
+        watchdog_s=2.0, request_timeout_s=2.0, connect_timeout_s=1.0, backoff_s_max=0.5, throughput_bytes_s_min=16 * MIB
+    )  # so that what a segment may take for its size is nothing
     settings = FarmSettings(store=limits).with_store("s3://bucket/farm")
     api.ingest_sample(settings)
     began = [0.0]
