@@ -129,6 +129,9 @@ def exact_mean(ticks: I64, edges: I64, num: I64, den: I64, low: int, high: int, 
     common = 1
     fits = True
     while edges[k] < high:
+        if edges[k] == edges[k + 1]:
+            k += 1
+            continue
         if den[k] == 0:
             return np.nan
         part = ticks[min(high, edges[k + 1])] - ticks[max(low, edges[k])]

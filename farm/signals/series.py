@@ -134,7 +134,8 @@ def _mean_over(parts: Stretches, begin: int, end: int, divisor: int) -> float:
     while parts.edges[k] < end:
         low, high = max(begin, int(parts.edges[k])), min(end, int(parts.edges[k + 1]))
         num, den = int(parts.num[k]), int(parts.den[k])
-        total = total * den + int(parts.ticks[high] - parts.ticks[low]) * num * common
-        common *= den
+        if low < high:
+            total = total * den + int(parts.ticks[high] - parts.ticks[low]) * num * common
+            common *= den
         k += 1
     return total / (divisor * common)  # Python divides integers of any size with one correct rounding.

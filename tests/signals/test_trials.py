@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farm.market.panel import Market
+from farm.market.panel import InstrumentSeries, Market
 from farm.program.template import compile_study
 from farm.signals.evaluate import (
     MaskRows,
@@ -29,6 +29,7 @@ from farm.signals.evaluate import (
 from farm.signals.store import SeriesStore
 from farm.spec.parse import load_study
 from farm.spec.table import ParamTable
+from farm.values.units import iso
 from tests.effort import effort
 from tests.generators import FIRST_DAY, market_of, markets, series_of, studies, weekdays
 from tests.program.test_template import table_of
@@ -103,6 +104,8 @@ def test_instruments_that_are_alike_are_asked_at_once(
             bars[name] = bars[name] * random.integers(90, 110, first.rows) / 100.0
         if data.draw(st.booleans()):
             bars |= {name: np.ones(first.rows) for name in BAR_FACTORS}
+        if data.draw(st.booleans()) and first.rows:
+            bars["low"][data.draw(st.integers(0, first.rows - 1))] = np.nan
         begin, end = data.draw(st.sampled_from((0, 0, 10, 50, 70))), data.draw(st.sampled_from((0, 0, 5, 40)))
         bars = {name: column[begin : first.rows - end] for name, column in bars.items()}
         series.append(dataclasses.replace(first, id=f"I{at}", symbol=f"S{at}", **bars))
@@ -119,6 +122,39 @@ def test_instruments_that_are_alike_are_asked_at_once(
                 for trial in range(table.trials):
                     pairs = zip(rows_of(of_instrument(many, at), trial), rows_of(one, trial), strict=True)
                     assert all(same(a[: b.shape[0]], b) and not is_set(a[b.shape[0] :]) for a, b in pairs)
+
+
+def test_a_short_life_beside_a_long_one() -> None:
+    """What would be known behind the last bar of an instrument is not known; where days matter nobody is beside it."""
+    day = weekdays(60)
+    lives = [series_of(day[:length], 2_000 + np.arange(length), start_day=FIRST_DAY) for length in (33, 60)]
+    series = tuple(dataclasses.replace(one, id=f"I{at}", symbol=f"S{at}") for at, one in enumerate(lives))
+    panel = panel_of(market_of(list(series), FIRST_DAY, int(day[-1])))
+    document = copy.deepcopy(CROSS)
+    document["strategy"]["params"] = {"n": {"choice": [20, 40]}}
+    document["strategy"]["let"] = {}
+    document["run"] |= {"start": iso(FIRST_DAY), "end": iso(int(day[-1]))}
+    sleeve = document["strategy"]["sleeves"][0]
+    sleeve |= {"enter": {"gt": ["close", {"i": "sma", "n": "$n"}]}, "exit": {"gt": [1, 0]}}
+    program, table = compile_study(load_study(document)), ParamTable.of(("n",), [(20,), (40,)])
+    assert not looks_at_days(program, table)
+    [group] = panel.alike((0, 1), same_days=False)
+    [found] = evaluate_alike(program, table, group, SeriesStore(1 << 24))
+    assert found.is_enter_known.tolist() == [[True, False], [True, True]]
+    assert len(panel.alike((0, 1), same_days=True)) == 2
+    for other in (dataclasses.replace(series[1], lot_micro=100), with_gap(series[1])):
+        mixed = panel_of(market_of([series[0], other], FIRST_DAY, int(day[-1])))
+        assert len(mixed.alike((0, 1), same_days=False)) == 2
+    for enter in ({"dow": [1]}, {"gt": ["close", {"i": "ema", "n": "$n"}]}):
+        sleeve["enter"] = {"any": [{"gt": ["close", 7]}, enter]}
+        assert looks_at_days(compile_study(load_study(document)), table)
+
+
+def with_gap(series: InstrumentSeries) -> InstrumentSeries:
+    """The series without one of its lows: means of these are on no grid."""
+    low = series.low.copy()
+    low[3] = np.nan
+    return dataclasses.replace(series, low=low)
 
 
 BAR_PRICES = ("open", "high", "low", "close", "volume")

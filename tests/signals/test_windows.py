@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from farm.kernels import rolling, windows
@@ -62,6 +62,7 @@ SPLITS = ((1, 1), (3, 2), (1, 10), (7, 3), (0, 0), (99991, 99989), (2**40 + 1, 2
 
 
 @given(st.integers(0, 2**32), st.integers(1, 50), st.lists(st.sampled_from(SPLITS), min_size=1, max_size=4))
+@example(7, 3, [(1, 1), (0, 0), (1, 1), (1, 1)])  # a stretch without a row
 def test_restated_means_equal_their_twins(seed: int, bars: int, splits: list[tuple[int, int]]) -> None:
     """Windows over any number of stretches, exact whatever their factors; what is too large is said, and made alone."""
     random = np.random.default_rng(seed)
