@@ -77,7 +77,7 @@ class CacheSettings:
     """What a process keeps: budgets in bytes, and how many studies and compiled trials, of all studies together."""
 
     cache_bytes_max: int = 2 * GIB
-    series_bytes_max: int = 1 * GIB
+    series_bytes_max: int = 64 * MIB
     market_bytes_max: int = 64 * MIB
     studies_max: int = 64
     programs_max: int = 8192

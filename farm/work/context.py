@@ -109,7 +109,8 @@ class Memory:
         self.tiles: Shared[tuple[str, tuple[int, ...]], Tile] = Shared(
             market_bytes_max, size_of=lambda tile: min(tile.bytes, market_bytes_max)
         )
-        self.programs: Shared[tuple[str, int], tuple[ResolvedTrial, Program]] = Shared(settings.programs_max)
+        self.programs: Shared[tuple[str, int], Program] = Shared(settings.programs_max)
+        self.resolved: Shared[tuple[str, int], ResolvedTrial] = Shared(settings.programs_max)
 
 
 class StudyContext:
@@ -192,13 +193,14 @@ class StudyContext:
             held = self._threads.held = positions, tile
         return held[1]
 
-    def program(self, trial: int) -> tuple[ResolvedTrial, Program]:
-        """Return the resolved spec and the program of a trial."""
-        return self._memory.programs.get((self.study.name, trial), lambda: self._compile(trial))
+    def program(self, trial: int) -> Program:
+        """Return the program of a trial alone."""
+        key = (self.study.name, trial)
+        return self._memory.programs.get(key, lambda: self.compiled.one(self.study.table, trial))
 
-    def _compile(self, trial: int) -> tuple[ResolvedTrial, Program]:
-        resolved = self._resolver.trial(self.study.params(trial))
-        return resolved, self.compiled.one(self.study.table, trial)
+    def _resolved(self, trial: int) -> ResolvedTrial:
+        key = (self.study.name, trial)
+        return self._memory.resolved.get(key, lambda: self._resolver.trial(self.study.params(trial)))
 
     def _load(self, positions: tuple[int, ...], own: ReadPlan | None) -> Tile:
         """Return the markets at these positions: one alone, or instruments of an ``each`` study. ``own``: what is read
@@ -213,7 +215,7 @@ class StudyContext:
         panel = self._panel(own)
         if self.study.instruments is None:
             market = panel.market()
-            _, program = self.program(0)
+            program = self.program(0)
             tickers = {ticker for sleeve in program.sleeves for ticker in sleeve.universe}
             traded = {market.index[self.dataset.resolve(ticker, "strategy")] for ticker in tickers}
             return Tile(panel, make_tape(market, sorted(traded)), None, benchmark, doubtful_splits(panel))
@@ -254,7 +256,7 @@ class StudyContext:
         """Return the hash of the resolved spec of a cell."""
         instrument = self.study.cell_instruments[position]
         ticker = None if instrument is None else self.study.symbols[instrument]
-        return self.program(trial)[0].cell_hash(ticker)
+        return self._resolved(trial).cell_hash(ticker)
 
     def simulate(self, trial: int, position: int) -> Run:
         """Run one cell through the engine, for its books."""
@@ -284,7 +286,7 @@ class StudyContext:
 
     def program_of(self, trial: int, position: int) -> Program:
         """Return the program of a cell."""
-        _, program = self.program(trial)
+        program = self.program(trial)
         instrument = self.study.cell_instruments[position]
         return program if instrument is None else program.on(self.study.symbols[instrument])
 

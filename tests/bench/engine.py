@@ -57,7 +57,7 @@ def _on_real_bars(name: str, target: float, spec: dict[str, Any], settings: Farm
     submission = submit(spec, api.store_of(settings), fresh=True)
     runner = BlockRunner(api.store_of(settings), cache=ColumnCache(GIB))
     context = runner.context(submission.study)
-    market, (_, program) = context.market(0), context.program(0)
+    market, program = context.market(0), context.program(0)
     one = program.on("AAPL")
     signals = evaluate(one, market.market, SeriesStore(GIB))
     bars = market.tape.tables.bars.shape[0]

@@ -42,7 +42,7 @@ def series(store: Store, expression: Any, **run: Any) -> tuple[F64, dict[str, st
     outcome = run_in_process(document, store, cache=cache)
     context = BlockRunner(store, cache=cache).context(outcome.study)
     market = context.market(0).market
-    [[signals]] = evaluate(context.program(0)[1], market, SeriesStore(1 << 20))
+    [[signals]] = evaluate(context.program(0), market, SeriesStore(1 << 20))
     assert signals.prefer is not None
     first = int(np.searchsorted(market.series[0].day, market.start_day))
     return signals.prefer[first:], context.anchors(0, 0)
