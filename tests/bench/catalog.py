@@ -143,9 +143,14 @@ def in_a_family(repeats: int, shape: tuple[int, int], trials: int, subjects: int
 
         values = repeat(measure, repeats)
     rows, columns = shape
-    return Row(f"look-up, blocks of {rows:,} x {columns:,}", "s", 3, False, values, peak_bytes=max(peaks),
-               note=f"{trials:,} trials x {subjects:,} subjects, {segments:,} segments of {rows * columns:,} cells; "
-                    f"{cells:,} cells are stored, {trials * subjects - cells:,} missing; limit 500 MB")  # fmt: skip
+    shown = {
+        "study": f"{trials:,} trials x {subjects:,} subjects",
+        "family": f"{segments:,} segments of {rows * columns:,} cells",
+        "found": f"{cells:,} cells; {trials * subjects - cells:,} are missing",
+        "memory allowed": "500 MB",
+    }
+    name = f"look-up, blocks of {rows:,} x {columns:,}"
+    return Row(name, "s", 3, False, values, shown, peak_bytes=max(peaks))
 
 
 SHAPES: Sequence[tuple[int, int]] = ((100, 1000), (1000, 100), (50_000, 2))

@@ -99,9 +99,9 @@ def events(settings: FarmSettings, repeats: int) -> list[Row]:
     farm.come_up()
     return [
         warm,
-        Row("scheduler cold start", "s", 5, False, starts, note="1,000 workers come up, and hold nothing"),
-        Row("scheduler events, cold", "/s", 2000, True, values, note="what they were sent is fetched, and spreads"),
-        Row("scheduler events, 1e6", "/s", 2000, True, [farm.answer(2000) for _ in range(repeats)], note="1e6 blocks"),
+        Row("scheduler cold start", "s", 5, False, starts, {"workers": "1,000, which hold nothing"}),
+        Row("scheduler events, cold", "/s", 2000, True, values, {"what workers were sent": "is fetched, and spreads"}),
+        Row("scheduler events, 1e6", "/s", 2000, True, [farm.answer(2000) for _ in range(repeats)], {"blocks": "1e6"}),
     ]
 
 

@@ -100,7 +100,7 @@ def one_cell(settings: FarmSettings, repeats: int) -> Row:
             parts.setdefault(name, []).append(seconds)
         return (spent - clocks.seconds["kernel"]) * 1e3
 
-    values = repeat(measure, max(20, repeats))
+    values = repeat(measure, repeats)
     shown = {name: microseconds(statistics.median(all_)) for name, all_ in parts.items()}
     return Row("one cell alone, warm, beside its kernel", "ms", 1.0, False, values, shown)
 
