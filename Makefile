@@ -56,8 +56,9 @@ test: $(STAMP) ## everything the tests need, then all tests
 bench: $(STAMP) ## how fast: a table and JSON; BENCH_ARGS="--only loop help" for some rows
 	@$(PY) -m tests.bench $(BENCH_ARGS)
 
-soak: minio ## 10,000 seeds of the scheduler's simulator, then chaos on real processes; SOAK_ARGS="--decks 20"
+soak: minio ## 10,000 seeds of the scheduler's simulator, 1e6 blocks through it, then chaos on real processes; SOAK_ARGS="--decks 20"
 	@$(PY) -m cluster.sim --seeds 10000
+	@$(PY) -m tests.bench --only scheduler recovery --repeats 1
 	@$(PY) -m tests.cluster.chaos $(SOAK_ARGS)
 
 lint: $(STAMP) ## ruff, and mypy: strict on farm/, cluster/ and infra/

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from numba import njit
 
 from farm.engine.events import Simulator
@@ -27,6 +28,7 @@ def close_some(tape, signals, numbers, state, books, x, lots, price, bar):  # ty
     book.close_lots(b, x, row, float(lots), records.EXIT, bar)
 
 
+@pytest.mark.slow
 def test_a_part_is_closed_and_the_rest_goes_on() -> None:
     """Average entry, guards and the trade stay; cash, fees and P&L move by the part; the books balance; a close of the
     rest ends the trade with the sum of all."""

@@ -75,6 +75,7 @@ def test_a_slice_is_what_is_read_of_an_instrument_alone(seed: int, faults: int) 
     assert not any(value.flags.writeable for value in vars(panel).values() if isinstance(value, np.ndarray))
 
 
+@pytest.mark.slow
 def test_the_worlds_hold_what_they_are_for() -> None:
     """Faults of each kind, days that interleave over shards, factors that only integers decide."""
     said, interleaved, unsure = set(), 0, 0
