@@ -46,7 +46,7 @@ demo: $(STAMP) ## real bars, a local farm, a study, a report
 demo-minio: minio ## the same against a real MinIO bucket
 	@$(PY) -m infra.demo --minio
 
-quick: $(STAMP) ## the fast tier of the tests: no Ray, no server, no network; under a minute
+quick: $(STAMP) ## the fast tier of the tests: no Ray, no server, no network; a minute and a half
 	@FARM_TESTS=quick $(PY) -m pytest $(PYTEST_ARGS)
 
 test: $(STAMP) ## everything the tests need, then all tests
